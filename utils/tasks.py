@@ -1,0 +1,80 @@
+"""What is learnt: one table of tasks, from which heads, losses, CSV columns and checkpoints derive.
+
+A new task is one row of `TASKS`; a new kind of task also needs its loss in `losses.py` and its
+metrics in `metrics.py`, both looked up by `kind`.
+"""
+
+from dataclasses import dataclass
+
+EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
+DIMENSIONS = ("Valence", "Arousal", "Dominance")
+VAD_LIMIT = 2.0  # annotations run from -2 to 2
+SPLITS = ("Training", "PublicTest", "PrivateTest")
+TEST_SPLITS = SPLITS[1:]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of task is measured.
+
+    training_metrics, test_metrics: names of the figures that training and evaluation report.
+    decisive: the test metric that chooses the best epoch; `sign` is +1 where more is better.
+    """
+
+    training_metrics: tuple
+    test_metrics: tuple
+    decisive: str
+    sign: int
+
+
+KINDS = {
+    "classification": Kind(("Acc", "Loss"), ("Acc", "Loss", "F1"), "Acc", +1),
+    "regression": Kind(("Loss",), ("Loss", "CCC", "PCC", "SAGR"), "Loss", -1),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing that the network predicts.
+
+    name: names the CSV (`AccProcess_<name>.csv`) and the public checkpoint.
+    kind: a key of `KINDS`.
+    width: number of outputs of the head.
+    dimension: column of the V/A/D target, None for the category.
+    private_name: names the checkpoint that is best on the private split.
+    """
+
+    name: str
+    kind: str
+    width: int
+    dimension: int | None
+    private_name: str
+
+    @property
+    def letter(self):
+        """V, A or D at the end of the column names; empty for the category."""
+        return "" if self.dimension is None else DIMENSIONS[self.dimension][0]
+
+    @property
+    def rules(self):
+        """The `Kind` that says how this task is measured."""
+        return KINDS[self.kind]
+
+    def checkpoint(self, split):
+        """File name of the checkpoint that is best on `split` (PublicTest or PrivateTest)."""
+        return f"{split}_model_{self.name if split == 'PublicTest' else self.private_name}.t7"
+
+    def better(self, new, old):
+        """Whether the decisive metric `new` beats `old` (None: nothing yet)."""
+        return old is None or self.rules.sign * new > self.rules.sign * old
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("classify", "classification", len(EMOTIONS), None, "privateClassify"),
+        Task("regressV", "regression", 1, 0, "privateV"),
+        Task("regressA", "regression", 1, 1, "privateA"),
+        Task("regressD", "regression", 1, 2, "privateD"),
+    )
+}
