@@ -1,0 +1,5 @@
+"""MODELS: name -> constructor, called with the names of the tasks and the way they share a trunk."""
+
+from models.multitask import MultiTask
+
+MODELS = {"ResNet18RegressionTwoOutputs": MultiTask}

@@ -1,0 +1,57 @@
+"""DATASETS: name -> loader. A new dataset is one file and one line here.
+
+Loaders import what they read with when they are called: whoever needs only batches or faces does
+not pay for archives and drawings.
+"""
+
+from dataclasses import dataclass, replace
+
+from data.faces import Faces
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset in memory.
+
+    splits: {"Training", "PublicTest", "PrivateTest"} -> `Faces` on the CPU.
+    description: one line, what the faces and their annotations are.
+    """
+
+    name: str
+    splits: dict[str, Faces]
+    description: str
+
+    @property
+    def has_vad(self):
+        """Whether every face has valence, arousal and dominance."""
+        return all(faces.vad is not None for faces in self.splits.values())
+
+    def limited(self, count):
+        """The first `count` faces of every split (None: all)."""
+        splits = {name: faces.select(slice(0, count)) for name, faces in self.splits.items()}
+        return replace(self, splits=splits)
+
+
+def _load_fer2013(path, drop_duplicates):
+    from data import fer2013
+
+    splits, description = fer2013.load(path, drop_duplicates)
+    return Dataset("FER2013", splits, description)
+
+
+def _load_demo(path, drop_duplicates):
+    from data import demo
+
+    splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo.demo_splits().items()}
+    return Dataset("Demo", splits, "drawn faces, no photographs of people")
+
+
+# Each is called with (path or None, drop_duplicates) and returns a `Dataset`.
+DATASETS = {"FER2013": _load_fer2013, "Demo": _load_demo}
+
+
+def default_dataset(path):
+    """FER2013 where its data is found (or asked for by a path), else Demo."""
+    from data import fer2013
+
+    return "FER2013" if path is not None or fer2013.available() else "Demo"

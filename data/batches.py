@@ -1,0 +1,89 @@
+"""Batches on the device: random crop and flip, centre crop, ten-crop, normalisation.
+
+Training and evaluation, and whoever shows a prediction, use these same functions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+FACE_SIZE = 48
+CROP_SIZE = 44
+
+
+def normalise(pixels, mean, std):
+    """uint8 pixels (any shape) to float32 (pixels / 255 - mean) / std; mean and std in units of 0..1."""
+    return pixels.float().mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def center_crop(images):
+    """(B, H, W) uint8 -> (B, 1, 44, 44) uint8."""
+    top, left = (images.shape[1] - CROP_SIZE) // 2, (images.shape[2] - CROP_SIZE) // 2
+    return images[:, None, top : top + CROP_SIZE, left : left + CROP_SIZE]
+
+
+def ten_crop(images):
+    """(B, H, W) uint8 -> (B, 10, 44, 44) uint8.
+
+    Top left, top right, bottom left, bottom right, centre, then the mirror image of the whole
+    picture cropped in the same order.
+    """
+    flipped = images.flip(2)
+    crops = []
+    for picture in (images, flipped):
+        crops += [
+            picture[:, :CROP_SIZE, :CROP_SIZE],
+            picture[:, :CROP_SIZE, -CROP_SIZE:],
+            picture[:, -CROP_SIZE:, :CROP_SIZE],
+            picture[:, -CROP_SIZE:, -CROP_SIZE:],
+            center_crop(picture)[:, 0],
+        ]
+    return torch.stack(crops, dim=1)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Which image goes where in an epoch and how it is cropped: four (N,) tensors on the device.
+
+    A pure function of (images, seed, epoch), so that an epoch can be repeated or taken up in its
+    middle and gives the same batches.
+    """
+
+    order: torch.Tensor  # int64, image numbers
+    top: torch.Tensor  # int64, 0..4
+    left: torch.Tensor  # int64, 0..4
+    flip: torch.Tensor  # bool
+    batch_size: int
+
+    @property
+    def steps(self):
+        """Number of batches; an incomplete last one is left out (others next epoch), unless it is the only one."""
+        return max(1, len(self.order) // self.batch_size)
+
+    def batch(self, step):
+        """The slice of this plan that makes batch `step`: (order, top, left, flip), each (B,)."""
+        part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        return self.order[part], self.top[part], self.left[part], self.flip[part]
+
+
+def plan_epoch(count, batch_size, seed, epoch, device="cpu"):
+    """The `EpochPlan` of `count` images. Drawn on the CPU, so that it is the same on every device."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    shifts = FACE_SIZE - CROP_SIZE + 1
+    order = torch.randperm(count, generator=generator)
+    top = torch.randint(shifts, (count,), generator=generator)
+    left = torch.randint(shifts, (count,), generator=generator)
+    flip = torch.rand(count, generator=generator) < 0.5
+    return EpochPlan(*(part.to(device) for part in (order, top, left, flip)), batch_size)
+
+
+def random_crops(images, order, top, left, flip):
+    """Crop and mirror in one gather.
+
+    images (N, 48, 48) uint8; order, top, left (B,) int64, flip (B,) bool -> (B, 1, 44, 44) uint8.
+    Image b is images[order[b]][top : top + 44, left : left + 44], its columns reversed where flip[b].
+    """
+    offsets = torch.arange(CROP_SIZE, device=images.device)
+    rows = top[:, None] + offsets  # (B, 44)
+    columns = left[:, None] + torch.where(flip[:, None], offsets.flip(0), offsets)  # (B, 44)
+    return images[order[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]

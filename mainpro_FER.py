@@ -1,0 +1,154 @@
+"""Train a network for seven emotions and for valence, arousal and dominance together.
+
+    python mainpro_FER.py                  # FER2013 where data/ holds its archive, else drawn faces
+    python mainpro_FER.py --epochs 9       # a shorter run
+    python mainpro_FER.py --resume         # go on after an interruption
+    python mainpro_FER.py --help           # all options
+
+Per epoch it trains, evaluates both test splits, records the results (AccProcess_*.csv, AccProcess.xlsx,
+AccProcess.png, data.txt) and saves checkpoints in <dataset>_<model>/. The README tells what is reached.
+"""
+
+import sys
+import time
+from dataclasses import replace
+
+import torch
+
+from data import DATASETS, default_dataset
+from data.batches import plan_epoch
+from models import MODELS
+from utils.engine import evaluate, train_one_epoch
+from utils.files import UserError
+from utils.interrupt import StopRequest
+from utils.losses import Objective
+from utils.optim import build_optimizer
+from utils.options import DEFAULT_MODEL, build_parser, check_unchanged, resolve
+from utils.progress import spell_duration
+from utils.run import Run, load_last
+from utils.runtime import decide
+from utils.tasks import TASKS, TEST_SPLITS
+
+
+def main(arguments):
+    """Load, build, train. Returns the exit code. Raises UserError for what the user can put right."""
+    name = arguments.dataset or default_dataset(arguments.data)
+    settings, last = resolve(arguments, name), None
+    if arguments.resume:
+        settings, last = load_last(arguments.out, f"{name}_{arguments.model or DEFAULT_MODEL}")
+        check_unchanged(arguments, settings)
+    runtime = decide(arguments.device, arguments.precision or (last or {}).get("precision", "auto"), arguments.compile)
+
+    dataset = DATASETS[settings.dataset](settings.data, settings.drop_duplicates).limited(settings.limit)
+    settings = supported(settings, dataset)
+    announce(settings, dataset, runtime)
+
+    torch.manual_seed(settings.seed)
+    model = runtime.place(MODELS[settings.model](settings.tasks, settings.recipe.sharing))
+    optimizer = build_optimizer(model, settings.recipe)
+    run = Run(settings, dataset, runtime, arguments.out)
+    if last is None:
+        run.begin()
+    else:
+        run.resume(last, model, optimizer)
+    return train(run, model, optimizer)
+
+
+def train(run, model, optimizer):
+    """The loop: per epoch train, evaluate, record, save. Returns 0, or 130 when stopped by the user."""
+    settings, runtime = run.settings, run.runtime
+    faces = {split: faces.to(runtime.device) for split, faces in run.dataset.splits.items()}
+    penalty = None if run.penalty is None else run.penalty.to(runtime.device)
+    objective = Objective(settings.tasks, settings.recipe, penalty)
+    network = runtime.compile(model)
+    with StopRequest() as stop:
+        for epoch in range(run.epoch, settings.recipe.epochs):
+            started = time.perf_counter()
+            plan = plan_epoch(len(faces["Training"]), settings.recipe.batch_size, settings.seed, epoch, runtime.device)
+            figures, position = train_one_epoch(
+                network, optimizer, objective, faces["Training"], plan, run.preprocessing, runtime, epoch,
+                settings.recipe, run.position, stop, tell_duration(run),
+            )  # fmt: skip
+            if figures is None:
+                run.save_last(model, optimizer, position)
+                return say_how_to_resume(run)
+            trained = time.perf_counter()
+            results = {"epoch": epoch, "Training": figures}
+            for split in TEST_SPLITS:
+                results[split] = evaluate(
+                    model, faces[split], settings.tasks, run.preprocessing, runtime, run.crops, split
+                )
+            run.record(results, model, optimizer)
+            run.log_epoch(epoch, trained - started, time.perf_counter() - trained)
+            print(summary(results, time.perf_counter() - started), flush=True)
+            if stop() and epoch + 1 < settings.recipe.epochs:
+                return say_how_to_resume(run)
+    run.finish(model, optimizer)
+    print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")
+    if settings.dataset == "Demo":
+        print("These were drawn faces. Put the FER2013 archive into data/ to train on real ones (see README).")
+    return 0
+
+
+def supported(settings, dataset):
+    """The settings with the tasks that the data has labels for; says which are left out.
+
+    Raises UserError when none remains.
+    """
+    if dataset.has_vad:
+        return settings
+    tasks = tuple(name for name in settings.tasks if TASKS[name].dimension is None)
+    if not tasks:
+        raise UserError("The data has no valence, arousal and dominance, so only --tasks classify can be trained.")
+    print("The data has no valence, arousal and dominance: training the classification only.")
+    return replace(settings, tasks=tasks)
+
+
+def announce(settings, dataset, runtime):
+    """Say what is trained, on what, and why it runs the way it does."""
+    counts = ", ".join(f"{split} {len(faces):,}" for split, faces in dataset.splits.items())
+    print(f"{settings.dataset}: {dataset.description}. {counts} faces")
+    print(f"Device: {runtime.device}. " + "; ".join(runtime.reasons))
+    recipe = settings.recipe
+    print(f"Recipe {settings.recipe_name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {settings.seed}; "
+          f"tasks {', '.join(settings.tasks)}", flush=True)  # fmt: skip
+
+
+def tell_duration(run):
+    """What to say once the rate of the first epoch is known; None later on."""
+    if run.epoch > 0:
+        return None
+    epochs = run.settings.recipe.epochs
+    return lambda seconds, rate: (
+        f"{rate:.0f} images/s: training takes about {spell_duration(seconds)} an epoch, "
+        f"{spell_duration(seconds * epochs)} for {epochs} epochs, evaluation not counted"
+    )
+
+
+def summary(results, seconds):
+    """One line about an epoch: the decisive figure of every task on every split."""
+    parts = []
+    for split, figures in results.items():
+        if split != "epoch":
+            values = [f"{metrics[TASKS[name].rules.decisive]:.3f}" for name, metrics in figures.items()]
+            parts.append(f"{split} {' '.join(values)}")
+    names = ", ".join(f"{TASKS[name].rules.decisive}{TASKS[name].letter}" for name in results["Training"])
+    return f"epoch {results['epoch']} ({spell_duration(seconds)}) {names}: " + " | ".join(parts)
+
+
+def say_how_to_resume(run):
+    """Tell the user that everything is saved; returns the exit code of an interrupted program."""
+    place = "" if str(run.out) == "." else f" --out {run.out}"
+    print(f"Saved. Go on with: python mainpro_FER.py --resume{place} --dataset {run.settings.dataset}")
+    return 130
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(build_parser(tuple(DATASETS), tuple(MODELS)).parse_args()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nStopped. What was saved is complete; --resume goes on from there.", file=sys.stderr)
+        sys.exit(130)

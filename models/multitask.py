@@ -1,0 +1,78 @@
+"""One network for several tasks: a shared trunk with a head per task, or a trunk per task."""
+
+import torch
+from torch import nn
+
+from models.resnet import ResNet18
+from utils.tasks import TASKS, VAD_LIMIT
+
+SHARINGS = ("trunk", "none")
+
+
+class ClassificationHead(nn.Linear):
+    """Features (B, F) to logits (B, classes)."""
+
+
+class RegressionHead(nn.Linear):
+    """Features (B, F) to values (B, width) within (-VAD_LIMIT, VAD_LIMIT).
+
+    A squared error on raw pooled features diverges at the learning rates that suit the classifier:
+    one step changes the output by (learning rate) x |features|^2, and |features|^2 is in the
+    hundreds. Dividing the features by sqrt(F) brings that product to the order of the learning
+    rate, and the tanh bounds what an outlier can do. Starting from zero, the first prediction is
+    the middle of the range.
+    """
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, features):
+        raw = super().forward(features * self.in_features**-0.5)
+        return VAD_LIMIT * torch.tanh(raw / VAD_LIMIT)
+
+
+HEADS = {"classification": ClassificationHead, "regression": RegressionHead}
+
+
+class MultiTask(nn.Module):
+    """Faces (B, 1, H, W) to {task name: logits (B, 7) or values (B, 1)}, float32.
+
+    tasks: names from `TASKS`. sharing: "trunk" (one ResNet-18 for all) or "none" (one each).
+    original: build what the original project's checkpoints need (corner pooling, plain linear
+    heads); only `models.original` asks for it.
+    """
+
+    def __init__(self, tasks=tuple(TASKS), sharing="trunk", original=False):
+        super().__init__()
+        if sharing not in SHARINGS:
+            raise ValueError(f"sharing must be one of {SHARINGS}, not {sharing!r}")
+        self.tasks, self.sharing = tuple(tasks), sharing
+        owners = ("shared",) if sharing == "trunk" else self.tasks
+        self.trunks = nn.ModuleDict({owner: ResNet18(corner_pooling=original) for owner in owners})
+        self.heads = nn.ModuleDict()
+        for name in self.tasks:
+            head = nn.Linear if original else HEADS[TASKS[name].kind]
+            self.heads[name] = head(ResNet18.width, TASKS[name].width)
+
+    def forward(self, images):
+        features = {owner: trunk(images) for owner, trunk in self.trunks.items()}
+        # Heads are small and run in float32: their outputs enter losses that subtract near-equal numbers.
+        with torch.autocast(images.device.type, enabled=False):
+            return {
+                name: head(features["shared" if self.sharing == "trunk" else name])
+                for name, head in self.heads.items()
+            }
+
+    def part(self, task):
+        """What serves `task` (a name), as (tasks, state dict) that rebuild it.
+
+        With a shared trunk that is the whole network, whose other heads come along; with a trunk per
+        task only this task's trunk and head.
+        """
+        state = self.state_dict()
+        if self.sharing == "trunk":
+            return self.tasks, state
+        own = (f"trunks.{task}.", f"heads.{task}.")
+        return (task,), {key: value for key, value in state.items() if key.startswith(own)}

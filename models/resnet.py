@@ -1,0 +1,61 @@
+"""ResNet-18 trunk for small grey faces (He et al., "Deep Residual Learning for Image Recognition", 2016).
+
+The stem is a 3x3 convolution with stride 1 and there is no max pooling, so a 44x44 face keeps a
+6x6 map at the end. Parameter names (conv1, bn1, layer1..4, shortcut.0/1) are those of the common
+CIFAR-style ResNet, so that weights published under these names load.
+"""
+
+import torch.nn.functional as F
+from torch import nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a residual shortcut: (B, in, H, W) -> (B, out, H/stride, W/stride)."""
+
+    def __init__(self, in_channels, out_channels, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x), inplace=True)
+
+
+class ResNet18(nn.Module):
+    """Faces (B, in_channels, H, W), normalised, to features (B, 512), float32.
+
+    corner_pooling: average only the top left 4x4 of the last map, as the networks of the original
+    project do at 44x44. For their weights alone: a network trained here averages the whole map.
+    """
+
+    width = 512
+
+    def __init__(self, in_channels=1, corner_pooling=False):
+        super().__init__()
+        self.corner_pooling = corner_pooling
+        self.conv1 = nn.Conv2d(in_channels, 64, 3, 1, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
+        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, 64, H, W)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 512, H/8, W/8)
+        if self.corner_pooling:
+            x = x[:, :, :4, :4]
+        return x.mean(dim=(2, 3)).float()

@@ -1,0 +1,87 @@
+"""Crops, flips and plans against per-image loops and torchvision."""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from data.batches import CROP_SIZE, center_crop, normalise, plan_epoch, random_crops, ten_crop
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (7, 48, 48), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture
+def transforms(monkeypatch):
+    """torchvision's transforms. Its compiled operators are not needed, and may be built for another PyTorch."""
+    monkeypatch.setitem(sys.modules, "torchvision._meta_registrations", ModuleType("_meta_registrations"))
+    return pytest.importorskip("torchvision.transforms")
+
+
+def test_ten_crop_equals_torchvision(images, transforms):
+    expected = torch.stack([torch.stack(transforms.TenCrop(CROP_SIZE)(image)) for image in images])
+    assert torch.equal(ten_crop(images), expected)
+
+
+def test_ten_crop_equals_slices(images):
+    corners = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
+    for image, crops in zip(images.numpy(), ten_crop(images).numpy(), strict=True):
+        for number, (top, left) in enumerate(corners):
+            window = slice(top, top + 44), slice(left, left + 44)
+            assert np.array_equal(crops[number], image[window])
+            assert np.array_equal(crops[number + 5], image[:, ::-1][window])
+
+
+def test_center_crop_equals_slice(images):
+    assert torch.equal(center_crop(images), images[:, None, 2:46, 2:46])
+
+
+def test_random_crops_equal_a_loop_over_images(images):
+    plan = plan_epoch(len(images), 5, seed=3, epoch=2)
+    order, top, left, flip = plan.batch(0)
+    crops = random_crops(images, order, top, left, flip)
+    assert crops.shape == (5, 1, 44, 44) and crops.dtype == torch.uint8
+    for crop, image, row, column, mirrored in zip(crops, order, top, left, flip, strict=True):
+        expected = images[image].numpy()[row : row + 44, column : column + 44]
+        assert np.array_equal(crop[0].numpy(), expected[:, ::-1] if mirrored else expected)
+
+
+def test_all_corners_and_both_flips_occur():
+    plan = plan_epoch(4000, 64, seed=0, epoch=0)
+    assert plan.top.min() == 0 and plan.top.max() == 4
+    assert plan.left.min() == 0 and plan.left.max() == 4
+    assert 0.45 < plan.flip.float().mean() < 0.55
+
+
+def test_an_epoch_visits_every_image_once():
+    plan = plan_epoch(100, 10, seed=0, epoch=5)
+    seen = torch.cat([plan.batch(step)[0] for step in range(plan.steps)])
+    assert sorted(seen.tolist()) == list(range(100))
+
+
+def test_plan_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch):
+        return plan_epoch(50, 10, seed, epoch).order.tolist()
+
+    torch.manual_seed(9)
+    first = order(1, 2)
+    torch.manual_seed(10)
+    assert order(1, 2) == first
+    assert order(1, 3) != first and order(2, 2) != first
+
+
+@pytest.mark.parametrize(("count", "batch", "steps"), [(10, 3, 3), (9, 3, 3), (2, 3, 1), (1, 1, 1)])
+def test_incomplete_last_batch_is_left_out_unless_alone(count, batch, steps):
+    plan = plan_epoch(count, batch, 0, 0)
+    assert plan.steps == steps
+    assert len(plan.batch(0)[0]) == min(count, batch)
+
+
+def test_normalise_equals_formula(images):
+    expected = (images.numpy() / 255 - 0.4) / 0.2
+    assert np.allclose(normalise(images, mean=0.4, std=0.2).numpy(), expected, atol=1e-5)

@@ -1,0 +1,161 @@
+"""Losses against brute force, closed forms and finite differences."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from utils.losses import (
+    Objective,
+    category_loss,
+    consistency_loss,
+    dimension_loss,
+    orthogonality,
+    sign_membership,
+    sign_shares,
+)
+from utils.recipes import Recipe
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 7, dtype=torch.float64, generator=generator)
+    values = 2 * torch.rand(6, 3, dtype=torch.float64, generator=generator) - 1
+    penalty = torch.rand(7, 3, 3, dtype=torch.float64, generator=generator)
+    return logits, values, penalty
+
+
+def test_consistency_equals_a_sum_in_plain_python(batch):
+    logits, values, penalty = (part.numpy() for part in batch)
+    total = 0.0
+    for b in range(len(logits)):
+        p = np.exp(logits[b]) / np.exp(logits[b]).sum()
+        for c, k in itertools.product(range(7), range(3)):
+            negative = 1 / (1 + np.exp((0.5 + values[b, k]) / 0.25))
+            positive = 1 / (1 + np.exp((0.5 - values[b, k]) / 0.25))
+            q = (negative, 1 - negative - positive, positive)
+            total += sum(p[c] * q[s] * penalty[c, k, s] for s in range(3))
+    assert consistency_loss(*batch).item() == pytest.approx(total / len(logits), rel=1e-12)
+
+
+def test_consistency_has_right_gradients_into_logits_and_values(batch):
+    logits, values, penalty = batch
+    logits.requires_grad_(), values.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: consistency_loss(a, b, penalty), (logits, values))
+    consistency_loss(logits, values, penalty).backward()
+    assert (logits.grad.abs().sum(1) > 0).all() and (values.grad.abs() > 0).all()
+
+
+def test_consistency_refuses_shapes_that_do_not_fit(batch):
+    logits, values, penalty = batch
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        consistency_loss(logits, values[:, :1], penalty)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        consistency_loss(logits[:1], values, penalty)
+
+
+def test_sign_shares_equal_counting():
+    rng = np.random.default_rng(0)
+    labels, vad = rng.integers(0, 6, 400), rng.integers(-2, 3, (400, 3)).astype("f4")  # class 6 never occurs
+    shares = sign_shares(torch.from_numpy(labels), torch.from_numpy(vad)).numpy()
+    for c, k, s in itertools.product(range(7), range(3), range(3)):
+        of_class = vad[labels == c, k]
+        hits = (np.sign(of_class) == s - 1).sum()
+        assert shares[c, k, s] == pytest.approx((hits + 1) / (len(of_class) + 3))
+    assert np.allclose(shares[6], 1 / 3)
+
+
+def test_membership_is_a_distribution_that_peaks_where_it_should():
+    q = sign_membership(torch.tensor([[-2.0, 0.0, 2.0]], dtype=torch.float64))[0]
+    assert torch.allclose(q.sum(-1), torch.ones(3, dtype=torch.float64)) and (q >= 0).all()
+    assert q.argmax(-1).tolist() == [0, 1, 2]
+
+
+def explicit_matrix(kernel, stride, size):
+    """The convolution without padding as a matrix, one row per (output channel, output position).
+
+    Only positions whose window lies inside the image: the Toeplitz form of the paper, in its interior.
+    """
+    channels = kernel.shape[1]
+    columns = []
+    for pixel in range(channels * size * size):
+        image = torch.zeros(channels * size * size, dtype=kernel.dtype)
+        image[pixel] = 1
+        out = F.conv2d(image.view(1, channels, size, size), kernel, stride=stride)
+        columns.append(out.flatten())
+    return torch.stack(columns, dim=1), out.shape[-1]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("width", [3, 1])
+def test_orthogonality_equals_the_toeplitz_form(stride, width):
+    kernel = torch.randn(4, 2, width, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    # Wide enough that around the middle position all overlapping positions exist.
+    matrix, outputs = explicit_matrix(kernel, stride, size=13)
+    gram = matrix @ matrix.T
+    middle = outputs // 2 * outputs + outputs // 2
+    rows = gram.view(4, outputs * outputs, -1)[:, middle]  # products of the middle rows with all rows
+    identity = torch.zeros_like(rows)
+    identity.view(4, 4, outputs * outputs)[:, :, middle] = torch.eye(4, dtype=torch.float64)
+    expected = (rows - identity).square().sum()
+    assert orthogonality(kernel, stride).item() == pytest.approx(expected.item(), rel=1e-10)
+
+
+def test_padding_one_samples_wrong_shifts_at_stride_two():
+    # The reason for the padding in `orthogonality`: shifts of 1 never occur at stride 2.
+    kernel = torch.randn(4, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    wrong = F.conv2d(kernel, kernel, stride=2, padding=1)
+    assert (wrong.square().sum() - F.conv2d(kernel, kernel, stride=2, padding=2).square().sum()).abs() > 1e-3
+
+
+def test_an_orthonormal_kernel_has_no_penalty():
+    kernel = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64)).Q[:4].view(4, 8, 1, 1)
+    assert orthogonality(kernel, 1).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_dimension_loss_never_broadcasts():
+    with pytest.raises(ValueError, match="shape"):
+        dimension_loss(torch.zeros(4), torch.zeros(4))
+    with pytest.raises(ValueError, match="shape"):
+        dimension_loss(torch.zeros(4, 1), torch.zeros(4, 1))
+    with pytest.raises(ValueError, match="shape"):
+        dimension_loss(torch.zeros(4, 1), torch.zeros(3))
+    with pytest.raises(ValueError, match="shape"):
+        category_loss(torch.zeros(4, 7), torch.zeros(4, 1, dtype=torch.long))
+
+
+def test_dimension_loss_equals_its_formula():
+    values, target = torch.tensor([[0.5], [-1.0], [1.5]]), torch.tensor([1.0, -1.0, 0.0])
+    x, y = values[:, 0].double().numpy(), target.double().numpy()
+    ccc = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    assert dimension_loss(values, target, 2.0, 0.5).item() == pytest.approx(2 * np.mean((x - y) ** 2) + (1 - ccc) / 2)
+
+
+def test_category_loss_with_smoothing_equals_its_formula(batch):
+    logits, labels = batch[0], torch.tensor([0, 1, 2, 3, 4, 6])
+    logs = torch.log_softmax(logits, 1)
+    expected = -(0.9 * logs[torch.arange(6), labels] + 0.1 * logs.mean(1)).mean()
+    assert category_loss(logits, labels, 0.1).item() == pytest.approx(expected.item())
+
+
+def test_objective_is_the_weighted_sum(batch):
+    logits, values, penalty = batch
+    outputs = {"classify": logits} | {f"regress{d}": values[:, i : i + 1] for i, d in enumerate("VAD")}
+    labels, vad = torch.arange(6), torch.linspace(-2, 2, 18, dtype=torch.float64).view(6, 3)
+    recipe = Recipe(consistency=0.3, dimension_weight=0.7, mse_weight=1.0, ccc_weight=0.5, label_smoothing=0.1)
+    expected = category_loss(logits, labels, 0.1) + 0.3 * consistency_loss(logits, values, penalty)
+    for k in range(3):
+        expected += 0.7 * dimension_loss(values[:, k : k + 1], vad[:, k], 1.0, 0.5)
+    found = Objective(tuple(outputs), recipe, penalty)(None, outputs, labels, vad)
+    assert found.item() == pytest.approx(expected.item())
+
+
+def test_objective_of_one_dimension_uses_its_own_column(batch):
+    _, values, penalty = batch
+    vad = torch.linspace(-2, 2, 18, dtype=torch.float64).view(6, 3)
+    objective = Objective(("regressD",), Recipe(dimension_weight=1.0, ccc_weight=0.0), penalty)
+    found = objective(None, {"regressD": values[:, :1]}, torch.zeros(6).long(), vad)
+    assert found.item() == pytest.approx((values[:, 0] - vad[:, 2]).square().mean().item())

@@ -1,0 +1,129 @@
+"""Networks: shapes, the regression head's stability, and weights of the original project."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models import MODELS
+from models.multitask import MultiTask, RegressionHead
+from models.original import convert_original, is_original
+from utils.files import UserError
+from utils.losses import dimension_loss
+from utils.tasks import TASKS
+
+CLASSIFY = ("classify",)
+
+
+@pytest.mark.parametrize("sharing", ["trunk", "none"])
+def test_outputs_have_the_shapes_of_their_tasks(sharing):
+    model = MODELS["ResNet18RegressionTwoOutputs"](tuple(TASKS), sharing)
+    outputs = model(torch.randn(2, 1, 44, 44))
+    assert {name: tuple(out.shape) for name, out in outputs.items()} == {
+        name: (2, task.width) for name, task in TASKS.items()
+    }
+    assert all(out.dtype == torch.float32 for out in outputs.values())
+
+
+@pytest.mark.parametrize(("sharing", "trunks"), [("trunk", 1), ("none", 4)])
+def test_sharing_decides_the_number_of_trunks(sharing, trunks):
+    parameters = sum(p.numel() for p in MultiTask(tuple(TASKS), sharing).parameters())
+    # 11,167,680 weights in the trunk (standard ResNet-18, 3x3 one-channel stem), 513 or 3,591 in a head.
+    assert parameters == trunks * 11_167_680 + 3_591 + 3 * 513
+
+
+def test_pooling_covers_the_whole_map():
+    model = MultiTask(CLASSIFY).eval()
+    face = torch.randn(1, 1, 44, 44, requires_grad=True)
+    model(face)["classify"].sum().backward()
+    gradient = face.grad[0, 0]
+    assert gradient[:4, :4].abs().sum() > 0 and gradient[-4:, -4:].abs().sum() > 0
+
+
+def test_own_trunks_are_trained_by_their_own_task_alone():
+    model = MultiTask(("classify", "regressV"), "none")
+    model(torch.randn(2, 1, 44, 44))["classify"].sum().backward()
+    assert model.trunks["classify"].conv1.weight.grad is not None
+    assert model.trunks["regressV"].conv1.weight.grad is None
+
+
+def test_regression_head_stays_finite_where_a_plain_linear_head_diverges():
+    def final_loss(head):
+        torch.manual_seed(0)
+        features, target = torch.rand(64, 512) * 2, torch.randn(64).clamp(-2, 2)
+        optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(30):
+            loss = dimension_loss(head(features), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss
+
+    assert not final_loss(nn.Linear(512, 1)) < 1e6
+    assert final_loss(RegressionHead(512, 1)) < 2.0
+
+
+def test_regression_head_starts_at_zero_and_keeps_the_range():
+    head = RegressionHead(512, 1)
+    assert head(torch.rand(3, 512)).abs().max() == 0
+    nn.init.constant_(head.weight, 1e3)
+    assert head(torch.rand(3, 512)).abs().max() <= 2.0
+
+
+class OriginalBlock(nn.Module):
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (y + self.shortcut(x)).relu()
+
+
+class OriginalNet(nn.Module):
+    """The published network's form: colour stem, 4x4 average pooling that reaches one corner, `linear`."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
+        for number, (inputs, width, stride) in enumerate([(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)], 1):
+            blocks = nn.Sequential(OriginalBlock(inputs, width, stride), OriginalBlock(width, width, 1))
+            setattr(self, f"layer{number}", blocks)
+        self.linear = nn.Linear(512, outputs)
+
+    def forward(self, x):
+        x = self.bn1(self.conv1(x)).relu()
+        for number in range(1, 5):
+            x = getattr(self, f"layer{number}")(x)
+        return self.linear(F.avg_pool2d(x, 4).flatten(1))
+
+
+@pytest.mark.parametrize(("task", "outputs"), [("classify", 7), ("regressA", 1)])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_original_checkpoint_predicts_the_same(task, outputs, prefix):
+    torch.manual_seed(0)
+    original = OriginalNet(outputs)
+    original(torch.rand(8, 3, 44, 44))  # so that the running statistics are not the initial ones
+    original.eval()
+    faces = torch.rand(3, 1, 44, 44)
+    state = {prefix + key: value for key, value in original.state_dict().items()}
+    assert is_original(state)
+    with torch.no_grad():
+        expected = original(faces.expand(-1, 3, -1, -1))
+        found = convert_original(state, task)(faces)[task]
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_original_checkpoint_of_another_width_is_refused():
+    with pytest.raises(UserError, match="7 outputs, but regressV needs 1"):
+        convert_original(OriginalNet(7).state_dict(), "regressV")
+
+
+def test_own_weights_are_not_taken_for_the_original():
+    assert not is_original(MultiTask(CLASSIFY).state_dict())

@@ -1,0 +1,93 @@
+"""Checkpoints: saved atomically, loaded safely, enough to resume exactly.
+
+A `.t7` file is a `torch.save` dict of tensors and plain values; it loads with `weights_only=True`,
+which never executes code from the file.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+
+from models import MODELS
+from models.original import ORIGINAL_PREPROCESSING, convert_original, is_original
+from utils.files import UserError, replacing
+from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
+
+
+def save(path, content):
+    """Write the dict `content` to `path`, atomically. UserError when the disk refuses."""
+    try:
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"Could not write {path}: {error}. Make room or choose another --out; earlier files are intact, "
+            "and --resume goes on from the last finished epoch."
+        ) from error
+
+
+def load(path):
+    """The dict in `path`, tensors on the CPU. UserError when it is missing or no checkpoint."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist. Train first with: python mainpro_FER.py")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors and plain "
+            "values, which is refused because loading it could execute code."
+        ) from error
+    if not isinstance(content, dict) or "net" not in content:
+        raise UserError(f"{path} is not a checkpoint of this project: it holds no network ('net').")
+    return content
+
+
+def task_checkpoint(model, task, epoch, results, description):
+    """The content of a best-of-task file.
+
+    model: the raw module; task: a name from `TASKS`; results: the epoch's results for every split;
+    description: what the run is (dataset, model, recipe, preprocessing, consistency table, versions).
+    """
+    tasks, state = model.part(task)
+    return {
+        "net": {key: value.contiguous() for key, value in state.items()},
+        "task": task,
+        "tasks": list(tasks),
+        "sharing": model.sharing,
+        "epoch": epoch,
+        "results": results,
+        "class_names": list(EMOTIONS),
+        "vad_range": [-VAD_LIMIT, VAD_LIMIT],
+        **description,
+    }
+
+
+def load_model(path, task=None):
+    """Rebuild the network of a best-of-task file, in evaluation mode on the CPU.
+
+    Returns (model, content); content["preprocessing"] is {"mean", "std"}. A file of the original
+    project (three input channels, head `linear`) loads too: its one task is `task`, or when that is
+    None "classify" for 7 outputs. Raises UserError when it does not fit.
+    """
+    content = load(path)
+    state = content["net"]
+    if is_original(state):
+        outputs = state["linear.weight"].shape[0]
+        if task is None and outputs != TASKS["classify"].width:
+            raise UserError(f"{path} has one output; say which of V, A, D it predicts.")
+        content = {**content, "preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task or "classify"]}
+        return convert_original(state, task or "classify"), content
+    missing = {"model", "tasks", "sharing", "preprocessing"} - content.keys()
+    if missing:
+        raise UserError(f"{path} is not a checkpoint of this project: it lacks {', '.join(sorted(missing))}.")
+    if content["model"] not in MODELS:
+        raise UserError(f"{path} holds a {content['model']}, which is unknown here: {', '.join(MODELS)}.")
+    model = MODELS[content["model"]](tuple(content["tasks"]), content["sharing"])
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"The weights in {path} do not fit a {content['model']}.") from error
+    return model.eval(), content

@@ -1,0 +1,109 @@
+"""train_one_epoch and evaluate. Both return plain dicts; neither knows files or the command line."""
+
+import torch
+
+from data.batches import center_crop, normalise, random_crops, ten_crop
+from utils.files import UserError
+from utils.metrics import RunningTotals, measure
+from utils.optim import learning_rate, set_learning_rate
+from utils.progress import Progress
+from utils.tasks import TASKS
+
+CROPS = {"center": center_crop, "tencrop": ten_crop}  # each (B, 48, 48) -> (B, crops, 44, 44)
+EVALUATION_CROPS = 320  # crops per forward pass: enough to fill a device, little enough for a laptop
+
+
+class FiniteCheck:
+    """Remembers on the device the first step whose loss was not finite, without waiting for it."""
+
+    def __init__(self, device):
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def watch(self, loss, step):
+        """Look at the scalar `loss` of `step`."""
+        new = (self.first_bad < 0) & ~torch.isfinite(loss.detach())
+        self.first_bad = torch.where(new, step, self.first_bad)
+
+    def verify(self, epoch):
+        """Raise UserError naming epoch and step when a loss was not finite. Waits for the device."""
+        step = self.first_bad.item()
+        if step >= 0:
+            raise UserError(
+                f"The loss stopped being a finite number in epoch {epoch}, step {step}. The checkpoints "
+                "written before it are good. Try a smaller --lr, or --precision fp32."
+            )
+
+
+def train_one_epoch(model, optimizer, objective, faces, plan, preprocessing, runtime, epoch, recipe,
+                    start=None, stop=lambda: False, announce=None):  # fmt: skip
+    """Train on the batches of `plan`.
+
+    model: the (possibly compiled) network on runtime.device; faces: `Faces` there; preprocessing:
+    {"mean", "std"} of the pixels in 0..1; start: {"step", "sums"} of an interrupted epoch; stop:
+    asked after every step, True ends the epoch early. Returns (figures, position): figures is
+    {task: {metric: value}}, None when stopped early, and position is {"step", "sums"} to go on from.
+    Raises UserError when the loss is not finite or memory runs out.
+    """
+    model.train()
+    totals = RunningTotals(objective.tasks, runtime.device)
+    first = 0
+    if start is not None:
+        first, totals.sums = start["step"], start["sums"].to(runtime.device)
+    check = FiniteCheck(runtime.device)
+    batch_size = min(plan.batch_size, len(faces))
+    step = first
+    with Progress(f"epoch {epoch}", plan.steps * batch_size, first * batch_size, announce) as progress:
+        for step in range(first, plan.steps):
+            order, top, left, flip = plan.batch(step)
+            crops = normalise(random_crops(faces.images, order, top, left, flip), **preprocessing)
+            labels = faces.labels[order]
+            vad = None if faces.vad is None else faces.vad[order]
+
+            set_learning_rate(optimizer, learning_rate(recipe, epoch * plan.steps + step, plan.steps))
+            with runtime.autocast():
+                outputs = model(crops)
+            loss = objective(model, outputs, labels, vad)
+            loss.backward()
+            if recipe.clip_value is not None:
+                torch.nn.utils.clip_grad_value_(model.parameters(), recipe.clip_value)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            check.watch(loss, step)
+            totals.add(outputs, labels, vad)
+            if progress.add(len(order)):
+                check.verify(epoch)
+                progress.show(loss=loss.item(), rate=progress.rate)
+            if stop() and step + 1 < plan.steps:
+                break
+    check.verify(epoch)
+    position = {"step": step + 1, "sums": totals.sums.cpu()}
+    finished = position["step"] == plan.steps
+    return (totals.means() if finished else None), position
+
+
+@torch.inference_mode()
+def predict(model, images, preprocessing, runtime, crops="center", label="evaluating"):
+    """Outputs of the network, averaged over the crops of each image.
+
+    images (N, 48, 48) uint8 on runtime.device -> {task: (N, width)} float32 there. crops: "center"
+    or "tencrop". Averaged are logits and values, as the metrics see them.
+    """
+    model.eval()
+    make_crops = CROPS[crops]
+    per_image = make_crops(images[:1]).shape[1]
+    batches = []
+    with Progress(label, len(images)) as progress:
+        for part in images.split(max(1, EVALUATION_CROPS // per_image)):
+            pixels = make_crops(part).flatten(0, 1)[:, None]  # (B * crops, 1, 44, 44)
+            with runtime.autocast():
+                outputs = model(normalise(pixels, **preprocessing))
+            batches.append({name: out.view(len(part), per_image, -1).mean(1) for name, out in outputs.items()})
+            progress.add(len(part))
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def evaluate(model, faces, tasks, preprocessing, runtime, crops="center", label="evaluating"):
+    """{task: metrics} of one split (`Faces` on runtime.device); tasks are names from `TASKS`."""
+    outputs = predict(model, faces.images, preprocessing, runtime, crops, label)
+    return measure([TASKS[name] for name in tasks], outputs, faces.labels, faces.vad)

@@ -1,0 +1,35 @@
+"""Ctrl-C and termination asked for politely: finish the step, save, then stop."""
+
+import signal
+
+
+class StopRequest:
+    """A context in which the first SIGINT or SIGTERM only sets a flag; a second one acts at once.
+
+    Calling the object tells whether a stop was asked for.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._previous = {}
+
+    def __call__(self):
+        return self.requested
+
+    def __enter__(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *exception):
+        self._restore()
+
+    def _ask(self, number, frame):
+        self.requested = True
+        self._restore()
+        print("\nStopping: the current step is finished and saved first. Once more to stop at once.", flush=True)
+
+    def _restore(self):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

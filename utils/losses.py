@@ -1,0 +1,138 @@
+"""What is minimised: category and V/A/D losses, their consistency, and orthogonal convolutions."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from utils.metrics import concordance
+from utils.tasks import EMOTIONS, TASKS
+
+SIGNS = ("negative", "zero", "positive")
+ZERO_BAND = 0.5  # |value| below it counts as zero: what rounds to 0 on the annotators' integer scale
+
+
+def check_shapes(output, target, width):
+    """Raise ValueError unless output is (B, width) and target is (B,): nothing may broadcast."""
+    if output.ndim != 2 or output.shape[1] != width or target.shape != output.shape[:1]:
+        raise ValueError(
+            f"expected an output of shape (B, {width}) and a target of shape (B,), "
+            f"got {tuple(output.shape)} and {tuple(target.shape)}"
+        )
+
+
+def category_loss(logits, labels, smoothing=0.0):
+    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6."""
+    check_shapes(logits, labels, len(EMOTIONS))
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def dimension_loss(values, target, mse_weight=1.0, ccc_weight=0.0):
+    """mse_weight * mean squared error + ccc_weight * (1 - CCC of the batch).
+
+    values (B, 1) float, target (B,) float, both in annotation units. The second term makes shrinking
+    towards the mean costly: a constant prediction has CCC 0 whatever its squared error.
+    """
+    check_shapes(values, target, 1)
+    values = values[:, 0]
+    loss = mse_weight * F.mse_loss(values, target)
+    if ccc_weight:
+        loss = loss + ccc_weight * (1 - concordance(values, target))
+    return loss
+
+
+def sign_shares(labels, vad, smoothing=1.0):
+    """P(s | c, k): the share of class c whose dimension k is negative, zero or positive.
+
+    labels (N,) int64, vad (N, 3) float -> (7, 3, 3) float32 indexed [class, dimension, sign], each
+    [c, k] summing to 1. Laplace-smoothed: `smoothing` is added to every count, so a class without
+    faces is uniform.
+    """
+    counts = torch.full((len(EMOTIONS), vad.shape[1], len(SIGNS)), smoothing, dtype=torch.float64)
+    signs = (vad >= ZERO_BAND).long() - (vad <= -ZERO_BAND).long() + 1  # 0 negative, 1 zero, 2 positive
+    hits = F.one_hot(signs, len(SIGNS)).double()  # (N, 3, 3)
+    counts.index_add_(0, labels.cpu(), hits.cpu())
+    return (counts / counts.sum(dim=2, keepdim=True)).float()
+
+
+def sign_membership(values, temperature=0.25):
+    """Smooth membership of V/A/D values in negative, zero, positive: (B, K) -> (B, K, 3), sums to 1.
+
+    Two sigmoids at the borders of the zero band; differentiable everywhere.
+    """
+    negative = torch.sigmoid((-ZERO_BAND - values) / temperature)
+    positive = torch.sigmoid((values - ZERO_BAND) / temperature)
+    return torch.stack((negative, 1 - negative - positive, positive), dim=-1)
+
+
+def consistency_loss(logits, values, penalty):
+    """Mean over images of sum_{c,k,s} p_c q_s(y_k) T[c,k,s]; gradients reach logits and values.
+
+    logits (B, 7), values (B, K) in annotation units, penalty T (7, K, 3) = 1 - P(s | c, k). It is
+    small when the predicted category and the signs of the predicted V/A/D occur together in the
+    training annotations. Between 0 and K.
+    """
+    if penalty.shape != (logits.shape[1], values.shape[1], len(SIGNS)) or len(logits) != len(values):
+        raise ValueError(
+            f"shapes do not fit: logits {tuple(logits.shape)}, values {tuple(values.shape)}, "
+            f"penalty {tuple(penalty.shape)}"
+        )
+    return torch.einsum("bc,bks,cks->b", logits.softmax(dim=1), sign_membership(values), penalty).mean()
+
+
+def orthogonality(kernel, stride):
+    """Squared distance of a convolution from having orthonormal rows.
+
+    kernel (out, in, k, k). Wang et al., "Orthogonal Convolutional Neural Networks", CVPR 2020:
+    || Conv(K, K, padding=P, stride=S) - I_r0 ||^2 with P = floor((k - 1) / S) * S, so that exactly
+    the shifts at which two output positions overlap are sampled, and I_r0 is the identity at shift 0.
+    """
+    padding = (kernel.shape[-1] - 1) // stride * stride
+    products = F.conv2d(kernel, kernel, stride=stride, padding=padding)  # (out, out, shifts, shifts)
+    centre = padding // stride
+    identity = torch.zeros_like(products)
+    identity[:, :, centre, centre] = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
+    return (products - identity).square().sum()
+
+
+def orthogonality_loss(model):
+    """Sum of `orthogonality` over the convolutions of all residual blocks (the stem has one input)."""
+    convolutions = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and ".layer" in f".{name}"
+    ]
+    return sum(orthogonality(module.weight, module.stride[0]) for module in convolutions)
+
+
+class Objective:
+    """The weighted sum that training minimises.
+
+    tasks: names from `TASKS`. recipe: a `utils.recipes.Recipe`. penalty: (7, 3, 3) consistency table
+    on the device, or None where the data has no V/A/D.
+    """
+
+    def __init__(self, tasks, recipe, penalty):
+        self.tasks = [TASKS[name] for name in tasks]
+        self.recipe = recipe
+        self.dimensions = [task for task in self.tasks if task.kind == "regression"]
+        categories = any(task.kind == "classification" for task in self.tasks)
+        self.penalty = None
+        if penalty is not None and recipe.consistency and categories and self.dimensions:
+            self.penalty = penalty[:, [task.dimension for task in self.dimensions]]
+
+    def __call__(self, model, outputs, labels, vad):
+        """Total loss, a scalar. outputs: what the model returned; labels (B,), vad (B, 3) or None."""
+        recipe, total = self.recipe, 0.0
+        for task in self.tasks:
+            if task.kind == "classification":
+                total = total + category_loss(outputs[task.name], labels, recipe.label_smoothing)
+            else:
+                total = total + recipe.dimension_weight * dimension_loss(
+                    outputs[task.name], vad[:, task.dimension], recipe.mse_weight, recipe.ccc_weight
+                )
+        if self.penalty is not None:
+            values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)
+            total = total + recipe.consistency * consistency_loss(outputs["classify"], values, self.penalty)
+        if recipe.orthogonality:
+            total = total + recipe.orthogonality * orthogonality_loss(model)
+        return total

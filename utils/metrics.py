@@ -1,0 +1,122 @@
+"""How good it is: figures per task, computed where the predictions are, once per epoch.
+
+Every figure is finite. Degenerate inputs have these values: CCC and PCC of a constant are 0 (also
+for one image); the F1 of a class that neither occurs nor is predicted is left out of the macro mean,
+as scikit-learn does it.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from utils.tasks import EMOTIONS
+
+
+def concordance(prediction, target):
+    """Concordance correlation coefficient (Lin 1989) of two (N,) tensors: a scalar in [-1, 1].
+
+    2 cov(x, y) / (var(x) + var(y) + (mean(x) - mean(y))^2); 0 where that is 0 / 0. Differentiable.
+    """
+    x, y = prediction - prediction.mean(), target - target.mean()
+    spread = (x * x).mean() + (y * y).mean() + (prediction.mean() - target.mean()).square()
+    return 2 * (x * y).mean() / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+
+
+def pearson(prediction, target):
+    """Pearson correlation coefficient of two (N,) tensors: a scalar in [-1, 1]; 0 if one is constant."""
+    x, y = prediction - prediction.mean(), target - target.mean()
+    # A constant far from 0 leaves rounding noise after centring; that is not variation.
+    constant = (prediction == prediction[0]).all() | (target == target[0]).all()
+    scale = ((x * x).sum() * (y * y).sum()).sqrt().clamp_min(torch.finfo(x.dtype).tiny)
+    return torch.where(constant, torch.zeros_like(scale), (x * y).sum() / scale)
+
+
+def sign_agreement(prediction, target):
+    """SAGR: share of images whose predicted and true values have the same sign (zero is a sign)."""
+    return (prediction.sign() == target.sign()).to(prediction.dtype).mean()
+
+
+def confusion_matrix(predicted, labels, classes=len(EMOTIONS)):
+    """(N,) and (N,) int64 -> (classes, classes) int64; rows are true classes, columns predicted."""
+    return torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
+
+
+def macro_f1(confusion):
+    """Mean of the per-class F1 = 2 TP / (true + predicted) over the classes that occur in either."""
+    hits = confusion.diagonal().double()
+    total = (confusion.sum(dim=0) + confusion.sum(dim=1)).double()
+    present = total > 0
+    return (2 * hits / total.clamp_min(1)).sum() / present.sum().clamp_min(1)
+
+
+def classification_metrics(logits, labels):
+    """Acc (percent), Loss (mean cross-entropy), F1 (macro, 0..1) and the confusion matrix as lists."""
+    confusion = confusion_matrix(logits.argmax(dim=1), labels)
+    return {
+        "Acc": 100 * (confusion.diagonal().sum().double() / len(labels)).item(),
+        "Loss": F.cross_entropy(logits.double(), labels).item(),
+        "F1": macro_f1(confusion).item(),
+        "confusion": confusion.tolist(),
+    }
+
+
+def regression_metrics(values, target):
+    """Loss (mean squared error, annotation units squared), CCC, PCC and SAGR; values (N, 1), target (N,)."""
+    x, y = values[:, 0].double(), target.double()
+    return {
+        "Loss": F.mse_loss(x, y).item(),
+        "CCC": concordance(x, y).item(),
+        "PCC": pearson(x, y).item(),
+        "SAGR": sign_agreement(x, y).item(),
+    }
+
+
+METRICS = {"classification": classification_metrics, "regression": regression_metrics}
+
+
+def task_target(task, labels, vad):
+    """What `task` predicts: the labels (N,) int64, or its column of vad (N, 3)."""
+    return labels if task.dimension is None else vad[:, task.dimension]
+
+
+def measure(tasks, outputs, labels, vad):
+    """{task name: metrics} over a whole split. outputs: {task name: (N, width)}, all on one device."""
+    return {
+        task.name: METRICS[task.kind](outputs[task.name].float(), task_target(task, labels, vad))
+        for task in tasks
+    }
+
+
+class RunningTotals:
+    """Training figures of an epoch, summed on the device; read once, at the end.
+
+    The weights change during the epoch, so these are means over what each step saw (augmented
+    images, before its update). `sums` is one float64 tensor, which a checkpoint can hold.
+    """
+
+    def __init__(self, tasks, device):
+        self.tasks = tasks
+        self.names = [(task, metric) for task in tasks for metric in task.rules.training_metrics]
+        self.sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def add(self, outputs, labels, vad):
+        """Add a batch: outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None."""
+        parts = []
+        for task, metric in self.names:
+            output, target = outputs[task.name], task_target(task, labels, vad)
+            if metric == "Acc":
+                parts.append(100 * (output.argmax(dim=1) == target).sum())
+            elif task.kind == "classification":
+                parts.append(F.cross_entropy(output, target, reduction="sum"))
+            else:
+                parts.append((output[:, 0] - target).square().sum())
+        self.sums[:-1] += torch.stack([part.double() for part in parts])
+        self.sums[-1] += len(labels)
+
+    def means(self):
+        """{task name: {metric: mean per image}}; the only point that waits for the device."""
+        *sums, count = self.sums.tolist()
+        result = {task.name: {} for task in self.tasks}
+        for (task, metric), value in zip(self.names, sums, strict=True):
+            result[task.name][metric] = value / count
+        return result

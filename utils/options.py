@@ -1,0 +1,159 @@
+"""The command line of mainpro_FER.py, and the settings that it resolves to."""
+
+import argparse
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from utils.files import UserError
+from utils.recipes import RECIPES, Recipe
+from utils.runtime import DEVICES, PRECISIONS, SWITCHES
+from utils.tasks import TASKS
+
+EVALUATIONS = ("auto", "tencrop", "center")
+DEFAULT_MODEL = "ResNet18RegressionTwoOutputs"
+# Flags that override a field of the recipe.
+OVERRIDES = {
+    "epochs": "epochs",
+    "bs": "batch_size",
+    "lr": "learning_rate",
+    "consistency": "consistency",
+    "orth": "orthogonality",
+    "sharing": "sharing",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What defines a run: two runs with equal settings on equal machines give equal numbers.
+
+    `data` is the path that was asked for, or None; `limit` rows are read per split, None for all.
+    """
+
+    dataset: str
+    data: str | None
+    model: str
+    tasks: tuple
+    recipe_name: str
+    recipe: Recipe
+    seed: int
+    limit: int | None
+    drop_duplicates: bool
+    evaluation: str
+
+    def to_plain(self):
+        """Plain values, for a checkpoint."""
+        return {**asdict(self), "tasks": list(self.tasks)}
+
+    @classmethod
+    def from_plain(cls, plain):
+        """The settings that `to_plain` wrote. UserError when they are of another version."""
+        try:
+            recipe = Recipe(**plain["recipe"])
+            return cls(**{**plain, "recipe": recipe, "tasks": tuple(plain["tasks"])})
+        except (TypeError, KeyError) as error:
+            raise UserError("last.t7 was written by another version of this program; start a new run.") from error
+
+    @property
+    def run_name(self):
+        """Name of the folder for checkpoints: <dataset>_<model>."""
+        return f"{self.dataset}_{self.model}"
+
+
+def _number(kind, low, low_is_allowed=True, high=None):
+    def convert(text):
+        value = kind(text)
+        in_range = (value >= low if low_is_allowed else value > low) and (high is None or value <= high)
+        if not in_range or value != value:
+            raise ValueError
+        return value
+
+    convert.__name__ = "whole number" if kind is int else "number"
+    return convert
+
+
+def build_parser(datasets, models):
+    """The argument parser. Run-defining flags default to None so that given ones can be told apart."""
+    defaults = RECIPES["default"]
+    parser = argparse.ArgumentParser(
+        prog="mainpro_FER.py",
+        description="Train a network for seven emotions and for valence, arousal and dominance.",
+        epilog="Defaults marked * come from the recipe (values of --recipe default are shown).",
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", choices=datasets, help="default: FER2013 where its data is found, else Demo")
+    data.add_argument("--data", type=Path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)")
+    data.add_argument("--limit", type=_number(int, 1), metavar="N", help="use N faces of each split (default: all)")
+    data.add_argument("--drop-duplicates", action="store_true", default=None,
+                      help="leave out training faces that a test split holds too (default: keep)")  # fmt: skip
+
+    what = parser.add_argument_group("network and objective")
+    what.add_argument("--model", choices=models, help=f"default: {DEFAULT_MODEL}")
+    what.add_argument("--sharing", choices=("trunk", "none"),
+                      help=f"one trunk for all tasks, or one each (default*: {defaults.sharing})")  # fmt: skip
+    what.add_argument("--tasks", nargs="+", choices=tuple(TASKS), metavar="TASK",
+                      help=f"any of {', '.join(TASKS)} (default: all that the data has labels for)")  # fmt: skip
+    what.add_argument("--consistency", type=_number(float, 0), metavar="W",
+                      help=f"weight of category-V/A/D consistency (default*: {defaults.consistency})")  # fmt: skip
+    what.add_argument("--orth", type=_number(float, 0), metavar="W",
+                      help=f"weight of orthogonal convolutions (default*: {defaults.orthogonality})")  # fmt: skip
+
+    how = parser.add_argument_group("training")
+    how.add_argument("--recipe", choices=tuple(RECIPES), help="default: default; demo for the Demo dataset")
+    how.add_argument("--epochs", type=_number(int, 1), metavar="N", help=f"default*: {defaults.epochs}")
+    how.add_argument("--bs", type=_number(int, 1), metavar="N", help=f"batch size (default*: {defaults.batch_size})")
+    how.add_argument("--lr", type=_number(float, 0, False), metavar="RATE",
+                     help=f"highest learning rate (default*: {defaults.learning_rate})")  # fmt: skip
+    how.add_argument("--seed", type=_number(int, 0, high=2**31), metavar="N", help="default: 0")
+    how.add_argument("--eval", dest="evaluation", choices=EVALUATIONS,
+                     help="crops per test face; auto: ten on CUDA, the centre on a CPU and ten for the "
+                          "chosen models at the end (default: auto)")  # fmt: skip
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
+    machine.add_argument("--precision", choices=PRECISIONS, help="default: auto (bf16 where the hardware has it)")
+    machine.add_argument("--compile", choices=SWITCHES, default="auto", help="torch.compile (default: auto)")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="default: the current folder")
+    output.add_argument("-r", "--resume", action="store_true", help="go on from last.t7 of the same run")
+    return parser
+
+
+def resolve(arguments, dataset):
+    """The `Settings` of a new run. dataset: the name that was decided on."""
+    name = arguments.recipe or ("demo" if dataset == "Demo" else "default")
+    given = {field: getattr(arguments, flag) for flag, field in OVERRIDES.items()}
+    recipe = replace(RECIPES[name], **{field: value for field, value in given.items() if value is not None})
+    return Settings(
+        dataset=dataset,
+        data=None if arguments.data is None else str(arguments.data),
+        model=arguments.model or DEFAULT_MODEL,
+        tasks=tuple(name for name in TASKS if name in (arguments.tasks or TASKS)),
+        recipe_name=name,
+        recipe=recipe,
+        seed=arguments.seed or 0,
+        limit=arguments.limit,
+        drop_duplicates=bool(arguments.drop_duplicates),
+        evaluation=arguments.evaluation or "auto",
+    )
+
+
+def check_unchanged(arguments, saved):
+    """Raise UserError when a flag that was given differs from the saved `Settings` of the run to resume."""
+    asked = {field: getattr(arguments, flag) for flag, field in OVERRIDES.items()}
+    kept = {field: getattr(saved.recipe, field) for field in asked}
+    names = {field: flag for flag, field in OVERRIDES.items()}
+    for field in fields(Settings):
+        if hasattr(arguments, field.name) and field.name != "recipe":
+            asked[field.name], kept[field.name] = getattr(arguments, field.name), getattr(saved, field.name)
+    asked["recipe"], kept["recipe"] = arguments.recipe, saved.recipe_name
+    for field, value in asked.items():
+        if field in ("tasks",) and value is not None:
+            value = tuple(name for name in TASKS if name in value)
+        value = str(value) if isinstance(value, Path) else value
+        if value is not None and value != kept[field]:
+            flag = {"evaluation": "eval"}.get(field, names.get(field, field)).replace("_", "-")
+            raise UserError(
+                f"--{flag} {value} differs from the run to resume, which has {kept[field]}. Leave the flag "
+                "out, or start a new run without --resume."
+            )

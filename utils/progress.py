@@ -1,0 +1,71 @@
+"""Tell how far it is: a bar on a terminal, single lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+REFRESH_SECONDS = 2.0
+
+
+def spell_duration(seconds):
+    """Seconds as a person says them: 45 s, 4 min 40 s, 2 h 05 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+class Progress:
+    """Progress over `total` images of one pass.
+
+    On a terminal a bar that vanishes when the pass ends. Elsewhere nothing, unless `announce` is
+    given: then one line with the expected duration, once the rate is known.
+    """
+
+    def __init__(self, label, total, done=0, announce=None):
+        self.bar = tqdm(
+            total=total,
+            initial=done,
+            desc=label,
+            unit=" images",
+            leave=False,
+            disable=not sys.stderr.isatty(),
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
+        self.total, self.done, self.first = total, done, done
+        self.announce = announce
+        self.start = self.refreshed = time.perf_counter()
+
+    def add(self, images):
+        """Count `images`. True when it is time to read figures from the device and `show` them."""
+        self.done += images
+        self.bar.update(images)
+        now = time.perf_counter()
+        if now - self.refreshed < REFRESH_SECONDS:
+            return False
+        self.refreshed = now
+        if self.announce and self.rate > 0:
+            # The first steps include warm-up, so the rate is told only after some more.
+            if now - self.start > 4 * REFRESH_SECONDS:
+                self.bar.write(self.announce(self.total / self.rate, self.rate), file=sys.stdout)
+                self.announce = None
+        return True
+
+    def show(self, **figures):
+        """Show figures at the end of the bar."""
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
+
+    @property
+    def rate(self):
+        """Images per second since the start of this pass."""
+        return (self.done - self.first) / max(time.perf_counter() - self.start, 1e-9)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.bar.close()

@@ -1,0 +1,214 @@
+"""A run on disk: its history, its checkpoints, its records; begin, resume, record, finish."""
+
+import hashlib
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from utils import checkpoint
+from utils.engine import evaluate
+from utils.files import UserError, move_aside
+from utils.losses import sign_shares
+from utils.options import Settings
+from utils.record import best_epochs, owned_files, write_confusion, write_records
+from utils.tasks import TASKS, TEST_SPLITS
+
+FORMAT = 1
+
+
+def fingerprint(dataset):
+    """SHA-256 of all faces and annotations: a run is only resumed on the data it began with."""
+    digest = hashlib.sha256()
+    for faces in dataset.splits.values():
+        for part in (faces.images, faces.labels, faces.vad):
+            if part is not None:
+                digest.update(part.numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Run:
+    """What a training run keeps on disk and in its history.
+
+    settings: `Settings`; dataset: `Dataset` on the CPU; runtime: `Runtime`; out: output folder.
+    `history` is the list of epoch results, `position` where in the next epoch to go on (None: its
+    beginning), `final` what the end of the run added (None before).
+    """
+
+    def __init__(self, settings, dataset, runtime, out):
+        self.settings, self.dataset, self.runtime = settings, dataset, runtime
+        self.out = Path(out)
+        self.folder = self.out / settings.run_name
+        self.tasks = tuple(TASKS[name] for name in settings.tasks)
+        self.preprocessing = dataset.splits["Training"].pixel_statistics()
+        self.penalty = consistency_penalty(dataset.splits["Training"])
+        self.fingerprint = fingerprint(dataset)
+        self.history, self.position, self.final = [], None, None
+
+    @property
+    def epoch(self):
+        """The epoch to train next."""
+        return len(self.history)
+
+    @property
+    def crops(self):
+        """How test faces are cropped after every epoch: "tencrop" or "center"."""
+        if self.settings.evaluation == "auto":
+            return "tencrop" if self.runtime.device.type == "cuda" else "center"
+        return self.settings.evaluation
+
+    def begin(self):
+        """Make room for a new run: move an earlier one's files aside, and say so."""
+        moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
+        if moved:
+            print(f"Files of an earlier run were moved to {moved}")
+        self._log(f"new run: {self.settings}")
+
+    def resume(self, content, model, optimizer):
+        """Take up the run whose last.t7 holds `content`: weights, optimizer, history, position, random state."""
+        if content["data"] != self.fingerprint:
+            raise UserError("The faces or their annotations are not those that the run to resume began with.")
+        try:
+            model.load_state_dict(content["net"])
+            optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{self.folder / 'last.t7'} does not fit the network it names.") from error
+        torch.set_rng_state(content["random"])
+        self.history, self.position, self.final = content["history"], content["position"], content["final"]
+        self._log(f"resumed at epoch {self.epoch}")
+        if self.history:
+            self._write_records()
+
+    def record(self, results, model, optimizer):
+        """Keep the results of an epoch: best checkpoints, last.t7, then CSVs, workbook, curves, data.txt."""
+        self.history.append(results)
+        self.position = None
+        for task in self.tasks:
+            for split, (epoch, _) in best_epochs(self.history, task).items():
+                if epoch == results["epoch"]:
+                    self._save_best(task, split, results, model)
+        self.save_last(model, optimizer)
+        self._write_records()
+
+    def finish(self, model, optimizer):
+        """After the last epoch: ten-crop figures of the chosen models where epochs used the centre, last records."""
+        if self.final is None:
+            tencrop = {}
+            if self.settings.evaluation == "auto" and self.crops == "center":
+                print("Ten-crop evaluation of the chosen models")
+                tencrop = self._tencrop_chosen()
+            self.final = {"tencrop": tencrop, "folder": self.settings.run_name}
+            self.save_last(model, optimizer)
+        self._write_records()
+        self._log("finished")
+
+    def save_last(self, model, optimizer, position=None):
+        """Write last.t7, the whole state of the loop. position: {"step", "sums"} inside an epoch."""
+        content = {
+            "format": FORMAT,
+            "net": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "history": self.history,
+            "position": position,
+            "final": self.final,
+            "settings": self.settings.to_plain(),
+            "precision": self.runtime.precision,
+            "random": torch.get_rng_state(),
+            "data": self.fingerprint,
+        }
+        checkpoint.save(self.folder / "last.t7", content)
+
+    def log_epoch(self, epoch, training_seconds, evaluation_seconds):
+        """Clock times go to run.log, so that equal runs give equal CSVs and checkpoints."""
+        seen = len(self.dataset.splits["Training"])
+        self._log(
+            f"epoch {epoch}: training {training_seconds:.1f} s ({seen / training_seconds:.0f} images/s), "
+            f"evaluation {evaluation_seconds:.1f} s"
+        )
+
+    def _save_best(self, task, split, results, model):
+        content = checkpoint.task_checkpoint(model, task.name, results["epoch"], results, self._description())
+        checkpoint.save(self.folder / task.checkpoint(split), content)
+        if task.kind == "classification" and split == "PublicTest":
+            for name in TEST_SPLITS:
+                title = f"{self.settings.dataset} {name}, epoch {results['epoch']} (chosen on PublicTest)"
+                matrix = results[name][task.name]["confusion"]
+                write_confusion(self.folder / f"{name}_confusion.png", matrix, title)
+
+    def _description(self):
+        return {
+            "dataset": self.settings.dataset,
+            "model": self.settings.model,
+            "preprocessing": self.preprocessing,
+            "evaluation": self.crops,
+            "consistency_penalty": self.penalty,
+            "versions": versions(),
+        }
+
+    def _tencrop_chosen(self):
+        chosen, evaluated = {}, {}
+        for task in self.tasks:
+            epoch = best_epochs(self.history, task)["PublicTest"][0]
+            if task.name not in evaluated.get(epoch, {}).get("PublicTest", {}):
+                model, content = checkpoint.load_model(self.folder / task.checkpoint("PublicTest"))
+                model = self.runtime.place(model)
+                figures = {
+                    split: evaluate(
+                        model, self.dataset.splits[split].to(self.runtime.device), content["tasks"],
+                        self.preprocessing, self.runtime, "tencrop", f"{split}, epoch {epoch}",
+                    )
+                    for split in TEST_SPLITS
+                }  # fmt: skip
+                evaluated[epoch] = {
+                    split: {**evaluated.get(epoch, {}).get(split, {}), **figures[split]} for split in TEST_SPLITS
+                }
+            chosen[task.name] = {"epoch": epoch} | {
+                split: evaluated[epoch][split][task.name] for split in TEST_SPLITS
+            }
+        return chosen
+
+    def _write_records(self):
+        write_records(self.out, self._header(), self.history, self.tasks, self.final)
+
+    def _header(self):
+        settings, splits = self.settings, self.dataset.splits
+        recipe = ", ".join(f"{key} {value}" for key, value in vars(settings.recipe).items())
+        return {
+            "dataset": settings.dataset,
+            "faces": ", ".join(f"{name} {len(faces):,}" for name, faces in splits.items()),
+            "source": self.dataset.description,
+            "model": settings.model,
+            "tasks": ", ".join(settings.tasks),
+            "recipe": f"{settings.recipe_name} ({recipe})",
+            "seed": settings.seed,
+            "evaluation after every epoch": "ten-crop" if self.crops == "tencrop" else "centre crop",
+            "device": self.runtime.describe(),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        }
+
+    def _log(self, line):
+        self.out.mkdir(parents=True, exist_ok=True)
+        with open(self.out / "run.log", "a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+
+def consistency_penalty(faces):
+    """T = 1 - P(s | c, k), (7, 3, 3) float32, from the training annotations; None without V/A/D."""
+    return None if faces.vad is None else 1 - sign_shares(faces.labels, faces.vad)
+
+
+def versions():
+    """Versions that a number may depend on."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def load_last(out, run_name):
+    """(`Settings`, content) of the last.t7 to resume. UserError when there is none or it is another format."""
+    path = Path(out) / run_name / "last.t7"
+    if not path.exists():
+        raise UserError(f"Nothing to resume: {path} does not exist. Start a new run without --resume.")
+    content = checkpoint.load(path)
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path} was written by another version of this program; start a new run.")
+    return Settings.from_plain(content["settings"]), content
