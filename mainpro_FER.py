@@ -39,7 +39,7 @@ def main(arguments):
         check_unchanged(arguments, settings)
     runtime = decide(arguments.device, arguments.precision or (last or {}).get("precision", "auto"), arguments.compile)
 
-    dataset = DATASETS[settings.dataset](settings.data, settings.drop_duplicates).limited(settings.limit)
+    dataset = DATASETS[settings.dataset](settings.data, settings.drop_duplicates, settings.limit)
     settings = supported(settings, dataset)
     announce(settings, dataset, runtime)
 

@@ -4,7 +4,7 @@ Loaders import what they read with when they are called: whoever needs only batc
 not pay for archives and drawings.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from data.faces import Faces
 
@@ -26,27 +26,26 @@ class Dataset:
         """Whether every face has valence, arousal and dominance."""
         return all(faces.vad is not None for faces in self.splits.values())
 
-    def limited(self, count):
-        """The first `count` faces of every split (None: all)."""
-        splits = {name: faces.select(slice(0, count)) for name, faces in self.splits.items()}
-        return replace(self, splits=splits)
 
-
-def _load_fer2013(path, drop_duplicates):
+def _load_fer2013(path, drop_duplicates, limit):
     from data import fer2013
 
-    splits, description = fer2013.load(path, drop_duplicates)
+    splits, description = fer2013.load(path, drop_duplicates, limit)
     return Dataset("FER2013", splits, description)
 
 
-def _load_demo(path, drop_duplicates):
+DEMO_FACES = {"training": 1600, "test": 400}
+
+
+def _load_demo(path, drop_duplicates, limit):
     from data import demo
 
-    splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo.demo_splits().items()}
+    counts = {name: min(count, limit or count) for name, count in DEMO_FACES.items()}
+    splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo.demo_splits(**counts).items()}
     return Dataset("Demo", splits, "drawn faces, no photographs of people")
 
 
-# Each is called with (path or None, drop_duplicates) and returns a `Dataset`.
+# Each is called with (path or None, drop_duplicates, limit of faces per split or None) and returns a `Dataset`.
 DATASETS = {"FER2013": _load_fer2013, "Demo": _load_demo}
 
 

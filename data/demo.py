@@ -39,7 +39,7 @@ PROTOTYPES = np.array([
 VAD_ACTIONS = np.array([
     (0.0, 0.0, -0.1, 0.0, 0.2, 0.0, 0.0, 0.55, 0.2, 0.0, 0.0, 0.0),
     (0.15, 0.3, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.35, -0.3, 0.0),
-    (-0.3, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.3, 0.0),
+    (-0.4, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.4, 0.0),
 ])  # fmt: skip
 CHIN_UP = 0.4  # chin action per unit of dominance, in every class
 
@@ -51,7 +51,7 @@ NUISANCE = dict(
     mouth_width=(0.22, 0.28), lips=(0.03, 0.065), mouth_curve=(-0.08, 0.08), age=(0, 1), skin=(95, 208),
     hair=(12, 110), grey=(0, 1), style=(0, 5), hairline=(-0.72, -0.52), parting=(-0.4, 0.4), beard=(0, 1),
     glasses=(0, 1), iris=(25, 85), back=(20, 240), back_end=(20, 240), cloth=(20, 230), shift_x=(-0.06, 0.06),
-    shift_y=(-0.09, 0.03), scale=(1.0, 1.18), roll=(-0.13, 0.13), yaw=(-0.14, 0.14), pitch=(-0.03, 0.03),
+    shift_y=(-0.09, 0.03), scale=(1.0, 1.18), roll=(-0.13, 0.13), yaw=(-0.14, 0.14), pitch=(-0.02, 0.02),
     light_x=(-0.32, 0.32), light_y=(-0.25, 0.08), contrast=(0.8, 1.15), bright=(-18, 22),
 )  # fmt: skip
 _LOW, _HIGH = np.array(list(NUISANCE.values()), float).T
@@ -280,7 +280,7 @@ def _pose(p, e):
     """A function that turns, tilts, scales and moves (2, n) points of the face."""
     cos, sin = np.cos(p.roll) * p.scale, np.sin(p.roll) * p.scale
     turn, move = np.array(((cos, -sin), (sin, cos))), np.array(((p.shift_x,), (p.shift_y,)))
-    slide = np.array(((p.yaw,), (p.pitch - 0.09 * e.chin,)))
+    slide = np.array(((p.yaw,), (p.pitch - 0.1 * e.chin,)))
 
     def place(points):
         # The middle of the face stands out and slides when the head turns; its outline stays.
@@ -355,11 +355,14 @@ def draw_faces(count, seed, noisy=True):
     return images, labels, vad
 
 
-def demo_splits(training=1600, test=400, seed=0):
+def demo_splits(training=1600, test=400, seed=0, limit=None):
     """The demo dataset: split name -> (images, labels, V/A/D) as `draw_faces` returns them.
 
-    training: faces in Training; test: faces in each of PublicTest and PrivateTest. No face is in two splits,
-    and a smaller split is the beginning of a larger one.
+    training: faces in Training; test: faces in each of PublicTest and PrivateTest; limit: at most so many in
+    each (None: all). No face is in two splits, and a smaller split is the beginning of a larger one.
     """
     counts = zip(SPLITS, (training, test, test), strict=True)
-    return {split: draw_faces(count, (seed, number)) for number, (split, count) in enumerate(counts, 1)}
+    return {
+        split: draw_faces(count if limit is None else min(count, limit), (seed, number))
+        for number, (split, count) in enumerate(counts, 1)
+    }

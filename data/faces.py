@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import h5py
+import numpy as np
 import torch
 
 from data.batches import FACE_SIZE
@@ -52,16 +53,18 @@ class Faces:
         return {"mean": mean.item(), "std": max(variance.sqrt().item(), 1 / 255)}
 
 
-def load_split(h5_path, split, drop_repeated=False):
+def load_split(h5_path, split, drop_repeated=False, limit=None):
     """Read one split of a checked data.h5, or None when the file does not have it.
 
-    drop_repeated: leave out the images that another split holds too.
+    drop_repeated: leave out the images that another split holds too. limit: keep the first ones (None: all).
     """
     with h5py.File(h5_path, "r") as h5:
         if f"{split}_label" not in h5:
             return None
-        vad = h5[f"{split}_VAD"][:] if f"{split}_VAD" in h5 else None
-        faces = Faces.from_arrays(h5[f"{split}_pixel"][:], h5[f"{split}_label"][:], vad)
+        rows = np.arange(len(h5[f"{split}_label"]))
         if drop_repeated:
-            faces = faces.select(torch.from_numpy(h5[f"{split}_repeated"][:] == 0))
-        return faces
+            rows = rows[h5[f"{split}_repeated"][:] == 0]
+        rows = rows[:limit]
+        stop = rows[-1] + 1 if len(rows) else 0  # one contiguous read, then a selection in memory
+        vad = h5[f"{split}_VAD"][:stop][rows] if f"{split}_VAD" in h5 else None
+        return Faces.from_arrays(h5[f"{split}_pixel"][:stop][rows], h5[f"{split}_label"][:stop][rows], vad)

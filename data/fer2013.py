@@ -15,15 +15,14 @@ def available():
     return (HOME / "data.h5").exists() or prepare.find_source(HOME) is not None
 
 
-def load(path=None, drop_duplicates=False):
+def load(path=None, drop_duplicates=False, limit=None):
     """({split: `Faces`}, description). path: archive, folder, CSV or data.h5; None: the data folder.
 
-    Raises UserError when nothing usable is found or a split is missing.
+    drop_duplicates leaves out training faces that a test split holds too; limit keeps the first faces
+    of each split. Raises UserError when nothing usable is found or a split is missing.
     """
     h5_path = prepare.ensure(HOME if path is None else Path(path))
-    splits = {
-        split: load_split(h5_path, split, drop_duplicates and split == "Training") for split in SPLITS
-    }
+    splits = {split: load_split(h5_path, split, drop_duplicates and split == "Training", limit) for split in SPLITS}
     missing = [split for split, faces in splits.items() if faces is None or not len(faces)]
     if missing:
         found = ", ".join(f"{split} ({len(faces):,} faces)" for split, faces in splits.items() if faces)

@@ -1,9 +1,11 @@
 """Pixel texts ("70 80 82 ...") to bytes, many faces at a time.
 
 The text of a hundred faces is treated as one array of characters, and every step is one NumPy
-operation over all of it: several hundred times faster than splitting and converting each number,
-and other threads run meanwhile, because NumPy lets go of the interpreter lock.
+operation over all of it: far faster than splitting and converting each number, and other threads
+run meanwhile, because NumPy lets go of the interpreter lock.
 """
+
+import threading
 
 import numpy as np
 
@@ -11,54 +13,72 @@ PIXELS = 48 * 48
 PIXEL_MAX = 255
 
 
-def parse_pixels(texts):
-    """Parse the pixel texts of several faces.
+class PixelParser(threading.local):
+    """Parses pixel texts. May be shared: each thread that uses it has its own working memory."""
 
-    texts: list of bytes; each holds 2304 decimal integers in 0..255 separated by one or more spaces.
-    Returns uint8 (len(texts), 2304), or None when any text is anything else; `pixel_fault` says what.
-    """
-    texts = [text.strip() for text in texts]
-    # Two spaces in front, so that "the character two before" exists everywhere; one at the end.
-    text = np.frombuffer(b" ".join([b" ", *texts, b""]), np.uint8)
-    is_digit = text >= ord("0")
-    is_space = text == ord(" ")
-    if text.max() > ord("9") or np.count_nonzero(is_digit) + np.count_nonzero(is_space) != text.size:
-        return None
+    def __init__(self):
+        self._flags = np.empty((4, 0), bool)
+        self._bytes = np.empty((3, 0), np.uint8)
 
-    # For each character: it is a digit and so are the one (two) before it.
-    two_digits = is_digit[2:] & is_digit[1:-1]
-    three_digits = two_digits & is_digit[:-2]
-    if (three_digits[1:] & is_digit[:-3]).any():
-        return None
+    def _working_memory(self, size):
+        # Fresh arrays of this size would be returned to the system, and faulted in again, on each call.
+        if self._flags.shape[1] < size:
+            self._flags = np.empty((4, size * 5 // 4), bool)
+            self._bytes = np.empty((3, size * 5 // 4), np.uint8)
+        return *self._flags[:, :size], *self._bytes[:, :size]
 
-    # The value of the number that ends at each character. A digit's low four bits are its value, and
-    # those of a space are 0, so only the hundreds can see the number before and need a mask.
-    digits = text & 15
-    hundreds = digits[:-2] * three_digits.view(np.uint8)
-    if hundreds.max() > 2:
-        return None
-    below_hundred = digits[1:-1] * np.uint8(10)
-    below_hundred += digits[2:]
-    values = hundreds
-    values *= np.uint8(100)
-    values += below_hundred
-    if (values < below_hundred).any():  # 256 to 299 wrapped around
-        return None
+    def parse(self, texts):
+        """Parse the pixel texts of several faces.
 
-    ends = np.flatnonzero(is_digit[2:-1] & is_space[3:])  # where a number ends
-    if ends.size != len(texts) * PIXELS:
-        return None
-    # Equal totals are not enough: 2303 pixels may stand beside 2305.
-    last_of_text = np.cumsum([len(text) + 1 for text in texts]) - 2
-    if not np.array_equal(ends[PIXELS - 1 :: PIXELS], last_of_text):
-        return None
-    return values.take(ends).reshape(len(texts), PIXELS)
+        texts: list of bytes; each holds 2304 decimal integers in 0..255 separated by one or more spaces.
+        Returns uint8 (len(texts), 2304), or None when any text is anything else (`pixel_fault` says what).
+        """
+        if not texts:
+            return np.empty((0, PIXELS), np.uint8)
+        texts = [text.strip() for text in texts]
+        # Two spaces in front, so that "the character two before" exists everywhere; one at the end.
+        text = np.frombuffer(b" ".join([b" ", *texts, b""]), np.uint8)
+        is_digit, is_space, three_digits, flags, digits, values, below_hundred = self._working_memory(text.size)
+
+        np.greater_equal(text, ord("0"), out=is_digit)
+        np.equal(text, ord(" "), out=is_space)
+        if text.max() > ord("9") or np.count_nonzero(is_digit) + np.count_nonzero(is_space) != text.size:
+            return None
+
+        # From here on entry i is about character i + 2: it is a digit, and so are the two before it.
+        three_digits, values, below_hundred = three_digits[2:], values[2:], below_hundred[2:]
+        np.logical_and(is_digit[2:], is_digit[1:-1], out=three_digits)
+        np.logical_and(three_digits, is_digit[:-2], out=three_digits)
+        if np.logical_and(three_digits[1:], is_digit[:-3], out=flags[3:]).any():
+            return None  # four digits in a row
+
+        # The value of the number that ends here. A digit's low four bits are its value and those of a
+        # space are 0, so only the hundreds can touch the number before, and need the mask.
+        np.bitwise_and(text, 15, out=digits)
+        np.multiply(digits[:-2], three_digits.view(np.uint8), out=values)
+        if values.max() > 2:
+            return None
+        np.multiply(digits[1:-1], np.uint8(10), out=below_hundred)
+        below_hundred += digits[2:]
+        values *= np.uint8(100)
+        values += below_hundred
+        if np.less(values, below_hundred, out=flags[2:]).any():
+            return None  # 256 to 299 wrapped around
+
+        ends = np.flatnonzero(np.logical_and(is_digit[2:-1], is_space[3:], out=flags[3:]))
+        if ends.size != len(texts) * PIXELS:
+            return None
+        # Equal totals are not enough: 2303 pixels may stand beside 2305.
+        last_of_text = np.cumsum([len(text) + 1 for text in texts]) - 2
+        if not np.array_equal(ends[PIXELS - 1 :: PIXELS], last_of_text):
+            return None
+        return values.take(ends).reshape(len(texts), PIXELS)
 
 
 def pixel_fault(text):
-    """Why `text` (bytes) is not 2304 integers in 0..255: a short sentence, or None when it is.
+    """Why `text` (bytes) is not 2304 integers in 0..255: one sentence, or None when it is.
 
-    Slow and careful; meant for the rows that `parse_pixels` refuses.
+    Slow and careful; meant for the rows that `PixelParser` refuses.
     """
     words = text.split()
     if not words:

@@ -39,22 +39,23 @@ HEADS = {"classification": ClassificationHead, "regression": RegressionHead}
 class MultiTask(nn.Module):
     """Faces (B, 1, H, W) to {task name: logits (B, 7) or values (B, 1)}, float32.
 
-    tasks: names from `TASKS`. sharing: "trunk" (one ResNet-18 for all) or "none" (one each).
+    tasks: names from `TASKS`. sharing: "trunk" (one ResNet-18 for all) or "none" (one each). base: channels
+    of the trunk's first stage.
     original: build what the original project's checkpoints need (corner pooling, plain linear
     heads); only `models.original` asks for it.
     """
 
-    def __init__(self, tasks=tuple(TASKS), sharing="trunk", original=False):
+    def __init__(self, tasks=tuple(TASKS), sharing="trunk", base=64, original=False):
         super().__init__()
         if sharing not in SHARINGS:
             raise ValueError(f"sharing must be one of {SHARINGS}, not {sharing!r}")
         self.tasks, self.sharing = tuple(tasks), sharing
         owners = ("shared",) if sharing == "trunk" else self.tasks
-        self.trunks = nn.ModuleDict({owner: ResNet18(corner_pooling=original) for owner in owners})
+        self.trunks = nn.ModuleDict({owner: ResNet18(1, base, original) for owner in owners})
         self.heads = nn.ModuleDict()
         for name in self.tasks:
             head = nn.Linear if original else HEADS[TASKS[name].kind]
-            self.heads[name] = head(ResNet18.width, TASKS[name].width)
+            self.heads[name] = head(8 * base, TASKS[name].width)
 
     def forward(self, images):
         features = {owner: trunk(images) for owner, trunk in self.trunks.items()}

@@ -32,30 +32,30 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Faces (B, in_channels, H, W), normalised, to features (B, 512), float32.
+    """Faces (B, in_channels, H, W), normalised, to features (B, 8 * base), float32.
 
+    base: channels of the first stage; 64 is ResNet-18, fewer make a narrower network of its form.
     corner_pooling: average only the top left 4x4 of the last map, as the networks of the original
     project do at 44x44. For their weights alone: a network trained here averages the whole map.
     """
 
-    width = 512
-
-    def __init__(self, in_channels=1, corner_pooling=False):
+    def __init__(self, in_channels=1, base=64, corner_pooling=False):
         super().__init__()
         self.corner_pooling = corner_pooling
-        self.conv1 = nn.Conv2d(in_channels, 64, 3, 1, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
-        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
-        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+        self.width = 8 * base
+        self.conv1 = nn.Conv2d(in_channels, base, 3, 1, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(base)
+        self.layer1 = nn.Sequential(BasicBlock(base, base, 1), BasicBlock(base, base, 1))
+        self.layer2 = nn.Sequential(BasicBlock(base, 2 * base, 2), BasicBlock(2 * base, 2 * base, 1))
+        self.layer3 = nn.Sequential(BasicBlock(2 * base, 4 * base, 2), BasicBlock(4 * base, 4 * base, 1))
+        self.layer4 = nn.Sequential(BasicBlock(4 * base, 8 * base, 2), BasicBlock(8 * base, 8 * base, 1))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, 64, H, W)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 512, H/8, W/8)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, base, H, W)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 8 * base, H/8, W/8)
         if self.corner_pooling:
             x = x[:, :, :4, :4]
         return x.mean(dim=(2, 3)).float()

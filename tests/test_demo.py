@@ -1,0 +1,168 @@
+"""The drawn faces: form, determinism, noise, and that the annotations can be read from the pictures."""
+
+import numpy as np
+import pytest
+
+from data.demo import CLASS_VAD, LABEL_NOISE, VAD_NOISE, demo_splits, draw_face, draw_faces
+from utils.tasks import EMOTIONS, SPLITS, VAD_LIMIT
+
+COUNT = 800
+NEUTRAL = EMOTIONS.index("Neutral")
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return draw_faces(COUNT, 7)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return draw_faces(COUNT, 7, noisy=False)
+
+
+def _features(images):
+    """Quarter-size pixels of each picture, with its own brightness and contrast removed."""
+    count, height, width = images.shape
+    small = images.reshape(count, height // 2, 2, width // 2, 2).mean((2, 4)).reshape(count, -1)
+    return (small - small.mean(1, keepdims=True)) / small.std(1, keepdims=True)
+
+
+def _held_out_ccc(images, vad, penalty, held_out):
+    """Concordance per dimension of a ridge regression from pixels, on the last `held_out` faces."""
+    x = _features(images)
+    centre, mean = x[:-held_out].mean(0), vad[:-held_out].mean(0)
+    x = x - centre
+    seen, unseen = x[:-held_out], x[-held_out:]
+    gram = seen.T @ seen + penalty * np.eye(x.shape[1])
+    predicted = unseen @ np.linalg.solve(gram, seen.T @ (vad[:-held_out] - mean)) + mean
+    target = vad[-held_out:]
+    covariance = ((predicted - predicted.mean(0)) * (target - target.mean(0))).mean(0)
+    apart = (predicted.mean(0) - target.mean(0)) ** 2
+    return 2 * covariance / (predicted.var(0) + target.var(0) + apart)
+
+
+def test_form(faces):
+    images, labels, vad = faces
+    assert images.shape == (COUNT, 48, 48) and images.dtype == np.uint8
+    assert labels.shape == (COUNT,) and labels.dtype == np.int64
+    assert vad.shape == (COUNT, 3) and vad.dtype == np.float32
+    assert labels.min() == 0 and labels.max() == len(EMOTIONS) - 1
+    assert np.abs(vad).max() <= VAD_LIMIT
+    assert images.reshape(COUNT, -1).std(1).min() > 8  # none is all one tone
+    assert np.bincount(labels).min() > 0.6 * COUNT / len(EMOTIONS)
+
+
+def test_no_faces():
+    images, labels, vad = draw_faces(0, 1)
+    assert images.shape == (0, 48, 48) and labels.shape == (0,) and vad.shape == (0, 3)
+
+
+def test_a_face_depends_on_seed_and_index_alone(faces):
+    state = np.random.get_state()[1].copy()
+    for whole, part in zip(faces, draw_faces(20, 7), strict=True):
+        assert np.array_equal(whole[:20], part)
+    assert np.array_equal(np.random.get_state()[1], state)
+    assert not np.array_equal(faces[0][:20], draw_faces(20, 8)[0])
+
+
+def test_splits_share_no_face():
+    splits = demo_splits(training=60, test=30, seed=3)
+    assert tuple(splits) == SPLITS
+    assert [len(split[1]) for split in splits.values()] == [60, 30, 30]
+    assert len({image.tobytes() for split in splits.values() for image in split[0]}) == 120
+
+
+def test_smaller_splits_begin_the_larger_ones():
+    splits, limited = demo_splits(12, 8, seed=3), demo_splits(12, 8, seed=3, limit=10)
+    for split in SPLITS:
+        count = min(10, len(splits[split][1]))
+        for array, part in zip(splits[split], limited[split], strict=True):
+            assert np.array_equal(array[:count], part)
+    assert not np.array_equal(splits["Training"][0], demo_splits(12, 1, seed=4)["Training"][0])
+
+
+def test_noise_is_in_the_annotations_alone(faces, clean):
+    assert np.array_equal(faces[0], clean[0])
+    wrong = (faces[1] != clean[1]).mean()
+    assert abs(wrong - LABEL_NOISE) < 4 * np.sqrt(LABEL_NOISE / COUNT)
+    inside = (np.abs(clean[2]) < VAD_LIMIT - 4 * VAD_NOISE).all(1)
+    assert (faces[2] - clean[2])[inside].std() == pytest.approx(VAD_NOISE, rel=0.15)
+
+
+def test_annotations_follow_the_emotion_and_vary_within_it(clean):
+    _, labels, vad = clean
+    for emotion in range(len(EMOTIONS)):
+        group = vad[labels == emotion]
+        assert np.abs(group.mean(0) - CLASS_VAD[emotion]).max() < 0.3
+        assert group.std(0).min() > 0.25
+
+
+def test_annotations_can_be_read_from_the_pictures(faces):
+    images, _, vad = faces
+    assert _held_out_ccc(images, vad, penalty=100, held_out=200).min() > 0.35
+
+
+def test_annotations_can_be_read_beyond_the_emotion():
+    vad = np.random.default_rng(0).uniform(-1.2, 1.2, (700, 3))
+    images = np.stack([draw_face(NEUTRAL, row, index) for index, row in enumerate(vad)])
+    assert _held_out_ccc(images, vad, penalty=100, held_out=200).min() > 0.2
+
+
+def _mouth_curve(face):
+    """How much higher the mouth's corners are than its middle, in pixels of a 96-pixel picture."""
+    dark = np.clip(face[60:84].mean() - face[60:84].astype(float) - 20, 0, None)
+    rows = np.arange(24)[:, None]
+    middle, corners = dark[:, 44:52], np.concatenate((dark[:, 34:40], dark[:, 56:62]), axis=1)
+    return (middle * rows).sum() / (middle.sum() + 1e-9) - (corners * rows).sum() / (corners.sum() + 1e-9)
+
+
+def test_valence_curves_the_mouth():
+    rises = np.array([
+        _mouth_curve(draw_face(NEUTRAL, (1.5, 0, 0), seed, 96))
+        - _mouth_curve(draw_face(NEUTRAL, (-1.5, 0, 0), seed, 96))
+        for seed in range(40)
+    ])  # fmt: skip
+    assert np.median(rises) > 1 and (rises > 0).mean() > 0.7
+
+
+@pytest.mark.parametrize("emotion", range(len(EMOTIONS)))
+def test_every_dimension_shows_in_every_emotion(emotion):
+    middle = CLASS_VAD[emotion]
+    for dimension in range(3):
+        step = np.eye(3)[dimension] * 0.6
+        low, high = (draw_face(emotion, middle + sign * step, 5).astype(float) for sign in (-1, 1))
+        assert np.abs(high - low).mean() > 0.3
+
+
+def test_emotions_of_one_person_differ_only_in_the_face():
+    faces = np.stack([draw_face(emotion, CLASS_VAD[emotion], 5) for emotion in range(len(EMOTIONS))])
+    assert len({face.tobytes() for face in faces}) == len(EMOTIONS)
+    assert np.ptp(faces[:, :3, :3].astype(int), axis=0).max() <= 2  # the corner is background
+
+
+@pytest.mark.parametrize("size", (8, 33, 96, 200, 480))
+def test_any_size(size):
+    face = draw_face(3, CLASS_VAD[3], 11, size)
+    assert face.shape == (size, size) and face.dtype == np.uint8 and face.std() > 8
+
+
+def test_a_large_face_is_the_small_one_with_more_detail():
+    large = draw_face(3, CLASS_VAD[3], 11, 480).reshape(48, 10, 48, 10).mean((1, 3))
+    assert np.abs(large - draw_face(3, CLASS_VAD[3], 11)).mean() < 4
+
+
+def test_identity_is_a_seed_or_a_generator():
+    rng = np.random.default_rng(11)
+    first, second = draw_face(0, (0, 0, 0), rng), draw_face(0, (0, 0, 0), rng)
+    assert np.array_equal(first, draw_face(0, (0, 0, 0), 11))
+    assert not np.array_equal(first, second)
+
+
+def test_vad_beyond_the_range_counts_as_its_end():
+    assert np.array_equal(draw_face(3, (9, 9, -9), 1), draw_face(3, (2, 2, -2), 1))
+
+
+@pytest.mark.parametrize("emotion, size", ((-1, 48), (7, 48), (0, 7)))
+def test_what_cannot_be_drawn_is_refused(emotion, size):
+    with pytest.raises(ValueError, match="emotion must be 0-6, size at least 8"):
+        draw_face(emotion, (0, 0, 0), 1, size)

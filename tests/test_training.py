@@ -1,0 +1,230 @@
+"""The training program as a whole, on a few drawn faces: equal runs, interruption, resuming, records."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+
+import mainpro_FER
+from data import DATASETS
+from models import MODELS
+from models.multitask import MultiTask
+from tests.conftest import ROOT
+from utils import checkpoint
+from utils.files import UserError
+from utils.options import build_parser
+from utils.tasks import TASKS
+
+FLAGS = "--dataset Demo --limit 24 --bs 8 --epochs 2 --lr 0.01 --device cpu --precision fp32".split()
+RUN_NAME = "Demo_Narrow"
+TABLES = [f"AccProcess_{name}.csv" for name in TASKS]
+MODELS_SAVED = [task.checkpoint(split) for task in TASKS.values() for split in ("PublicTest", "PrivateTest")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_network():
+    """The same network with an eighth of the channels, so that a test is not about patience."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "Narrow", partial(MultiTask, base=8))
+        yield
+
+
+def run(out, *flags):
+    """Run the program in this process; returns its exit code."""
+    parser = build_parser(tuple(DATASETS), tuple(MODELS))
+    return mainpro_FER.main(parser.parse_args([*FLAGS, "--model", "Narrow", "--out", str(out), *flags]))
+
+
+def assert_same_run(one, other, all_records=True):
+    for name in TABLES + ["data.txt"] * all_records:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for name in [*MODELS_SAVED, "last.t7"]:
+        first, second = (checkpoint.load(folder / RUN_NAME / name) for folder in (one, other))
+        assert first["net"].keys() == second["net"].keys()
+        assert all(torch.equal(first["net"][key], second["net"][key]) for key in first["net"]), name
+
+
+PROGRAM = """
+import sys
+from functools import partial
+import mainpro_FER
+from data import DATASETS
+from models import MODELS
+from models.multitask import MultiTask
+from utils.options import build_parser
+MODELS["Narrow"] = partial(MultiTask, base=8)
+sys.exit(mainpro_FER.main(build_parser(tuple(DATASETS), tuple(MODELS)).parse_args()))
+"""
+
+
+class StopAfter:
+    """Stands in for the signal handler: asks to stop when it has been consulted `count` times."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished")
+    assert run(out) == 0
+    return out
+
+
+def test_it_writes_every_file(finished):
+    for name in [*TABLES, "data.txt", "AccProcess.xlsx", "AccProcess.png", "run.log"]:
+        assert (finished / name).stat().st_size > 0
+    assert sorted(p.name for p in (finished / RUN_NAME).glob("*.t7")) == sorted([*MODELS_SAVED, "last.t7"])
+    assert {p.name for p in (finished / RUN_NAME).glob("*.png")} == {
+        "PublicTest_confusion.png",
+        "PrivateTest_confusion.png",
+    }
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_tables_hold_numbers_under_one_header(finished):
+    for name in TABLES:
+        header, *rows = csv.reader((finished / name).read_text().splitlines())
+        assert header[0] == "Epoch" and [row[0] for row in rows] == ["0", "1"]
+        for row in rows:
+            assert len(row) == len(header)
+            assert all(float(cell) == float(cell) for cell in row)
+
+
+def test_best_checkpoints_load_safely_and_hold_the_results_of_their_epoch(finished):
+    for task in TASKS.values():
+        content = torch.load(finished / RUN_NAME / task.checkpoint("PublicTest"), weights_only=True)
+        assert content["task"] == task.name and content["dataset"] == "Demo"
+        assert content["results"]["epoch"] == content["epoch"]
+        assert content["consistency_penalty"].shape == (7, 3, 3)
+        with open(finished / f"AccProcess_{task.name}.csv", newline="") as table:
+            row = list(csv.DictReader(table))[content["epoch"]]
+        column = f"Pubtest{task.rules.decisive}{task.letter}"
+        figure = content["results"]["PublicTest"][task.name][task.rules.decisive]
+        assert float(row[column]) == pytest.approx(figure, abs=1e-3)
+
+
+def test_a_loaded_checkpoint_gives_the_recorded_results(finished):
+    from data.faces import Faces
+    from utils.engine import evaluate
+    from utils.runtime import decide
+
+    dataset = DATASETS["Demo"](None, False, 24)
+    path = finished / RUN_NAME / TASKS["classify"].checkpoint("PublicTest")
+    model, content = checkpoint.load_model(path)
+    faces = dataset.splits["PrivateTest"]
+    assert isinstance(faces, Faces)
+    runtime = decide("cpu", "fp32", "off")
+    found = evaluate(model, faces, content["tasks"], content["preprocessing"], runtime, content["evaluation"])
+    for name, figures in content["results"]["PrivateTest"].items():
+        for metric, value in figures.items():
+            expected = value if metric == "confusion" else pytest.approx(value, abs=1e-5)
+            assert found[name][metric] == expected, (name, metric)
+
+
+def test_the_same_seed_gives_the_same_run(finished, tmp_path):
+    assert run(tmp_path) == 0
+    assert_same_run(finished, tmp_path)
+
+
+def test_another_seed_gives_another_run(finished, tmp_path):
+    run(tmp_path, "--seed", "1", "--epochs", "1")
+    assert (tmp_path / TABLES[0]).read_text().split("\n")[1] != (finished / TABLES[0]).read_text().split("\n")[1]
+
+
+@pytest.mark.parametrize("consulted", [1, 4])  # in the middle of the first epoch, and of the second
+def test_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch, capsys, consulted):
+    with monkeypatch.context() as patch:
+        patch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(consulted))
+        assert run(tmp_path) == 130
+    assert "--resume" in capsys.readouterr().out
+    assert checkpoint.load(tmp_path / RUN_NAME / "last.t7")["position"] is not None
+    torch.manual_seed(1234)  # nothing may depend on the state the process happens to be in
+    assert run(tmp_path, "--resume") == 0
+    assert_same_run(finished, tmp_path)
+
+
+def test_resuming_after_rows_were_written_beyond_the_checkpoint(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(4))
+    run(tmp_path)
+    with open(tmp_path / TABLES[0], "a") as table:
+        table.write("1,99,99,99,0,0,0,1,1\n2,99,99,99,0,0,0,1,1\n")
+    monkeypatch.undo()
+    assert run(tmp_path, "--resume") == 0
+    assert_same_run(finished, tmp_path)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
+    before = {path: path.read_bytes() for path in finished.glob("AccProcess*.csv")}
+    assert run(finished, "--resume") == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_flag_that_differs_from_the_run_to_resume_is_refused(finished):
+    with pytest.raises(UserError, match=r"--lr 0.5 differs"):
+        run(finished, "--resume", "--lr", "0.5")
+
+
+def test_nothing_to_resume_is_said(tmp_path):
+    with pytest.raises(UserError, match="Nothing to resume"):
+        run(tmp_path, "--resume")
+
+
+def test_a_new_run_moves_the_earlier_one_aside(finished, tmp_path, capsys):
+    run(tmp_path, "--epochs", "1", "--tasks", "classify")
+    old = (tmp_path / TABLES[0]).read_bytes()
+    run(tmp_path, "--epochs", "1", "--tasks", "classify", "--seed", "5")
+    assert "moved to" in capsys.readouterr().out
+    (kept,) = (tmp_path / "previous").iterdir()
+    assert (kept / TABLES[0]).read_bytes() == old
+    assert (kept / RUN_NAME / "last.t7").exists()
+
+
+def test_a_subset_of_tasks_with_own_trunks(tmp_path):
+    flags = ["--tasks", "regressD", "classify", "--sharing", "none", "--epochs", "1", "--consistency", "1"]
+    assert run(tmp_path, *flags) == 0
+    model, content = checkpoint.load_model(tmp_path / RUN_NAME / "PublicTest_model_regressD.t7")
+    assert content["tasks"] == ["regressD"] and list(model.trunks) == ["regressD"]
+    assert not (tmp_path / "AccProcess_regressV.csv").exists()
+
+
+def test_paper_recipe_takes_a_step(tmp_path):
+    assert run(tmp_path, "--recipe", "paper", "--epochs", "1", "--limit", "8", "--tasks", "classify", "regressV") == 0
+
+
+def test_divergence_is_told_with_epoch_and_step(tmp_path):
+    with pytest.raises(UserError, match=r"epoch 0, step \d+"):
+        run(tmp_path, "--lr", "1e30")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_by_a_signal_and_resumed(finished, tmp_path, number):
+    """The same runs as `run` starts, in a process of their own."""
+    program = [sys.executable, "-c", PROGRAM, *FLAGS, "--model", "Narrow", "--out", str(tmp_path)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT) as process:
+        last = tmp_path / RUN_NAME / "last.t7"
+        deadline = time.monotonic() + 120
+        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode in (130, -signal.SIGKILL), output
+    assert "Traceback" not in output
+    assert subprocess.run([*program, "--resume"], cwd=ROOT, check=False).returncode == 0
+    assert_same_run(finished, tmp_path)
