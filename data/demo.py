@@ -39,9 +39,9 @@ PROTOTYPES = np.array([
 VAD_ACTIONS = np.array([
     (0.0, 0.0, -0.1, 0.0, 0.2, 0.0, 0.0, 0.55, 0.2, 0.0, 0.0, 0.0),
     (0.15, 0.3, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.35, -0.3, 0.0),
-    (-0.4, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.4, 0.0),
+    (-0.45, 0.1, 0.0, 0.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0, -0.4, 0.0),
 ])  # fmt: skip
-CHIN_UP = 0.4  # chin action per unit of dominance, in every class
+CHIN_UP = 0.5  # chin action per unit of dominance, in every class
 
 # What makes a person, a pose and a light: each is uniform between its two bounds. Tones are 0..255.
 NUISANCE = dict(

@@ -35,8 +35,9 @@ def sign_agreement(prediction, target):
     return (prediction.sign() == target.sign()).to(prediction.dtype).mean()
 
 
-def confusion_matrix(predicted, labels, classes=len(EMOTIONS)):
-    """(N,) and (N,) int64 -> (classes, classes) int64; rows are true classes, columns predicted."""
+def confusion_matrix(predicted, labels):
+    """(N,) and (N,) int64 -> (7, 7) int64; rows are true classes, columns predicted."""
+    classes = len(EMOTIONS)
     return torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
 
 

@@ -1,6 +1,7 @@
 """The command line of mainpro_FER.py, and the settings that it resolves to."""
 
 import argparse
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def _number(kind, low, low_is_allowed=True, high=None):
     def convert(text):
         value = kind(text)
         in_range = (value >= low if low_is_allowed else value > low) and (high is None or value <= high)
-        if not in_range or value != value:
+        if not in_range or not math.isfinite(value):
             raise ValueError
         return value
 

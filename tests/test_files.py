@@ -1,0 +1,52 @@
+"""Files are complete or absent, and nothing earlier is lost."""
+
+import os
+
+import pytest
+
+from utils.files import move_aside, replacing, write_text
+
+
+def test_a_failed_write_leaves_the_earlier_file_and_no_temporary_one(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("earlier")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "earlier"
+    assert os.listdir(tmp_path) == ["results.csv"]
+
+
+def test_nothing_appears_under_the_name_before_it_is_complete(tmp_path):
+    with replacing(tmp_path / "new.txt") as temporary:
+        temporary.write_text("content")
+        assert not (tmp_path / "new.txt").exists()
+    assert (tmp_path / "new.txt").read_text() == "content"
+
+
+def test_text_is_utf8_with_unix_line_ends(tmp_path):
+    write_text(tmp_path / "a.txt", "é\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\n"
+
+
+def test_a_rename_that_is_blocked_for_a_moment_is_tried_again(tmp_path, monkeypatch):
+    rename, refusals = os.replace, [PermissionError(), PermissionError()]
+
+    def sometimes(source, target):
+        if refusals:
+            raise refusals.pop()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", sometimes)
+    write_text(tmp_path / "a.txt", "x")
+    assert (tmp_path / "a.txt").read_text() == "x"
+
+
+def test_moving_aside_twice_in_a_second_keeps_both(tmp_path):
+    folders = []
+    for text in ("first", "second"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "last.t7").write_text(text)
+        folders.append(move_aside([tmp_path / "run" / "last.t7", tmp_path / "absent"], tmp_path))
+    assert [(folder / "run" / "last.t7").read_text() for folder in folders] == ["first", "second"]
+    assert move_aside([tmp_path / "absent"], tmp_path) is None

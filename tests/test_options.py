@@ -1,0 +1,85 @@
+"""The command line: overriding recipes, refusing what makes no sense, a help that fits the screen."""
+
+import pytest
+
+from data import DATASETS
+from models import MODELS
+from utils.optim import build_optimizer, learning_rate
+from utils.options import Settings, build_parser, check_unchanged, resolve
+from utils.recipes import RECIPES, Recipe
+from utils.tasks import TASKS
+
+
+def parse(*flags):
+    return build_parser(tuple(DATASETS), tuple(MODELS)).parse_args(flags)
+
+
+def test_a_flag_overrides_its_recipe():
+    settings = resolve(parse("--recipe", "paper", "--epochs", "3", "--orth", "0"), "FER2013")
+    assert settings.recipe.epochs == 3 and settings.recipe.orthogonality == 0
+    assert settings.recipe.batch_size == RECIPES["paper"].batch_size == 16
+
+
+def test_the_demo_has_its_own_recipe():
+    assert resolve(parse(), "Demo").recipe == RECIPES["demo"]
+    assert resolve(parse(), "FER2013").recipe == RECIPES["default"]
+
+
+def test_tasks_keep_the_order_of_the_table():
+    assert resolve(parse("--tasks", "regressD", "classify"), "FER2013").tasks == ("classify", "regressD")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--epochs 0", "--epochs -1", "--epochs many", "--lr 0", "--lr nan", "--lr inf", "--bs 0", "--limit 0", "--seed -1",
+     "--consistency -1", "--tasks smile", "--dataset Faces", "--eval five", "--precision fp8", "--sharing some"],
+)  # fmt: skip
+def test_values_that_make_no_sense_are_refused(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(*flags.split())
+    assert stop.value.code == 2
+    assert flags.split()[0] in capsys.readouterr().err
+
+
+def test_help_fits_two_screens_and_shows_every_default():
+    text = build_parser(tuple(DATASETS), tuple(MODELS)).format_help()
+    assert len(text.splitlines()) < 80
+    for action in build_parser(tuple(DATASETS), tuple(MODELS))._actions:
+        if action.dest not in ("help", "resume"):
+            assert "default" in action.help, action.dest
+
+
+def test_settings_survive_a_checkpoint():
+    settings = resolve(parse("--limit", "5", "--tasks", "classify"), "FER2013")
+    assert Settings.from_plain(settings.to_plain()) == settings
+
+
+def test_equal_flags_may_be_repeated_when_resuming():
+    flags = ("--epochs", "5", "--tasks", "classify", "regressV", "--recipe", "paper", "--seed", "3")
+    check_unchanged(parse(*flags), resolve(parse(*flags), "FER2013"))
+    check_unchanged(parse(), resolve(parse(*flags), "FER2013"))
+
+
+def test_the_paper_learning_rate_is_a_staircase():
+    recipe = Recipe(schedule="staircase", learning_rate=0.01, decay=0.9, decay_every=5, decay_from=80, epochs=100)
+    rates = [learning_rate(recipe, epoch * 10, 10) for epoch in range(100)]
+    assert rates[0] == rates[79] == 0.01
+    assert rates[80] == rates[84] == pytest.approx(0.009)
+    assert rates[85] == pytest.approx(0.0081) and rates[99] == pytest.approx(0.01 * 0.9**4)
+
+
+def test_one_cycle_rises_to_the_peak_and_falls_to_nothing():
+    recipe = Recipe(epochs=10, learning_rate=0.1, warmup=0.2)
+    rates = [learning_rate(recipe, step, 10) for step in range(100)]
+    assert max(rates) == pytest.approx(0.1) and rates.index(max(rates)) in (19, 20)
+    assert rates[0] == pytest.approx(0.005) and 0 < rates[-1] < 1e-3
+    assert all(later >= earlier for earlier, later in zip(rates[:20], rates[1:20], strict=False))
+    assert all(later <= earlier for earlier, later in zip(rates[20:], rates[21:], strict=False))
+
+
+def test_norms_and_biases_are_not_decayed():
+    model = MODELS["ResNet18RegressionTwoOutputs"](tuple(TASKS))
+    decayed, free = build_optimizer(model, RECIPES["default"]).param_groups
+    assert free["weight_decay"] == 0 and decayed["weight_decay"] == 5e-4
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+    assert all(p.ndim == 1 for p in free["params"]) and all(p.ndim > 1 for p in decayed["params"])
