@@ -46,7 +46,7 @@ def main(arguments):
     torch.manual_seed(settings.seed)
     model = runtime.place(MODELS[settings.model](settings.tasks, settings.recipe.sharing))
     optimizer = build_optimizer(model, settings.recipe)
-    run = Run(settings, dataset, runtime, arguments.out)
+    run = Run(settings, dataset, runtime, arguments.out, arguments.tensorboard)
     if last is None:
         run.begin()
     else:

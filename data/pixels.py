@@ -27,52 +27,58 @@ class PixelParser(threading.local):
             self._bytes = np.empty((3, size * 5 // 4), np.uint8)
         return *self._flags[:, :size], *self._bytes[:, :size]
 
-    def parse(self, texts):
-        """Parse the pixel texts of several faces.
+    def parse(self, text, starts, stops):
+        """Parse the pixel texts of several faces, which lie in one longer text.
 
-        texts: list of bytes; each holds 2304 decimal integers in 0..255 separated by one or more spaces.
-        Returns uint8 (len(texts), 2304), or None when any text is anything else (`pixel_fault` says what).
+        text: bytes; starts, stops: ints (n,), where each pixel text begins and ends, in ascending order. A pixel
+        text holds 2304 decimal integers in 0..255, separated by one or more spaces.
+        Returns uint8 (n, 2304), or None when any of them is anything else (`pixel_fault` says what).
         """
-        if not texts:
-            return np.empty((0, PIXELS), np.uint8)
-        texts = [text.strip() for text in texts]
         # Two spaces in front, so that "the character two before" exists everywhere; one at the end.
-        text = np.frombuffer(b" ".join([b" ", *texts, b""]), np.uint8)
-        is_digit, is_space, three_digits, flags, digits, values, below_hundred = self._working_memory(text.size)
+        characters = np.full(len(text) + 3, ord(" "), np.uint8)
+        characters[2:-1] = np.frombuffer(text, np.uint8)
+        for stop, start in zip([0, *stops], [*starts, len(text)], strict=True):
+            characters[stop + 2 : start + 2] = ord(" ")
+        ends, values = self._numbers(characters)
+        if ends is None or ends.size != len(starts) * PIXELS:
+            return None
+        # Equal totals are not enough: 2303 pixels may stand beside 2305.
+        if (ends[::PIXELS] < starts).any() or (ends[PIXELS - 1 :: PIXELS] >= stops).any():
+            return None
+        return values.take(ends).reshape(-1, PIXELS)
 
+    def _numbers(self, text):
+        """The numbers in `text`, uint8 characters that begin with two spaces and end with one.
+
+        Returns (ends, values): where the last digits are, counted from the third character, and an array that holds
+        at each such place the number; (None, None) when there is anything but spaces and integers in 0..255.
+        """
+        is_digit, is_space, three_digits, flags, digits, values, below_hundred = self._working_memory(text.size)
         np.greater_equal(text, ord("0"), out=is_digit)
         np.equal(text, ord(" "), out=is_space)
         if text.max() > ord("9") or np.count_nonzero(is_digit) + np.count_nonzero(is_space) != text.size:
-            return None
+            return None, None
 
         # From here on entry i is about character i + 2: it is a digit, and so are the two before it.
         three_digits, values, below_hundred = three_digits[2:], values[2:], below_hundred[2:]
         np.logical_and(is_digit[2:], is_digit[1:-1], out=three_digits)
         np.logical_and(three_digits, is_digit[:-2], out=three_digits)
         if np.logical_and(three_digits[1:], is_digit[:-3], out=flags[3:]).any():
-            return None  # four digits in a row
+            return None, None  # four digits in a row
 
         # The value of the number that ends here. A digit's low four bits are its value and those of a
         # space are 0, so only the hundreds can touch the number before, and need the mask.
         np.bitwise_and(text, 15, out=digits)
         np.multiply(digits[:-2], three_digits.view(np.uint8), out=values)
         if values.max() > 2:
-            return None
+            return None, None
         np.multiply(digits[1:-1], np.uint8(10), out=below_hundred)
         below_hundred += digits[2:]
         values *= np.uint8(100)
         values += below_hundred
         if np.less(values, below_hundred, out=flags[2:]).any():
-            return None  # 256 to 299 wrapped around
-
-        ends = np.flatnonzero(np.logical_and(is_digit[2:-1], is_space[3:], out=flags[3:]))
-        if ends.size != len(texts) * PIXELS:
-            return None
-        # Equal totals are not enough: 2303 pixels may stand beside 2305.
-        last_of_text = np.cumsum([len(text) + 1 for text in texts]) - 2
-        if not np.array_equal(ends[PIXELS - 1 :: PIXELS], last_of_text):
-            return None
-        return values.take(ends).reshape(len(texts), PIXELS)
+            return None, None  # 256 to 299 wrapped around
+        return np.flatnonzero(np.logical_and(is_digit[2:-1], is_space[3:], out=flags[3:])), values
 
 
 def pixel_fault(text):

@@ -6,24 +6,22 @@ column by column; only where that fails is each of its rows looked at alone, to 
 """
 
 import csv
-import hashlib
-import io
 import math
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from data.archive import open_part
 from data.ferplus import read_votes
-from data.pixels import PIXELS, PixelParser, pixel_fault, quoted
+from data.pixels import PixelParser, pixel_fault, quoted
+from data.table import blocks_of, locate, read_header, records_of
 from utils.files import UserError
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, VAD_LIMIT
 
-BLOCK_BYTES = 1 << 20  # about 120 faces
-RECORD_LIMIT = 4 << 20  # a row of 2304 pixels takes at most some 9 kB
 _LABELS = {str(label).encode(): label for label in range(len(EMOTIONS))}
 _SPLIT_NUMBERS = {split.encode(): number for number, split in enumerate(SPLITS)}
 
@@ -44,7 +42,6 @@ class Rows:
 
     splits: int64 (n,), indices into SPLITS; numbers: int64 (n,), 1-based data rows of `file`;
     pixels: uint8 (n, 2304); labels: int64 (n,) in 0..6; vad: float32 (n, 3) in -2..2, or None;
-    digests: uint64 (n,), the first eight bytes of the SHA-256 of each face;
     dropped: the rows that are not good.
     """
 
@@ -54,7 +51,6 @@ class Rows:
     pixels: np.ndarray
     labels: np.ndarray
     vad: np.ndarray | None
-    digests: np.ndarray
     dropped: list[Dropped]
 
 
@@ -62,24 +58,19 @@ def read_rows(source, progress=None, workers=None):
     """Yield the `Rows` of a `Source`, in the order of its parts and of their rows.
 
     progress: called with the number of bytes of text just read. workers: number of threads, by
-    default as many as there are processor cores, four at most.
+    default as many as there are processor cores, three at most.
     Raises UserError when a part is damaged or is not a table with the needed columns.
     """
     votes = None if source.votes is None else read_votes(source.votes)
-    workers = workers or min(4, os.cpu_count() or 1)
+    workers = workers or min(3, os.cpu_count() or 1)
     parser = PixelParser()
     with ThreadPoolExecutor(workers) as pool:
         for part in source.parts:
             with open_part(part) as stream:
-                texts = _whole_records(stream, part.name, progress or (lambda count: None))
-                columns, first = _header(next(texts, b""), part)
-                jobs = ((columns, text, parser) for text in _chain(first, texts))
+                blocks = blocks_of(stream, part.name, progress or (lambda count: None))
+                columns, first = read_header(next(blocks, (b"", b""))[1], part)
+                jobs = ((columns, block, parser) for block in chain([(b"", first)], blocks))
                 yield from _numbered(part, votes, _in_order(pool, _convert, jobs, 2 * workers))
-
-
-def _chain(first, rest):
-    yield first
-    yield from rest
 
 
 def _in_order(pool, function, jobs, window):
@@ -97,60 +88,6 @@ def _in_order(pool, function, jobs, window):
             future.cancel()
 
 
-def _whole_records(stream, name, progress):
-    """Cut a text into blocks that end where a record ends (a line, unless a quoted field runs on)."""
-    rest = b""
-    while block := stream.read(BLOCK_BYTES):
-        progress(len(block))
-        text = rest + block
-        cut = text.rfind(b"\n") + 1
-        if cut and text.count(b'"', 0, cut) % 2 == 0:
-            yield text[:cut]
-            rest = text[cut:]
-        elif len(text) > RECORD_LIMIT:
-            raise UserError(f"{name} is not a table of faces: it has a line or a quoted field of over 4 MB")
-        else:
-            rest = text
-    if rest:
-        yield rest
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Where the fields of a record are. split: of all rows, or None when the column `usage` tells."""
-
-    width: int
-    pixels: int
-    emotion: int
-    vad: tuple[int, ...] | None
-    usage: int | None
-    split: str | None
-
-
-def _header(text, part):
-    """The `_Columns` that the first record of a part tells, and the text after that record."""
-    line, _, rest = text.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
-    try:
-        names = next(csv.reader([line.decode("utf-8")]), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{part.name} is not a CSV in UTF-8 ({error}): save it as such, or get it again") from error
-    names = [name.strip().lower() for name in names]
-    annotated = part.role in SPLITS
-    needed = ["pixels", "emotion", *(map(str.lower, DIMENSIONS) if annotated else ["usage"])]
-    faulty = [name for name in needed if names.count(name) != 1]
-    if faulty:
-        problem = "no column" if faulty[0] not in names else "more than one column"
-        found = ", ".join(quoted(name.encode()) for name in names[:12]) or "an empty text"
-        raise UserError(
-            f"{part.name} has {problem} {', '.join(faulty)} in line 1 (found: {found}): "
-            f"it needs {', '.join(needed)}, separated by commas"
-        )
-    place = {name: names.index(name) for name in needed}
-    vad = tuple(place[name.lower()] for name in DIMENSIONS) if annotated else None
-    split = part.role if annotated else None
-    return _Columns(len(names), place["pixels"], place["emotion"], vad, place.get("usage"), split), rest
-
-
 @dataclass(frozen=True)
 class _Block:
     """A converted block of `count` records; `good` (n,) are the 0-based places of the good ones.
@@ -164,87 +101,89 @@ class _Block:
     pixels: np.ndarray
     labels: np.ndarray
     vad: np.ndarray | None
-    digests: np.ndarray
     faults: list[tuple[int, str, str]]
 
 
-def _convert(columns, text, parser):
-    """Text of whole records -> `_Block`. Runs in a thread."""
-    records = _fields(text)
-    good, faults = range(len(records)), []
-    arrays = _convert_columns(columns, records, parser)
-    if arrays is None:
-        faults = [(place, *_fault(columns, record, parser)) for place, record in enumerate(records)]
-        good = [place for place, _, reason in faults if not reason]
-        faults = [fault for fault in faults if fault[2]]
-        arrays = _convert_columns(columns, [_plain(columns, records[place]) for place in good], parser)
-    splits, pixels, labels, vad = arrays
-    digests = b"".join(hashlib.sha256(face).digest()[:8] for face in pixels)
-    good = np.array(good, np.int64)
-    return _Block(len(records), good, splits, pixels, labels, vad, np.frombuffer(digests, np.uint64), faults)
+def _convert(columns, block, parser):
+    """A block of `blocks_of` -> `_Block`. Runs in a thread."""
+    head, text = block
+    text = b"".join((head, memoryview(text)[: text.rfind(b"\n") + 1]))
+    fields, starts, stops = locate(columns, text)
+    arrays = _arrays(columns, fields, text, starts, stops, parser)
+    if arrays is not None:
+        return _Block(len(fields), np.arange(len(fields)), *arrays, [])
+    records = records_of(text)
+    faults = [(place, *_fault(columns, record, parser)) for place, record in enumerate(records)]
+    good = [place for place, _, reason in faults if not reason]
+    faults = [fault for fault in faults if fault[2]]
+    pixels = [_plain(records[place][columns.pixels]) for place in good]
+    stops = np.cumsum([len(text) + 1 for text in pixels], dtype=np.int64) - 1
+    starts = stops - [len(text) for text in pixels]
+    fields = [records[place] for place in good]
+    arrays = _arrays(columns, fields, b" ".join(pixels), starts.tolist(), stops.tolist(), parser)
+    return _Block(len(records), np.array(good, np.int64), *arrays, faults)
 
 
-def _fields(text):
-    """The fields (bytes) of each record; blank lines are no records."""
-    if b'"' in text:
-        reader = csv.reader(io.StringIO(text.decode("utf-8", errors="replace"), newline=""))
-        return [[field.encode() for field in record] for record in reader if record]
-    return [line.split(b",") for line in text.split(b"\n") if line and not line.isspace()]
+def _arrays(columns, records, text, starts, stops, parser):
+    """(splits, pixels, labels, vad) of the records, or None when any of them is not as it should be.
 
-
-def _convert_columns(columns, records, parser):
-    """(splits, pixels, labels, vad) of the records, or None when any of them is not as it should be."""
-    if any(len(record) != columns.width for record in records):
+    text[starts[i]:stops[i]] are the pixels of records[i].
+    """
+    if records is None:
         return None
+    fields = list(zip(*records, strict=True)) or [()] * columns.width
     try:
-        splits = [_split_number(columns, record) for record in records]
-        labels = [_label(record[columns.emotion]) for record in records]
+        labels = np.array([*map(_label, fields[columns.emotion])], np.int64)
+        if columns.split is None:
+            splits = np.array([*map(_split_number, fields[columns.usage])], np.int64)
+        else:
+            splits = np.full(len(records), columns.split)
         vad = None
         if columns.vad is not None:
-            first, second, third = columns.vad
-            vad = [(float(record[first]), float(record[second]), float(record[third])) for record in records]
-            vad = np.array(vad, np.float32).reshape(-1, 3)
+            vad = np.array([[*map(float, fields[place])] for place in columns.vad], np.float32).T
             if not (np.abs(vad) <= VAD_LIMIT).all():  # false for NaN, too
                 return None
     except ValueError:
         return None
-    pixels = parser.parse([record[columns.pixels] for record in records])
-    if pixels is None:
-        return None
-    return np.array(splits, np.int64), pixels, np.array(labels, np.int64), vad
+    pixels = parser.parse(text, starts, stops)
+    return None if pixels is None else (splits, pixels, labels, vad)
 
 
 def _fault(columns, record, parser):
     """(split or "", why the record is dropped or "")."""
+    split = "" if columns.split is None else SPLITS[columns.split]
     if len(record) != columns.width:
-        return columns.split or "", f"columns: {len(record)} fields instead of {columns.width}"
-    split, reasons = "", []
-    try:
-        split = SPLITS[_split_number(columns, record)]
-    except ValueError as error:
-        reasons.append(str(error))
-    if parser.parse([record[columns.pixels]]) is None:
-        reasons.append(pixel_fault(record[columns.pixels]))
-    try:
-        _label(record[columns.emotion])
-    except ValueError as error:
-        reasons.append(str(error))
-    for name, place in zip(DIMENSIONS, columns.vad or (), strict=False):
-        reasons.append(_vad_fault(name, record[place]))
+        return split, f"columns: {len(record)} fields instead of {columns.width}"
+    reasons = []
+    if columns.split is None:
+        number, fault = _attempt(_split_number, record[columns.usage])
+        split = "" if fault else SPLITS[number]
+        reasons.append(fault)
+    pixels = record[columns.pixels]
+    if parser.parse(pixels, [0], [len(pixels)]) is None:
+        reasons.append(pixel_fault(pixels))
+    reasons.append(_attempt(_label, record[columns.emotion])[1])
+    if columns.vad is not None:
+        reasons += [_vad_fault(name, record[place]) for name, place in zip(DIMENSIONS, columns.vad, strict=True)]
     return split, "; ".join(filter(None, reasons))
 
 
-def _plain(columns, record):
-    """The record with its pixels written in the usual way: one space between them, no leading zeros."""
-    record = list(record)
-    record[columns.pixels] = b" ".join(b"%d" % int(word) for word in record[columns.pixels].split())
-    return record
+def _attempt(convert, field):
+    """(value, None), or (None, the reason why the field cannot be converted)."""
+    try:
+        return convert(field), None
+    except ValueError as error:
+        return None, str(error)
 
 
-def _split_number(columns, record):
-    if columns.split is not None:
-        return SPLITS.index(columns.split)
-    usage = record[columns.usage].strip()
+def _plain(pixels):
+    """A good pixel text in the usual way of writing: one space between the numbers, no leading zeros."""
+    return b" ".join(b"%d" % int(number) for number in pixels.split())
+
+
+def _split_number(field):
+    """Index into SPLITS of a Usage field. Raises ValueError with the reason."""
+    usage = field.strip()
     if usage not in _SPLIT_NUMBERS:
         raise ValueError(f"usage: {quoted(usage)} is none of {', '.join(SPLITS)}" if usage else "usage: missing")
     return _SPLIT_NUMBERS[usage]
@@ -294,8 +233,7 @@ def _numbered(part, votes, blocks):
             vad = votes.vad[rows][keep]
         dropped = [Dropped(split, part.name, start + place + 1, reason) for place, split, reason in sorted(faults)]
         numbers = start + 1 + block.good[keep]
-        pixels, labels, digests = block.pixels[keep], block.labels[keep], block.digests[keep]
-        yield Rows(part.name, block.splits[keep], numbers, pixels, labels, vad, digests, dropped)
+        yield Rows(part.name, block.splits[keep], numbers, block.pixels[keep], block.labels[keep], vad, dropped)
         start += block.count
     if votes is not None and start != len(votes.vad):
         raise UserError(

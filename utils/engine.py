@@ -1,5 +1,7 @@
 """train_one_epoch and evaluate. Both return plain dicts; neither knows files or the command line."""
 
+from contextlib import contextmanager
+
 import torch
 
 from data.batches import center_crop, normalise, random_crops, ten_crop
@@ -10,7 +12,8 @@ from utils.progress import Progress
 from utils.tasks import TASKS
 
 CROPS = {"center": center_crop, "tencrop": ten_crop}  # each (B, 48, 48) -> (B, crops, 44, 44)
-EVALUATION_CROPS = 320  # crops per forward pass: enough to fill a device, little enough for a laptop
+# Crops per forward pass: what fills a GPU, and what stays in a processor's cache.
+EVALUATION_CROPS = {"cuda": 2560, "cpu": 120}
 
 
 class FiniteCheck:
@@ -34,6 +37,18 @@ class FiniteCheck:
             )
 
 
+@contextmanager
+def memory_advice(batch_size):
+    """Turn running out of memory into a UserError that says which --bs to try."""
+    try:
+        yield
+    except RuntimeError as error:  # CUDA's own error is one too; the processor's allocator has no other
+        if not any(sign in str(error) for sign in ("out of memory", "can't allocate memory", "not enough memory")):
+            raise
+        advice = f"try --bs {batch_size // 2}" if batch_size > 1 else "free some memory"
+        raise UserError(f"Memory ran out with a batch of {batch_size} faces: {advice}.") from error
+
+
 def train_one_epoch(model, optimizer, objective, faces, plan, preprocessing, runtime, epoch, recipe,
                     start=None, stop=lambda: False, announce=None):  # fmt: skip
     """Train on the batches of `plan`.
@@ -52,7 +67,8 @@ def train_one_epoch(model, optimizer, objective, faces, plan, preprocessing, run
     check = FiniteCheck(runtime.device)
     batch_size = min(plan.batch_size, len(faces))
     step = first
-    with Progress(f"epoch {epoch}", plan.steps * batch_size, first * batch_size, announce) as progress:
+    bar = Progress(f"epoch {epoch}", plan.steps * batch_size, first * batch_size, announce)
+    with memory_advice(batch_size), bar as progress:
         for step in range(first, plan.steps):
             order, top, left, flip = plan.batch(step)
             crops = normalise(random_crops(faces.images, order, top, left, flip), **preprocessing)
@@ -94,7 +110,7 @@ def predict(model, images, preprocessing, runtime, crops="center", label="evalua
     per_image = make_crops(images[:1]).shape[1]
     batches = []
     with Progress(label, len(images)) as progress:
-        for part in images.split(max(1, EVALUATION_CROPS // per_image)):
+        for part in images.split(max(1, EVALUATION_CROPS[runtime.device.type] // per_image)):
             pixels = make_crops(part).flatten(0, 1)[:, None]  # (B * crops, 1, 44, 44)
             with runtime.autocast():
                 outputs = model(normalise(pixels, **preprocessing))

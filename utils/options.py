@@ -117,6 +117,8 @@ def build_parser(datasets, models):
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="default: the current folder")
     output.add_argument("-r", "--resume", action="store_true", help="go on from last.t7 of the same run")
+    output.add_argument("--tensorboard", action="store_true",
+                        help="also write event files (pip install tensorboard; default: off)")  # fmt: skip
     return parser
 
 

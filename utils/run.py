@@ -13,7 +13,7 @@ from utils.files import UserError, move_aside
 from utils.losses import sign_shares
 from utils.options import Settings
 from utils.record import best_epochs, owned_files, write_confusion, write_records
-from utils.tasks import TASKS, TEST_SPLITS
+from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
 FORMAT = 1
 
@@ -31,12 +31,13 @@ def fingerprint(dataset):
 class Run:
     """What a training run keeps on disk and in its history.
 
-    settings: `Settings`; dataset: `Dataset` on the CPU; runtime: `Runtime`; out: output folder.
+    settings: `Settings`; dataset: `Dataset` on the CPU; runtime: `Runtime`; out: output folder;
+    tensorboard: whether to write event files too.
     `history` is the list of epoch results, `position` where in the next epoch to go on (None: its
     beginning), `final` what the end of the run added (None before).
     """
 
-    def __init__(self, settings, dataset, runtime, out):
+    def __init__(self, settings, dataset, runtime, out, tensorboard=False):
         self.settings, self.dataset, self.runtime = settings, dataset, runtime
         self.out = Path(out)
         self.folder = self.out / settings.run_name
@@ -45,6 +46,7 @@ class Run:
         self.penalty = consistency_penalty(dataset.splits["Training"])
         self.fingerprint = fingerprint(dataset)
         self.history, self.position, self.final = [], None, None
+        self.board = open_board(self.folder / "tensorboard") if tensorboard else None
 
     @property
     def epoch(self):
@@ -90,6 +92,8 @@ class Run:
                     self._save_best(task, split, results, model)
         self.save_last(model, optimizer)
         self._write_records()
+        if self.board:
+            self._show_on_board(results)
 
     def finish(self, model, optimizer):
         """After the last epoch: ten-crop figures of the chosen models where epochs used the centre, last records."""
@@ -135,6 +139,14 @@ class Run:
                 title = f"{self.settings.dataset} {name}, epoch {results['epoch']} (chosen on PublicTest)"
                 matrix = results[name][task.name]["confusion"]
                 write_confusion(self.folder / f"{name}_confusion.png", matrix, title)
+
+    def _show_on_board(self, results):
+        for split in SPLITS:
+            for name, figures in results[split].items():
+                for metric, value in figures.items():
+                    if not isinstance(value, list):
+                        self.board.add_scalar(f"{name}/{metric}/{split}", value, results["epoch"])
+        self.board.flush()
 
     def _description(self):
         return {
@@ -201,6 +213,15 @@ def consistency_penalty(faces):
 def versions():
     """Versions that a number may depend on."""
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def open_board(folder):
+    """A TensorBoard writer into `folder`. UserError when the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError("--tensorboard needs a package: pip install tensorboard") from error
+    return SummaryWriter(folder)
 
 
 def load_last(out, run_name):

@@ -1,0 +1,55 @@
+"""What the benchmarks share: describing the machine, timing in turn, printing a table."""
+
+import os
+import platform
+import statistics
+import time
+
+import torch
+
+# ResNet-18 with a stride-1 stem on one grey 44x44 face; a training step costs three times as much.
+FORWARD_FLOP = 2.19e9
+TRAINING_FLOP = 3 * FORWARD_FLOP
+
+
+def describe_machine():
+    """One line: processor, cores in use, GPU if any, PyTorch."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            name = next(line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores{gpu}, PyTorch {torch.__version__}"
+
+
+def time_in_turn(programs, rounds):
+    """Time each of {name: function} `rounds` times, in turn, after one call each that does not count.
+
+    A function returns how many images it handled. Returns {name: [images per second, one per round]}:
+    a machine whose speed drifts slows all of them alike, so ratios within a round hold.
+    """
+    for program in programs.values():
+        program()
+    rates = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            start = time.perf_counter()
+            images = program()
+            rates[name].append(images / (time.perf_counter() - start))
+    return rates
+
+
+def median_ratio(rates, name, reference):
+    """Median over rounds of rate(name) / rate(reference)."""
+    return statistics.median(a / b for a, b in zip(rates[name], rates[reference], strict=True))
+
+
+def print_table(headings, rows):
+    """Print rows of text in aligned columns, the first to the left, the others to the right."""
+    table = [headings, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(headings))]
+    for row in table:
+        cells = [row[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join(cells).rstrip())

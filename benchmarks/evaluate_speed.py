@@ -1,0 +1,56 @@
+"""Ten-crop throughput: this project against the original design.
+
+    python benchmarks/evaluate_speed.py [--quick]
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.common import FORWARD_FLOP, describe_machine, median_ratio, print_table, time_in_turn  # noqa: E402
+from benchmarks.references import original_ten_crop  # noqa: E402
+from data.demo import draw_faces  # noqa: E402
+from models import MODELS  # noqa: E402
+from utils.engine import predict  # noqa: E402
+from utils.options import DEFAULT_MODEL  # noqa: E402
+from utils.runtime import decide  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer faces and rounds")
+    quick = parser.parse_args().quick
+    rounds, count = (3, 96) if quick else (5, 480)
+    runtime = decide()
+    print(describe_machine())
+    print("; ".join(runtime.reasons))
+
+    images, labels, _ = draw_faces(count, seed=0)
+    model = runtime.place(MODELS[DEFAULT_MODEL]())
+    ours = torch.from_numpy(images).to(runtime.device)
+
+    def tencrop():
+        predict(model, ours, {"mean": 0.5, "std": 0.25}, runtime, "tencrop")["classify"].cpu()
+        return count
+
+    few = count // 16 + 1 if quick else count // 8
+    programs = {
+        "this project": tencrop,
+        "original design": original_ten_crop(images[:few], labels[:few]),
+    }
+    rates = time_in_turn(programs, rounds)
+    rows = []
+    for name, values in rates.items():
+        rate = statistics.median(values)
+        ratio, flop = median_ratio(rates, "this project", name), 10 * rate * FORWARD_FLOP
+        rows.append([name, f"{rate:.1f}", f"{min(values):.1f}..{max(values):.1f}", f"{ratio:.1f}", f"{flop / 1e12:.3f}"])
+    print_table(["ten-crop evaluation", "faces/s", "range", "ours / it", "TFLOP/s of one network"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Training throughput: this project against the original design and the usual loop, and against its ceiling.
+
+    python benchmarks/train_speed.py [--quick]
+
+All are timed in turn in one process; rates are medians, ratios medians of the ratios of one round.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.common import TRAINING_FLOP, describe_machine, median_ratio, print_table, time_in_turn  # noqa: E402
+from benchmarks.convolution_ceiling import ceiling  # noqa: E402
+from benchmarks.references import ancestor_training, original_training  # noqa: E402
+from data.batches import plan_epoch  # noqa: E402
+from data.demo import draw_faces  # noqa: E402
+from data.faces import Faces  # noqa: E402
+from models import MODELS  # noqa: E402
+from utils.engine import train_one_epoch  # noqa: E402
+from utils.losses import Objective, sign_shares  # noqa: E402
+from utils.optim import build_optimizer  # noqa: E402
+from utils.options import DEFAULT_MODEL  # noqa: E402
+from utils.recipes import RECIPES  # noqa: E402
+from utils.runtime import decide  # noqa: E402
+from utils.tasks import TASKS  # noqa: E402
+
+
+def our_training(faces, runtime, steps):
+    """A function that trains for `steps` batches as the program does, and returns the images seen."""
+    recipe = RECIPES["default"]
+    model = runtime.place(MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing))
+    optimizer = build_optimizer(model, recipe)
+    penalty = (1 - sign_shares(faces.labels, faces.vad)).to(runtime.device)
+    objective = Objective(tuple(TASKS), recipe, penalty)
+    network, faces = runtime.compile(model), faces.to(runtime.device)
+    preprocessing = faces.pixel_statistics()
+
+    def train():
+        plan = plan_epoch(steps * recipe.batch_size, recipe.batch_size, 0, 0, runtime.device)
+        train_one_epoch(network, optimizer, objective, faces, plan, preprocessing, runtime, 0, recipe)
+        return steps * recipe.batch_size
+
+    return train
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer steps and rounds")
+    quick = parser.parse_args().quick
+    rounds, steps = (3, 2) if quick else (5, 6)
+    runtime = decide()
+    print(describe_machine())
+    print("; ".join(runtime.reasons))
+
+    images, labels, vad = draw_faces(128 * steps, seed=0)
+    faces = Faces.from_arrays(images, labels, vad)
+    torch.manual_seed(0)
+    ceilings = []
+
+    def measure_ceiling():
+        ceilings.append(ceiling(runtime, RECIPES["default"].batch_size))
+        return 0
+
+    programs = {
+        "this project, default recipe": our_training(faces, runtime, steps),
+        "ancestor loop": ancestor_training(images, labels, steps),
+        "original design": original_training(images, labels, steps),
+        "convolutions alone (ceiling)": measure_ceiling,
+    }
+    rates = time_in_turn(programs, rounds)
+    rates["convolutions alone (ceiling)"] = ceilings[1:]
+
+    ours = "this project, default recipe"
+    rows = []
+    for name, values in rates.items():
+        rate = statistics.median(values)
+        ratio, flop = median_ratio(rates, ours, name), rate * TRAINING_FLOP
+        rows.append([name, f"{rate:.1f}", f"{min(values):.1f}..{max(values):.1f}", f"{ratio:.2f}", f"{flop / 1e12:.3f}"])
+    print_table(["training", "images/s", "range", "ours / it", "TFLOP/s of one network"], rows)
+
+
+if __name__ == "__main__":
+    main()
