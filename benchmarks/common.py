@@ -41,9 +41,15 @@ def time_in_turn(programs, rounds):
     return rates
 
 
-def median_ratio(rates, name, reference):
-    """Median over rounds of rate(name) / rate(reference)."""
-    return statistics.median(a / b for a, b in zip(rates[name], rates[reference], strict=True))
+def print_rates(title, unit, rates, ours, flop):
+    """Print median, range, ratio of `ours` to each (median over rounds) and TFLOP/s; flop: per counted image."""
+    rows = []
+    for name, values in rates.items():
+        rate = statistics.median(values)
+        ratio = statistics.median(a / b for a, b in zip(rates[ours], values, strict=True))
+        spread = f"{min(values):.1f}..{max(values):.1f}"
+        rows.append([name, f"{rate:.1f}", spread, f"{ratio:.2f}", f"{rate * flop / 1e12:.3f}"])
+    print_table([title, unit, "range", "ours / it", "TFLOP/s of one network"], rows)
 
 
 def print_table(headings, rows):

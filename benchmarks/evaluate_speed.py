@@ -4,7 +4,6 @@
 """
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import FORWARD_FLOP, describe_machine, median_ratio, print_table, time_in_turn  # noqa: E402
+from benchmarks.common import FORWARD_FLOP, describe_machine, print_rates, time_in_turn  # noqa: E402
 from benchmarks.references import original_ten_crop  # noqa: E402
 from data.demo import draw_faces  # noqa: E402
 from models import MODELS  # noqa: E402
@@ -44,12 +43,7 @@ def main():
         "original design": original_ten_crop(images[:few], labels[:few]),
     }
     rates = time_in_turn(programs, rounds)
-    rows = []
-    for name, values in rates.items():
-        rate = statistics.median(values)
-        ratio, flop = median_ratio(rates, "this project", name), 10 * rate * FORWARD_FLOP
-        rows.append([name, f"{rate:.1f}", f"{min(values):.1f}..{max(values):.1f}", f"{ratio:.1f}", f"{flop / 1e12:.3f}"])
-    print_table(["ten-crop evaluation", "faces/s", "range", "ours / it", "TFLOP/s of one network"], rows)
+    print_rates("ten-crop evaluation", "faces/s", rates, "this project", 10 * FORWARD_FLOP)
 
 
 if __name__ == "__main__":

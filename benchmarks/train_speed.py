@@ -6,7 +6,6 @@ All are timed in turn in one process; rates are medians, ratios medians of the r
 """
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import TRAINING_FLOP, describe_machine, median_ratio, print_table, time_in_turn  # noqa: E402
+from benchmarks.common import TRAINING_FLOP, describe_machine, print_rates, time_in_turn  # noqa: E402
 from benchmarks.convolution_ceiling import ceiling  # noqa: E402
 from benchmarks.references import ancestor_training, original_training  # noqa: E402
 from data.batches import plan_epoch  # noqa: E402
@@ -75,13 +74,7 @@ def main():
     rates = time_in_turn(programs, rounds)
     rates["convolutions alone (ceiling)"] = ceilings[1:]
 
-    ours = "this project, default recipe"
-    rows = []
-    for name, values in rates.items():
-        rate = statistics.median(values)
-        ratio, flop = median_ratio(rates, ours, name), rate * TRAINING_FLOP
-        rows.append([name, f"{rate:.1f}", f"{min(values):.1f}..{max(values):.1f}", f"{ratio:.2f}", f"{flop / 1e12:.3f}"])
-    print_table(["training", "images/s", "range", "ours / it", "TFLOP/s of one network"], rows)
+    print_rates("training", "images/s", rates, "this project, default recipe", TRAINING_FLOP)
 
 
 if __name__ == "__main__":
