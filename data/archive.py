@@ -1,4 +1,4 @@
-"""Where the faces come from: a RAR, ZIP or tar archive, a folder or a CSV -> the CSV parts to read.
+"""Where the faces come from: a RAR, ZIP or tar.gz archive, a folder or a CSV -> the CSV parts to read.
 
 What is accepted, by the names of the CSV files (any folder, any date suffix, any case):
 
@@ -21,8 +21,7 @@ FACES = "faces"  # the role of fer2013.csv
 VOTES = "votes"  # the role of fer2013new.csv
 _SPLIT_NAMES = {"train": "Training", "publictest": "PublicTest", "privatetest": "PrivateTest"}
 _ROLE_NAMES = {"fer2013.csv": FACES, "icml_face_data.csv": FACES, "fer2013new.csv": VOTES}
-_ARCHIVE_NAMES = (".rar", ".zip", ".tar", ".tar.gz", ".tgz")
-_DAMAGE = (rarfile.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, struct.error)
+_ARCHIVE_NAMES = (".rar", ".zip", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,10 @@ def _csv_parts(path):
         raise UserError(f"{path} is not an archive in spite of its name, or its beginning is damaged: {AGAIN}")
     role = _role(path.name)
     if role is None:
-        raise UserError(f"{path}: the name must begin with train, publictest or privatetest, or be fer2013.csv")
+        raise UserError(
+            f"{path} is neither a RAR, ZIP or tar.gz archive nor a CSV whose name begins with train, publictest or "
+            "privatetest or is fer2013.csv"
+        )
     parts = [Part(path, None, role, size)]
     if role == FACES:
         beside = [other for other in sorted(path.parent.iterdir()) if _role(other.name) == VOTES]
@@ -190,9 +192,10 @@ def _choose(root, candidates):
                 f"{_place(part, root)}: remove one, or give the path of the one to use"
             )
         chosen[part.role] = part
-    archives = {part.file: part.member is not None for part in chosen.values()}
+    parts, votes = tuple(chosen[role] for role in roles), chosen.get(VOTES)
+    archives = {part.file: part.member is not None for part in (*parts, votes) if part is not None}
     files = [file for path, is_archive in archives.items() for file in (volumes(path) if is_archive else [path])]
-    return Source(root, tuple(chosen[role] for role in roles), chosen.get(VOTES), tuple(files))
+    return Source(root, parts, votes, tuple(files))
 
 
 def _described(role):

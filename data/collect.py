@@ -145,7 +145,7 @@ def find_repeated(builders):
             continue
         for split, place in members:
             flags[split][place] = True
-            others = ", ".join(text for other, text in sorted(first.items()) if other != split)
+            others = ", ".join(first[other] for other in SPLITS if other in first and other != split)
             reason = f"{REPEATED}: same image as {others}"
             report.append(ReportEntry(split, builders[split].file, numbers[split][place], reason, "reported"))
     return flags, report

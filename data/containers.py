@@ -1,4 +1,4 @@
-"""RAR, ZIP and tar archives: their members, and reading one as a stream.
+"""RAR, ZIP and tar.gz archives: their members, and reading one as a stream.
 
 Nothing is unpacked to disk, and the paths of members serve only to name them. What kind of archive a
 file is says its beginning, not its name.
@@ -26,12 +26,12 @@ _DAMAGE = (rarfile.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFE
 def archive_kind(path):
     """Which archive a file is, from its first bytes: "rar", "zip", "tar" or None."""
     with open(path, "rb") as stream:
-        start = stream.read(512)
+        start = stream.read(8)
     if start.startswith(b"Rar!\x1a\x07"):
         return "rar"
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
         return "zip"
-    if start.startswith(b"\x1f\x8b") or start[257:262] == b"ustar":
+    if start.startswith(b"\x1f\x8b"):
         return "tar"
     return None
 
@@ -77,8 +77,11 @@ def _zip_members(path):
 
 
 def _tar_members(path):
-    with tarfile.open(path) as archive:
-        return [Member(info.name, info.size, False) for info in archive if info.isreg()]
+    with tarfile.open(path, "r:gz") as archive:
+        members = [Member(info.name, info.size, False) for info in archive if info.isreg()]
+        while archive.fileobj.read(1 << 20):
+            pass  # only at its very end does gzip compare the checksum, and tar has none
+    return members
 
 
 def volumes(path):
@@ -105,7 +108,7 @@ def open_member(path, name):
         with zipfile.ZipFile(path) as archive, archive.open(name) as stream:
             yield stream
     else:
-        with tarfile.open(path) as archive, archive.extractfile(name) as stream:
+        with tarfile.open(path, "r:gz") as archive, archive.extractfile(name) as stream:
             yield stream
 
 

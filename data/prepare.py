@@ -230,7 +230,7 @@ def main(arguments=None):
         nargs="?",
         type=Path,
         default=HOME,
-        help="a folder, a RAR, ZIP or tar archive, or a CSV (default: %(default)s)",
+        help="a folder, a RAR, ZIP or tar.gz archive, or a CSV (default: %(default)s)",
     )
     parser.add_argument(
         "--h5", type=Path, metavar="PATH", help="what to write (default: data.h5 in the source's folder)"

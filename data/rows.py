@@ -12,6 +12,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,7 @@ _LABELS = {str(label).encode(): label for label in range(len(EMOTIONS))}
 _SPLIT_NUMBERS = {split.encode(): number for number, split in enumerate(SPLITS)}
 
 
-@dataclass(frozen=True)
-class Dropped:
+class Dropped(NamedTuple):
     """A row that is not used. split: its name, empty when unknown; row: 1-based data row of `file`."""
 
     split: str

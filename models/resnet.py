@@ -49,9 +49,6 @@ class ResNet18(nn.Module):
         self.layer2 = nn.Sequential(BasicBlock(base, 2 * base, 2), BasicBlock(2 * base, 2 * base, 1))
         self.layer3 = nn.Sequential(BasicBlock(2 * base, 4 * base, 2), BasicBlock(4 * base, 4 * base, 1))
         self.layer4 = nn.Sequential(BasicBlock(4 * base, 8 * base, 2), BasicBlock(8 * base, 8 * base, 1))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, base, H, W)
