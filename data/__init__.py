@@ -4,9 +4,13 @@ Loaders import what they read with when they are called: whoever needs only batc
 not pay for archives and drawings.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from data.faces import Faces
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from data.faces import Faces
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ DEMO_FACES = {"training": 1600, "test": 400}
 
 def _load_demo(path, drop_duplicates, limit):
     from data import demo
+    from data.faces import Faces
 
     counts = {name: min(count, limit or count) for name, count in DEMO_FACES.items()}
     splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo.demo_splits(**counts).items()}

@@ -53,7 +53,7 @@ class SplitBuilder:
         self._pixels.write(pixels.data)
         self.count, self.file = self.count + len(pixels), rows.file
         self._labels.append(rows.labels[mine])
-        self._hashes.append(_hashes(pixels))
+        self._hashes.append(rows.hashes[mine])
         self._numbers.append(rows.numbers[mine])
         if rows.vad is not None:
             self._vad.append(rows.vad[mine])
@@ -92,30 +92,16 @@ def collected(source, folder, progress):
         with closing(read_rows(source, progress)) as batches:
             for rows in batches:
                 report += [ReportEntry(*dropped, "dropped") for dropped in rows.dropped]
-                report += _one_colour(rows)
-                for number in sorted(set(rows.splits.tolist())):
-                    mine = rows.splits == number
-                    builders[SPLITS[number]].add(rows, slice(None) if mine.all() else mine)
+                for place in np.flatnonzero(rows.one_colour).tolist():
+                    split, row = SPLITS[rows.splits[place]], int(rows.numbers[place])
+                    report.append(ReportEntry(split, rows.file, row, ONE_COLOUR, "reported"))
+                numbers = set(rows.splits.tolist())
+                for number in numbers:
+                    builders[SPLITS[number]].add(rows, rows.splits == number if len(numbers) > 1 else slice(None))
         for part in source.parts:
             if not any(builder.count and builder.file == part.name for builder in builders.values()):
                 _explain_empty(part.name, report)
         yield {split: builder for split, builder in builders.items() if builder.count}, report
-
-
-def _hashes(pixels):
-    """A 64-bit hash of each face: the sum of its 288 eight-byte words, each times an odd number of its own."""
-    words = pixels.view(np.uint64)
-    return words @ (np.arange(1, 2 * words.shape[1], 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-
-
-def _one_colour(rows):
-    few = rows.pixels[:, :: PIXELS // 8]  # looking at eight pixels settles nearly all faces
-    places = np.flatnonzero((few == few[:, :1]).all(axis=1))
-    places = places[(rows.pixels[places] == rows.pixels[places, :1]).all(axis=1)]
-    return [
-        ReportEntry(SPLITS[rows.splits[place]], rows.file, int(rows.numbers[place]), ONE_COLOUR, "reported")
-        for place in places
-    ]
 
 
 def _explain_empty(name, report):

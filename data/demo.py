@@ -19,7 +19,7 @@ CLASS_VAD = 2 * np.array([
     (-0.63, -0.27, -0.33), (0.40, 0.67, -0.13), (0.0, 0.0, 0.0),
 ])  # fmt: skip
 STRENGTH = (0.7, 1.15)  # of an expression, as a multiple of its class mean
-VAD_SPREAD = 0.4  # standard deviation within a class, beyond the strength
+VAD_SPREAD = (0.4, 0.37, 0.34)  # standard deviations within a class, beyond the strength
 VAD_NOISE = 0.1  # standard deviation of an annotation around what is drawn
 LABEL_NOISE = 0.05  # share of the category labels that are wrong
 
@@ -280,7 +280,7 @@ def _pose(p, e):
     """A function that turns, tilts, scales and moves (2, n) points of the face."""
     cos, sin = np.cos(p.roll) * p.scale, np.sin(p.roll) * p.scale
     turn, move = np.array(((cos, -sin), (sin, cos))), np.array(((p.shift_x,), (p.shift_y,)))
-    slide = np.array(((p.yaw,), (p.pitch - 0.1 * e.chin,)))
+    slide = np.array(((p.yaw,), (p.pitch - 0.12 * e.chin,)))
 
     def place(points):
         # The middle of the face stands out and slides when the head turns; its outline stays.
@@ -330,7 +330,7 @@ def _camera(face, rng):
 def _sample(rng, noisy):
     """One face uint8 (48, 48), its label and its V/A/D (3,)."""
     label = int(rng.integers(len(EMOTIONS)))
-    vad = rng.uniform(*STRENGTH) * CLASS_VAD[label] + rng.normal(0, VAD_SPREAD, 3)
+    vad = rng.uniform(*STRENGTH) * CLASS_VAD[label] + rng.normal(0, VAD_SPREAD)
     vad = np.clip(vad, -VAD_LIMIT, VAD_LIMIT)
     face = _camera(draw_face(label, vad, rng), rng)
     if noisy:

@@ -81,6 +81,24 @@ class PixelParser(threading.local):
         return np.flatnonzero(np.logical_and(is_digit[2:-1], is_space[3:], out=flags[3:])), values
 
 
+def face_hashes(pixels):
+    """A 64-bit hash of each face, uint8 (n, 2304) -> uint64 (n,).
+
+    The sum of the 288 eight-byte words, each times an odd number of its own: equal faces have equal hashes, and
+    it is for the caller to see whether faces of equal hashes are equal.
+    """
+    words = pixels.view(np.uint64)
+    return words @ (np.arange(1, 2 * words.shape[1], 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def one_colour(pixels):
+    """Whether all pixels of a face are equal, uint8 (n, 2304) -> bool (n,)."""
+    few = pixels[:, :: PIXELS // 8]  # nearly always enough to say no
+    flags = (few == few[:, :1]).all(axis=1)
+    flags[flags] = (pixels[flags] == pixels[flags, :1]).all(axis=1)
+    return flags
+
+
 def pixel_fault(text):
     """Why `text` (bytes) is not 2304 integers in 0..255: one sentence, or None when it is.
 

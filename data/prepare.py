@@ -204,7 +204,7 @@ def _sha256(file, stop=None):
     """Hexadecimal SHA-256 of a file; gives up early when the event `stop` is set."""
     digest = hashlib.sha256()
     with open(file, "rb") as stream:
-        while (block := stream.read(1 << 20)) and not (stop and stop.is_set()):
+        while (block := stream.read(8 << 20)) and not (stop and stop.is_set()):
             digest.update(block)
     return digest.hexdigest()
 
@@ -230,7 +230,7 @@ def main(arguments=None):
         nargs="?",
         type=Path,
         default=HOME,
-        help="a folder, a RAR, ZIP or tar.gz archive, or a CSV (default: %(default)s)",
+        help="a folder, a RAR, ZIP or tar.gz archive, or a CSV (default: the project's data folder)",
     )
     parser.add_argument(
         "--h5", type=Path, metavar="PATH", help="what to write (default: data.h5 in the source's folder)"

@@ -10,7 +10,7 @@ import math
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from data.archive import open_part
 from data.ferplus import read_votes
-from data.pixels import PixelParser, pixel_fault, quoted
+from data.pixels import PixelParser, face_hashes, one_colour, pixel_fault, quoted
 from data.table import blocks_of, locate, read_header, records_of
 from utils.files import UserError
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, VAD_LIMIT
@@ -37,20 +37,35 @@ class Dropped(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Consecutive rows of one CSV, n of which are good.
+class Arrays:
+    """The values of n good rows.
 
-    splits: int64 (n,), indices into SPLITS; numbers: int64 (n,), 1-based data rows of `file`;
-    pixels: uint8 (n, 2304); labels: int64 (n,) in 0..6; vad: float32 (n, 3) in -2..2, or None;
-    dropped: the rows that are not good.
+    splits: int64 (n,), indices into SPLITS; pixels: uint8 (n, 2304); labels: int64 (n,) in 0..6;
+    vad: float32 (n, 3) in -2..2, or None; hashes: uint64 (n,), equal for equal faces and seldom for others;
+    one_colour: bool (n,), whether all pixels are equal.
     """
 
-    file: str
     splits: np.ndarray
-    numbers: np.ndarray
     pixels: np.ndarray
     labels: np.ndarray
     vad: np.ndarray | None
+    hashes: np.ndarray
+    one_colour: np.ndarray
+
+    def pick(self, mask):
+        """Those rows where `mask`, bool (n,), is true."""
+        return Arrays(**{name: None if values is None else values[mask] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Rows(Arrays):
+    """Consecutive rows of one CSV, the good ones in order as `Arrays`.
+
+    file: name of the CSV; numbers: int64 (n,), the 1-based data rows of the good ones; dropped: the others.
+    """
+
+    file: str
+    numbers: np.ndarray
     dropped: list[Dropped]
 
 
@@ -90,17 +105,15 @@ def _in_order(pool, function, jobs, window):
 
 @dataclass(frozen=True)
 class _Block:
-    """A converted block of `count` records; `good` (n,) are the 0-based places of the good ones.
+    """A converted block of `count` records.
 
-    faults: (place, split or "", reason) of the others; the rest is as in `Rows`.
+    arrays: the good ones, n; good: int64 (n,), their 0-based places; faults: (place, split or "", reason) of the
+    others.
     """
 
     count: int
+    arrays: Arrays
     good: np.ndarray
-    splits: np.ndarray
-    pixels: np.ndarray
-    labels: np.ndarray
-    vad: np.ndarray | None
     faults: list[tuple[int, str, str]]
 
 
@@ -108,29 +121,29 @@ def _convert(columns, block, parser):
     """A block of `blocks_of` -> `_Block`. Runs in a thread."""
     head, text = block
     text = b"".join((head, memoryview(text)[: text.rfind(b"\n") + 1]))
-    fields, starts, stops = locate(columns, text)
-    arrays = _arrays(columns, fields, text, starts, stops, parser)
-    if arrays is not None:
-        return _Block(len(fields), np.arange(len(fields)), *arrays, [])
-    records = records_of(text)
+    located = locate(columns, text)
+    arrays = None if located is None else _arrays(columns, *located, parser)
+    if arrays is None:
+        return _convert_carefully(columns, records_of(text), parser)
+    return _Block(len(arrays.labels), arrays, np.arange(len(arrays.labels)), [])
+
+
+def _convert_carefully(columns, records, parser):
     faults = [(place, *_fault(columns, record, parser)) for place, record in enumerate(records)]
     good = [place for place, _, reason in faults if not reason]
-    faults = [fault for fault in faults if fault[2]]
     pixels = [_plain(records[place][columns.pixels]) for place in good]
     stops = np.cumsum([len(text) + 1 for text in pixels], dtype=np.int64) - 1
     starts = stops - [len(text) for text in pixels]
-    fields = [records[place] for place in good]
-    arrays = _arrays(columns, fields, b" ".join(pixels), starts.tolist(), stops.tolist(), parser)
-    return _Block(len(records), np.array(good, np.int64), *arrays, faults)
+    text = b" ".join(pixels)
+    arrays = _arrays(columns, text, [records[place] for place in good], starts.tolist(), stops.tolist(), parser)
+    return _Block(len(records), arrays, np.array(good, np.int64), [fault for fault in faults if fault[2]])
 
 
-def _arrays(columns, records, text, starts, stops, parser):
-    """(splits, pixels, labels, vad) of the records, or None when any of them is not as it should be.
+def _arrays(columns, text, records, starts, stops, parser):
+    """The `Arrays` of the records, or None when any of them is not as it should be.
 
     text[starts[i]:stops[i]] are the pixels of records[i].
     """
-    if records is None:
-        return None
     fields = list(zip(*records, strict=True)) or [()] * columns.width
     try:
         labels = np.array([*map(_label, fields[columns.emotion])], np.int64)
@@ -146,7 +159,7 @@ def _arrays(columns, records, text, starts, stops, parser):
     except ValueError:
         return None
     pixels = parser.parse(text, starts, stops)
-    return None if pixels is None else (splits, pixels, labels, vad)
+    return None if pixels is None else Arrays(splits, pixels, labels, vad, face_hashes(pixels), one_colour(pixels))
 
 
 def _fault(columns, record, parser):
@@ -220,20 +233,12 @@ def _numbered(part, votes, blocks):
     """Blocks in order -> `Rows`, with row numbers and, where there are votes, the V/A/D from them."""
     start = 0
     for block in _explained(part.name, blocks):
-        faults, keep = list(block.faults), slice(None)
-        vad = block.vad
+        places, arrays, faults = block.good, block.arrays, block.faults
         if votes is not None:
-            rows = start + block.good
-            _check_alignment(part.name, rows, block.splits, votes)
-            keep = np.array([row not in votes.faults for row in rows.tolist()], bool)
-            faults += [
-                (place, SPLITS[split], votes.faults[start + place])
-                for place, split in zip(block.good[~keep].tolist(), block.splits[~keep].tolist(), strict=True)
-            ]
-            vad = votes.vad[rows][keep]
-        dropped = [Dropped(split, part.name, start + place + 1, reason) for place, split, reason in sorted(faults)]
-        numbers = start + 1 + block.good[keep]
-        yield Rows(part.name, block.splits[keep], numbers, block.pixels[keep], block.labels[keep], vad, dropped)
+            places, arrays, more = _with_votes(part.name, start, places, arrays, votes)
+            faults = sorted(faults + more)
+        dropped = [Dropped(split, part.name, start + place + 1, reason) for place, split, reason in faults]
+        yield Rows(**vars(arrays), file=part.name, numbers=start + 1 + places, dropped=dropped)
         start += block.count
     if votes is not None and start != len(votes.vad):
         raise UserError(
@@ -242,20 +247,24 @@ def _numbered(part, votes, blocks):
         )
 
 
+def _with_votes(name, start, places, arrays, votes):
+    """(places, arrays, faults): V/A/D added to the rows start + places, and those without any taken out."""
+    rows = start + places
+    if rows.size and rows[-1] >= len(votes.vad):
+        raise UserError(f"{name} has more rows than the FER+ votes ({len(votes.vad):,}): get both files again")
+    differs = rows[votes.splits[rows] != arrays.splits]
+    if differs.size:
+        raise UserError(
+            f"{name}, row {differs[0] + 1}: the FER+ votes have {SPLITS[votes.splits[differs[0]]]} there: the two "
+            "files must belong together row by row: get both again"
+        )
+    usable = np.array([row not in votes.faults for row in rows.tolist()], bool)
+    faults = [(row - start, SPLITS[votes.splits[row]], votes.faults[row]) for row in rows[~usable].tolist()]
+    return places[usable], replace(arrays, vad=votes.vad[rows]).pick(usable), faults
+
+
 def _explained(name, blocks):
     try:
         yield from blocks
     except csv.Error as error:
         raise UserError(f"{name} is not a table of faces ({error}): get it again") from error
-
-
-def _check_alignment(name, rows, splits, votes):
-    if rows.size and rows[-1] >= len(votes.vad):
-        raise UserError(f"{name} has more rows than the FER+ votes ({len(votes.vad):,}): get both files again")
-    differs = np.flatnonzero(votes.splits[rows] != splits)
-    if differs.size:
-        row = rows[differs[0]]
-        raise UserError(
-            f"{name}, row {row + 1}: {SPLITS[splits[differs[0]]]} here and {SPLITS[votes.splits[row]]} in the FER+ "
-            "votes: the two files must belong together row by row: get both again"
-        )

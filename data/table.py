@@ -12,7 +12,7 @@ from data.pixels import quoted
 from utils.files import UserError
 from utils.tasks import DIMENSIONS, SPLITS
 
-BLOCK_BYTES = 2 << 20  # about 240 faces
+BLOCK_BYTES = 1 << 20  # about 120 faces
 RECORD_LIMIT = 4 << 20  # a row of 2304 pixels takes at most some 9 kB
 _MARGIN = 256  # bytes; the fields before the pixels are shorter together, and so are those after them
 
@@ -79,14 +79,12 @@ def read_header(text, part):
 
 
 def locate(columns, text):
-    """Where the pixels of each record are: (records, starts, stops), the records without their pixels.
+    """Where the pixels of each record are: (text, records, starts, stops), the records without their pixels.
 
-    Cuts each line at its commas near both ends, so that the pixels are not copied. (None, None, None) where that
-    is not enough.
+    Cuts each line at its commas near both ends, so that the pixels are not copied. None where that is not enough.
     """
-    nothing = None, None, None
     if b'"' in text:
-        return nothing
+        return None
     before, after = columns.pixels, columns.width - 1 - columns.pixels
     records, starts, stops = [], [], []
     start, end = 0, text.find(b"\n")
@@ -97,13 +95,13 @@ def locate(columns, text):
         right = tail.rsplit(b",", after)
         if len(left) <= before or len(right) <= after:
             if text[start:end].strip():
-                return nothing
+                return None
         else:
             records.append([*left[:-1], b"", *right[1:]])
             starts.append(start + sum(map(len, left[:-1])) + before)
             stops.append(near_end + len(tail) - sum(map(len, right[1:])) - after)
         start, end = end + 1, text.find(b"\n", end + 1)
-    return records, starts, stops
+    return text, records, starts, stops
 
 
 def records_of(text):
