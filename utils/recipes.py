@@ -14,8 +14,8 @@ class Recipe:
     """
 
     epochs: int = 20
-    batch_size: int = 128
-    learning_rate: float = 0.1
+    batch_size: int = 64
+    learning_rate: float = 0.04
     schedule: str = "one-cycle"
     warmup: float = 0.15
     decay: float = 0.9
