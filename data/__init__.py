@@ -38,15 +38,11 @@ def _load_fer2013(path, drop_duplicates, limit):
     return Dataset("FER2013", splits, description)
 
 
-DEMO_FACES = {"training": 1600, "test": 400}
-
-
 def _load_demo(path, drop_duplicates, limit):
     from data import demo
     from data.faces import Faces
 
-    counts = {name: min(count, limit or count) for name, count in DEMO_FACES.items()}
-    splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo.demo_splits(**counts).items()}
+    splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo.demo_splits(limit=limit).items()}
     return Dataset("Demo", splits, "drawn faces, no photographs of people")
 
 
