@@ -138,8 +138,12 @@ def summary(results, seconds):
 
 def say_how_to_resume(run):
     """Tell the user that everything is saved; returns the exit code of an interrupted program."""
-    place = "" if str(run.out) == "." else f" --out {run.out}"
-    print(f"Saved. Go on with: python mainpro_FER.py --resume{place} --dataset {run.settings.dataset}")
+    flags = f"--resume --dataset {run.settings.dataset}"
+    if run.settings.model != DEFAULT_MODEL:
+        flags += f" --model {run.settings.model}"
+    if str(run.out) != ".":
+        flags += f' --out "{run.out}"'
+    print(f"Saved. Go on with: python mainpro_FER.py {flags}")
     return 130
 
 

@@ -3,7 +3,8 @@
 *Original design*: four separate three-channel ResNet-18s in float32 and contiguous layout, batch 16, an
 orthogonality term on every block, and a data loader whose one worker splits a pixel string and builds a
 PIL image per sample. *Ancestor loop*: one three-channel ResNet-18, float32, batch 128, PIL transforms in a
-data loader. They share nothing with the package but the shape of the network.
+data loader. They share nothing with the package but the shape of the network, whose parameters have the original
+project's names.
 """
 
 import random
@@ -33,20 +34,24 @@ class Block(nn.Module):
 
 
 class ThreeChannelNet(nn.Module):
-    """(B, 3, 44, 44) -> (B, outputs)."""
+    """(B, 3, 44, 44) -> (B, outputs). Its 4x4 average pooling reaches one corner of the last 6x6 map."""
 
     def __init__(self, outputs):
         super().__init__()
-        blocks, inputs = [], 64
-        for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-            blocks += [Block(inputs, width, stride), Block(width, width, 1)]
-            inputs = width
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
-        self.blocks = nn.Sequential(*blocks)
+        self.layer1 = nn.Sequential(Block(64, 64, 1), Block(64, 64, 1))
+        self.layer2 = nn.Sequential(Block(64, 128, 2), Block(128, 128, 1))
+        self.layer3 = nn.Sequential(Block(128, 256, 2), Block(256, 256, 1))
+        self.layer4 = nn.Sequential(Block(256, 512, 2), Block(512, 512, 1))
         self.linear = nn.Linear(512, outputs)
 
+    def blocks(self):
+        return [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
+
     def forward(self, x):
-        x = self.blocks(F.relu(self.bn1(self.conv1(x))))
+        x = F.relu(self.bn1(self.conv1(x)))
+        for block in self.blocks():
+            x = block(x)
         return self.linear(F.avg_pool2d(x, 4).flatten(1))
 
 
@@ -116,7 +121,7 @@ def original_training(images, labels, steps):
                 out = network(crops)
                 wide = out.shape[1] == 7
                 loss = F.cross_entropy(out, target) if wide else F.mse_loss(out[:, 0], target.float())
-                for block in network.blocks:
+                for block in network.blocks():
                     loss = loss + 0.5 * (_orthogonality(block.conv1.weight) + _orthogonality(block.conv2.weight))
                 optimizer.zero_grad()
                 loss.backward()

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.references import ThreeChannelNet
 from models import MODELS
 from models.multitask import MultiTask, RegressionHead
 from models.original import convert_original, is_original
@@ -70,45 +70,11 @@ def test_regression_head_starts_at_zero_and_keeps_the_range():
     assert head(torch.rand(3, 512)).abs().max() <= 2.0
 
 
-class OriginalBlock(nn.Module):
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-        return (y + self.shortcut(x)).relu()
-
-
-class OriginalNet(nn.Module):
-    """The published network's form: colour stem, 4x4 average pooling that reaches one corner, `linear`."""
-
-    def __init__(self, outputs):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
-        for number, (inputs, width, stride) in enumerate([(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)], 1):
-            blocks = nn.Sequential(OriginalBlock(inputs, width, stride), OriginalBlock(width, width, 1))
-            setattr(self, f"layer{number}", blocks)
-        self.linear = nn.Linear(512, outputs)
-
-    def forward(self, x):
-        x = self.bn1(self.conv1(x)).relu()
-        for number in range(1, 5):
-            x = getattr(self, f"layer{number}")(x)
-        return self.linear(F.avg_pool2d(x, 4).flatten(1))
-
-
 @pytest.mark.parametrize(("task", "outputs"), [("classify", 7), ("regressA", 1)])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_original_checkpoint_predicts_the_same(task, outputs, prefix):
     torch.manual_seed(0)
-    original = OriginalNet(outputs)
+    original = ThreeChannelNet(outputs)
     original(torch.rand(8, 3, 44, 44))  # so that the running statistics are not the initial ones
     original.eval()
     faces = torch.rand(3, 1, 44, 44)
@@ -122,7 +88,7 @@ def test_original_checkpoint_predicts_the_same(task, outputs, prefix):
 
 def test_original_checkpoint_of_another_width_is_refused():
     with pytest.raises(UserError, match="7 outputs, but regressV needs 1"):
-        convert_original(OriginalNet(7).state_dict(), "regressV")
+        convert_original(ThreeChannelNet(7).state_dict(), "regressV")
 
 
 def test_own_weights_are_not_taken_for_the_original():

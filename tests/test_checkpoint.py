@@ -1,0 +1,110 @@
+"""Checkpoints load safely or are refused with a sentence."""
+
+import os
+
+import pytest
+import torch
+
+from benchmarks.references import ThreeChannelNet
+from models.multitask import MultiTask
+from utils import checkpoint
+from utils.files import UserError
+
+
+class Trap:
+    """Unpickling it would create the file it names."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def good(tasks=("classify",)):
+    model = MultiTask(tasks)
+    description = {"model": "ResNet18RegressionTwoOutputs", "preprocessing": {"mean": 0.5, "std": 0.25}}
+    return checkpoint.task_checkpoint(model, tasks[0], 3, {"epoch": 3}, description)
+
+
+def test_a_saved_network_predicts_the_same_after_loading(tmp_path):
+    torch.manual_seed(0)
+    model = MultiTask(("classify", "regressV")).eval()
+    description = {"model": "ResNet18RegressionTwoOutputs", "preprocessing": {"mean": 0.5, "std": 0.25}}
+    content = checkpoint.task_checkpoint(model, "regressV", 0, {}, description)
+    checkpoint.save(tmp_path / "a.t7", content)
+    loaded, content = checkpoint.load_model(tmp_path / "a.t7")
+    faces = torch.randn(2, 1, 44, 44)
+    with torch.no_grad():
+        expected, found = model(faces), loaded(faces)
+    assert content["task"] == "regressV" and all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path):
+    torch.save({"net": {}, "trap": Trap(tmp_path / "executed")}, tmp_path / "evil.t7")
+    with pytest.raises(UserError, match="could execute code"):
+        checkpoint.load(tmp_path / "evil.t7")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 nor a zip", bytes(range(256)) * 9])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "a.t7").write_bytes(content)
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        checkpoint.load(tmp_path / "a.t7")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_refused(tmp_path, share):
+    checkpoint.save(tmp_path / "a.t7", good())
+    whole = (tmp_path / "a.t7").read_bytes()
+    (tmp_path / "a.t7").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(UserError, match=r"a\.t7"):
+        checkpoint.load_model(tmp_path / "a.t7")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.pop("net"), "holds no network"),
+        (lambda c: c.pop("preprocessing"), "lacks preprocessing"),
+        (lambda c: c.update(model="Other"), "Other, which is unknown"),
+        (lambda c: c["net"].pop("heads.classify.bias"), "do not fit"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_says_why(tmp_path, change, told):
+    content = good()
+    change(content)
+    torch.save(content, tmp_path / "a.t7")
+    with pytest.raises(UserError, match=told):
+        checkpoint.load_model(tmp_path / "a.t7")
+
+
+def test_a_missing_checkpoint_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="does not exist. Train first"):
+        checkpoint.load(tmp_path / "a.t7")
+
+
+def test_the_original_projects_file_loads_from_disk(tmp_path):
+    original = ThreeChannelNet(1).eval()
+    torch.save({"net": original.state_dict(), "acc": 0.5, "epoch": 7}, tmp_path / "original.t7")
+    with pytest.raises(UserError, match="say which of V, A, D"):
+        checkpoint.load_model(tmp_path / "original.t7")
+    model, content = checkpoint.load_model(tmp_path / "original.t7", task="regressD")
+    assert content["preprocessing"] == {"mean": 0.0, "std": 1.0} and content["tasks"] == ["regressD"]
+    faces = torch.rand(2, 1, 44, 44)
+    with torch.no_grad():
+        assert torch.allclose(model(faces)["regressD"], original(faces.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_full_disk_is_told_and_leaves_the_earlier_file(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path / "a.t7", {"net": {}, "epoch": 1})
+
+    def full(content, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left on device.*--resume"):
+        checkpoint.save(tmp_path / "a.t7", {"net": {}, "epoch": 2})
+    monkeypatch.undo()
+    assert checkpoint.load(tmp_path / "a.t7")["epoch"] == 1
