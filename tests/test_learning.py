@@ -1,0 +1,69 @@
+"""Training learns what it should: drawn faces, and real ones where they are at hand."""
+
+import csv
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mainpro_FER
+from data import DATASETS
+from models import MODELS
+from models.multitask import MultiTask
+from tests.test_fer2013 import SPLIT_FILES, write_csv
+from utils.options import build_parser
+from utils.tasks import TASKS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "Narrow", partial(MultiTask, base=16))
+        yield
+
+
+def final_rows(out, *flags):
+    """Run the program; {task: the last row of its table as {column: number}}."""
+    arguments = ["--model", "Narrow", "--device", "cpu", "--eval", "center", "--out", str(out), *map(str, flags)]
+    assert mainpro_FER.main(build_parser(tuple(DATASETS), tuple(MODELS)).parse_args(arguments)) == 0
+    return {name: read_last(out / f"AccProcess_{name}.csv") for name in TASKS}
+
+
+def read_last(path):
+    with open(path, newline="") as table:
+        return {column: float(cell) for column, cell in list(csv.DictReader(table))[-1].items()}
+
+
+@pytest.mark.slow
+def test_a_narrow_network_learns_the_drawn_faces(tmp_path):
+    rows = final_rows(tmp_path, "--dataset", "Demo", "--epochs", 6)
+    assert rows["classify"]["PritestAcc"] > 60 and rows["classify"]["PubtestAcc"] > 60
+    for letter in "VAD":
+        assert rows[f"regress{letter}"][f"PritestCCC{letter}"] > 0.5
+
+
+def read_real_faces(folder, split, count):
+    """The first faces of a contact sheet (50 a row) with their annotations."""
+    sheet = np.asarray(Image.open(folder / "fer2013" / f"{split}-0.png"))
+    faces = [sheet[i // 50 * 48 :, i % 50 * 48 :][:48, :48] for i in range(count)]
+    with open(folder / "fer2013" / "labels.csv", newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["Usage"] == split][:count]
+    vad = [[float(row[name]) for name in ("Valence", "Arousal", "Dominance")] for row in rows]
+    return np.stack(faces), [int(row["emotion"]) for row in rows], vad
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_narrow_network_learns_from_real_faces(real_data, tmp_path):
+    (tmp_path / "data").mkdir()
+    labels = {}
+    for split, name in SPLIT_FILES.items():
+        faces, labels[split], vad = read_real_faces(real_data, split, 4000 if split == "Training" else 500)
+        write_csv(tmp_path / "data" / name, faces, labels[split], vad)
+    rows = final_rows(tmp_path / "out", "--data", tmp_path / "data", "--epochs", 4, "--bs", 32, "--lr", 0.05)
+    # Always answering the most frequent class of the private split:
+    majority = 100 * np.bincount(labels["PrivateTest"]).max() / 500
+    assert rows["classify"]["PritestAcc"] > majority + 5
+    assert rows["classify"]["TrainLoss"] < np.log(7)
+    assert rows["regressV"]["PritestCCCV"] > 0.2  # a network that only learnt the mean has 0
