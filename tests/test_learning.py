@@ -61,9 +61,9 @@ def test_a_narrow_network_learns_from_real_faces(real_data, tmp_path):
     for split, name in SPLIT_FILES.items():
         faces, labels[split], vad = read_real_faces(real_data, split, 4000 if split == "Training" else 500)
         write_csv(tmp_path / "data" / name, faces, labels[split], vad)
-    rows = final_rows(tmp_path / "out", "--data", tmp_path / "data", "--epochs", 4, "--bs", 32, "--lr", 0.05)
+    rows = final_rows(tmp_path / "out", "--data", tmp_path / "data", "--epochs", 8, "--bs", 32, "--lr", 0.02)
     # Always answering the most frequent class of the private split:
     majority = 100 * np.bincount(labels["PrivateTest"]).max() / 500
-    assert rows["classify"]["PritestAcc"] > majority + 5
+    assert rows["classify"]["PritestAcc"] > majority + 10
     assert rows["classify"]["TrainLoss"] < np.log(7)
-    assert rows["regressV"]["PritestCCCV"] > 0.2  # a network that only learnt the mean has 0
+    assert rows["regressV"]["PritestCCCV"] > 0.4  # a network that only learnt the mean has 0

@@ -15,7 +15,7 @@ class Recipe:
 
     epochs: int = 20
     batch_size: int = 64
-    learning_rate: float = 0.04
+    learning_rate: float = 0.02
     schedule: str = "one-cycle"
     warmup: float = 0.15
     decay: float = 0.9
