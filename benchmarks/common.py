@@ -1,5 +1,6 @@
 """What the benchmarks share: describing the machine, timing in turn, printing a table."""
 
+import argparse
 import os
 import platform
 import statistics
@@ -10,6 +11,13 @@ import torch
 # ResNet-18 with a stride-1 stem on one grey 44x44 face; a training step costs three times as much.
 FORWARD_FLOP = 2.19e9
 TRAINING_FLOP = 3 * FORWARD_FLOP
+
+
+def asked_for_quick(doc):
+    """Parse the command line of a benchmark that has one flag, --quick; doc: its module docstring."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and less work in each")
+    return parser.parse_args().quick
 
 
 def describe_machine():

@@ -5,7 +5,6 @@
 Nothing between the convolutions (no normalisation, activation, loss or optimizer), inputs ready in memory.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import TRAINING_FLOP, describe_machine, print_table  # noqa: E402
+from benchmarks.common import TRAINING_FLOP, asked_for_quick, describe_machine, print_table  # noqa: E402
 from utils.runtime import decide  # noqa: E402
 
 
@@ -59,9 +58,7 @@ def _wait(runtime):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one batch size, three rounds")
-    quick = parser.parse_args().quick
+    quick = asked_for_quick(__doc__)
     print(describe_machine())
     rows = []
     for precision in ("fp32", "bf16"):

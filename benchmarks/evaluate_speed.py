@@ -3,7 +3,6 @@
     python benchmarks/evaluate_speed.py [--quick]
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import FORWARD_FLOP, describe_machine, print_rates, time_in_turn  # noqa: E402
+from benchmarks.common import FORWARD_FLOP, asked_for_quick, describe_machine, print_rates, time_in_turn  # noqa: E402
 from benchmarks.references import original_ten_crop  # noqa: E402
 from data.demo import draw_faces  # noqa: E402
 from models import MODELS  # noqa: E402
@@ -21,9 +20,7 @@ from utils.runtime import decide  # noqa: E402
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer faces and rounds")
-    quick = parser.parse_args().quick
+    quick = asked_for_quick(__doc__)
     rounds, count = (3, 96) if quick else (5, 480)
     runtime = decide()
     print(describe_machine())

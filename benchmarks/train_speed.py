@@ -5,7 +5,6 @@
 All are timed in turn in one process; rates are medians, ratios medians of the ratios of one round.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import TRAINING_FLOP, describe_machine, print_rates, time_in_turn  # noqa: E402
+from benchmarks.common import TRAINING_FLOP, asked_for_quick, describe_machine, print_rates, time_in_turn  # noqa: E402
 from benchmarks.convolution_ceiling import ceiling  # noqa: E402
 from benchmarks.references import ancestor_training, original_training  # noqa: E402
 from data.batches import plan_epoch  # noqa: E402
@@ -48,9 +47,7 @@ def our_training(faces, runtime, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer steps and rounds")
-    quick = parser.parse_args().quick
+    quick = asked_for_quick(__doc__)
     rounds, steps = (3, 2) if quick else (5, 6)
     runtime = decide()
     print(describe_machine())

@@ -1,10 +1,17 @@
 """Fixtures that several test files use."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+import mainpro_FER
+from data import DATASETS
+from models import MODELS
+from models.multitask import MultiTask
+from utils.options import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,3 +29,18 @@ def real_data():
     if not (folder / "fer2013" / "labels.csv").exists():
         pytest.skip(f"needs the real faces: {folder / 'fer2013'} is not there (set FER_REAL_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def narrow_networks():
+    """The same network with fewer channels, so that a test is not about patience: an eighth, a quarter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "Narrow", partial(MultiTask, base=8))
+        patch.setitem(MODELS, "Small", partial(MultiTask, base=16))
+        yield
+
+
+def run_program(out, *flags):
+    """Run mainpro_FER.py on the processor in this process; returns its exit code."""
+    parser = build_parser(tuple(DATASETS), tuple(MODELS))
+    return mainpro_FER.main(parser.parse_args(["--device", "cpu", "--out", str(out), *map(str, flags)]))

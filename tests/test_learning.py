@@ -1,32 +1,19 @@
 """Training learns what it should: drawn faces, and real ones where they are at hand."""
 
 import csv
-from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import mainpro_FER
-from data import DATASETS
-from models import MODELS
-from models.multitask import MultiTask
+from tests.conftest import run_program
 from tests.test_fer2013 import SPLIT_FILES, write_csv
-from utils.options import build_parser
 from utils.tasks import TASKS
-
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow_network():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, "Narrow", partial(MultiTask, base=16))
-        yield
 
 
 def final_rows(out, *flags):
     """Run the program; {task: the last row of its table as {column: number}}."""
-    arguments = ["--model", "Narrow", "--device", "cpu", "--eval", "center", "--out", str(out), *map(str, flags)]
-    assert mainpro_FER.main(build_parser(tuple(DATASETS), tuple(MODELS)).parse_args(arguments)) == 0
+    assert run_program(out, "--model", "Small", "--eval", "center", *flags) == 0
     return {name: read_last(out / f"AccProcess_{name}.csv") for name in TASKS}
 
 

@@ -5,43 +5,29 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
 import torch
 
 import mainpro_FER
 from data import DATASETS
-from models import MODELS
-from models.multitask import MultiTask
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_program
 from utils import checkpoint
 from utils.files import UserError
-from utils.options import build_parser
 from utils.tasks import TASKS
 
-FLAGS = "--dataset Demo --limit 24 --bs 8 --epochs 2 --lr 0.01 --device cpu --precision fp32".split()
+FLAGS = "--dataset Demo --model Narrow --limit 24 --bs 8 --epochs 2 --lr 0.01 --precision fp32".split()
 RUN_NAME = "Demo_Narrow"
 TABLES = [f"AccProcess_{name}.csv" for name in TASKS]
 MODELS_SAVED = [task.checkpoint(split) for task in TASKS.values() for split in ("PublicTest", "PrivateTest")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def narrow_network():
-    """The same network with an eighth of the channels, so that a test is not about patience."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, "Narrow", partial(MultiTask, base=8))
-        yield
-
-
 def run(out, *flags):
-    """Run the program in this process; returns its exit code."""
-    parser = build_parser(tuple(DATASETS), tuple(MODELS))
-    return mainpro_FER.main(parser.parse_args([*FLAGS, "--model", "Narrow", "--out", str(out), *flags]))
+    return run_program(out, *FLAGS, *flags)
 
 
-def assert_same_run(one, other, all_records=True):
-    for name in TABLES + ["data.txt"] * all_records:
+def assert_same_run(one, other):
+    for name in [*TABLES, "data.txt"]:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     for name in [*MODELS_SAVED, "last.t7"]:
         first, second = (checkpoint.load(folder / RUN_NAME / name) for folder in (one, other))
@@ -215,8 +201,7 @@ def test_divergence_is_told_with_epoch_and_step(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_by_a_signal_and_resumed(finished, tmp_path, number):
-    """The same runs as `run` starts, in a process of their own."""
-    program = [sys.executable, "-c", PROGRAM, *FLAGS, "--model", "Narrow", "--out", str(tmp_path)]
+    program = [sys.executable, "-c", PROGRAM, *FLAGS, "--device", "cpu", "--out", str(tmp_path)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT) as process:
         last = tmp_path / RUN_NAME / "last.t7"
         deadline = time.monotonic() + 120
@@ -228,3 +213,15 @@ def test_stopped_by_a_signal_and_resumed(finished, tmp_path, number):
     assert "Traceback" not in output
     assert subprocess.run([*program, "--resume"], cwd=ROOT, check=False).returncode == 0
     assert_same_run(finished, tmp_path)
+
+
+def test_tensorboard_that_is_not_installed_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        run(tmp_path, "--tensorboard")
+
+
+def test_tensorboard_files_are_written(tmp_path):
+    pytest.importorskip("tensorboard")
+    assert run(tmp_path, "--tensorboard", "--epochs", "1", "--tasks", "classify") == 0
+    assert list((tmp_path / RUN_NAME / "tensorboard").glob("events.*"))
