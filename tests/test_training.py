@@ -1,6 +1,7 @@
 """The training program as a whole, on a few drawn faces: equal runs, interruption, resuming, records."""
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -161,6 +162,20 @@ def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_resuming_with_other_threads_says_that_rounding_differs(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(1))
+    run(tmp_path, "--precision", "fp32")
+    assert "by rounding" not in capsys.readouterr().out
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        run(tmp_path, "--resume")
+    finally:
+        torch.set_num_threads(threads)
+    told = capsys.readouterr().out
+    assert ("by rounding" in told) == (torch.get_num_threads() > 1)  # one core cannot be given two threads
+
+
 def test_a_flag_that_differs_from_the_run_to_resume_is_refused(finished):
     with pytest.raises(UserError, match=r"--lr 0.5 differs"):
         run(finished, "--resume", "--lr", "0.5")
@@ -202,7 +217,10 @@ def test_divergence_is_told_with_epoch_and_step(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_by_a_signal_and_resumed(finished, tmp_path, number):
     program = [sys.executable, "-c", PROGRAM, *FLAGS, "--device", "cpu", "--out", str(tmp_path)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT) as process:
+    # Sums over threads round differently with another number of them.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "cwd": ROOT, "env": environment}
+    with subprocess.Popen(program, **pipes) as process:
         last = tmp_path / RUN_NAME / "last.t7"
         deadline = time.monotonic() + 120
         while not last.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -211,7 +229,7 @@ def test_stopped_by_a_signal_and_resumed(finished, tmp_path, number):
         output = process.communicate(timeout=120)[0].decode()
     assert process.returncode in (130, -signal.SIGKILL), output
     assert "Traceback" not in output
-    assert subprocess.run([*program, "--resume"], cwd=ROOT, check=False).returncode == 0
+    assert subprocess.run([*program, "--resume"], cwd=ROOT, env=environment).returncode == 0
     assert_same_run(finished, tmp_path)
 
 

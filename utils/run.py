@@ -77,6 +77,9 @@ class Run:
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{self.folder / 'last.t7'} does not fit the network it names.") from error
         torch.set_rng_state(content["random"])
+        if content["device"] != self.runtime.describe():
+            print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
+                  "differs by rounding from a run without the change.")  # fmt: skip
         self.history, self.position, self.final = content["history"], content["position"], content["final"]
         self._log(f"resumed at epoch {self.epoch}")
         if self.history:
@@ -118,6 +121,7 @@ class Run:
             "final": self.final,
             "settings": self.settings.to_plain(),
             "precision": self.runtime.precision,
+            "device": self.runtime.describe(),
             "random": torch.get_rng_state(),
             "data": self.fingerprint,
         }
