@@ -1,6 +1,6 @@
 """Minutes of training to a given accuracy: runs the program, then reads what it recorded.
 
-    python benchmarks/time_to_accuracy.py --out /tmp/timed [--quick] [options of mainpro_FER.py]
+    python benchmarks/time_to_accuracy.py --out timed [--quick] [options of mainpro_FER.py]
 
 Minutes are those of training alone (run.log); evaluation, checkpoints and records are told apart. The epoch
 is chosen on the public split. With --quick: 2,000 training faces and two epochs. To read a run that is
