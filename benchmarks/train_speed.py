@@ -20,10 +20,11 @@ from data.demo import draw_faces  # noqa: E402
 from data.faces import Faces  # noqa: E402
 from models import MODELS  # noqa: E402
 from utils.engine import train_one_epoch  # noqa: E402
-from utils.losses import Objective, sign_shares  # noqa: E402
+from utils.losses import Objective  # noqa: E402
 from utils.optim import build_optimizer  # noqa: E402
 from utils.options import DEFAULT_MODEL  # noqa: E402
 from utils.recipes import RECIPES  # noqa: E402
+from utils.run import consistency_penalty  # noqa: E402
 from utils.runtime import decide  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
@@ -33,8 +34,7 @@ def our_training(faces, runtime, steps):
     recipe = RECIPES["default"]
     model = runtime.place(MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing))
     optimizer = build_optimizer(model, recipe)
-    penalty = (1 - sign_shares(faces.labels, faces.vad)).to(runtime.device)
-    objective = Objective(tuple(TASKS), recipe, penalty)
+    objective = Objective(tuple(TASKS), recipe, consistency_penalty(faces).to(runtime.device))
     network, faces = runtime.compile(model), faces.to(runtime.device)
     preprocessing = faces.pixel_statistics()
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from data import prepare
 from data.faces import load_split
+from data.prepare import HOME
 from utils.files import UserError
 from utils.tasks import SPLITS
-
-HOME = Path(__file__).resolve().parent  # where a user puts data.rar
 
 
 def available():

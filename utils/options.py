@@ -151,7 +151,7 @@ def check_unchanged(arguments, saved):
             asked[field.name], kept[field.name] = getattr(arguments, field.name), getattr(saved, field.name)
     asked["recipe"], kept["recipe"] = arguments.recipe, saved.recipe_name
     for field, value in asked.items():
-        if field in ("tasks",) and value is not None:
+        if field == "tasks" and value is not None:
             value = tuple(name for name in TASKS if name in value)
         value = str(value) if isinstance(value, Path) else value
         if value is not None and value != kept[field]:

@@ -163,25 +163,23 @@ class Run:
         }
 
     def _tencrop_chosen(self):
+        shared = self.settings.recipe.sharing == "trunk"
+        faces = {split: self.dataset.splits[split].to(self.runtime.device) for split in TEST_SPLITS}
         chosen, evaluated = {}, {}
         for task in self.tasks:
             epoch = best_epochs(self.history, task)["PublicTest"][0]
-            if task.name not in evaluated.get(epoch, {}).get("PublicTest", {}):
+            network = epoch if shared else (epoch, task.name)  # tasks of one trunk and epoch have one network
+            if network not in evaluated:
                 model, content = checkpoint.load_model(self.folder / task.checkpoint("PublicTest"))
-                model = self.runtime.place(model)
-                figures = {
+                evaluated[network] = {
                     split: evaluate(
-                        model, self.dataset.splits[split].to(self.runtime.device), content["tasks"],
-                        self.preprocessing, self.runtime, "tencrop", f"{split}, epoch {epoch}",
+                        self.runtime.place(model), faces[split], content["tasks"], self.preprocessing, self.runtime,
+                        "tencrop", f"{split}, epoch {epoch}",
                     )
                     for split in TEST_SPLITS
                 }  # fmt: skip
-                evaluated[epoch] = {
-                    split: {**evaluated.get(epoch, {}).get(split, {}), **figures[split]} for split in TEST_SPLITS
-                }
-            chosen[task.name] = {"epoch": epoch} | {
-                split: evaluated[epoch][split][task.name] for split in TEST_SPLITS
-            }
+            figures = {split: evaluated[network][split][task.name] for split in TEST_SPLITS}
+            chosen[task.name] = {"epoch": epoch, **figures}
         return chosen
 
     def _write_records(self):
