@@ -21,9 +21,9 @@ from models import MODELS
 from utils.engine import evaluate, train_one_epoch
 from utils.files import UserError
 from utils.interrupt import StopRequest
-from utils.losses import Objective
-from utils.optim import build_optimizer
+from utils.learner import Learner
 from utils.options import DEFAULT_MODEL, build_parser, check_unchanged, resolve
+from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, ranks
 from utils.progress import spell_duration
 from utils.run import Run, load_last
 from utils.runtime import decide
@@ -38,52 +38,52 @@ def main(arguments):
         settings, last = load_last(arguments.out, f"{name}_{arguments.model or DEFAULT_MODEL}")
         check_unchanged(arguments, settings)
     runtime = decide(arguments.device, arguments.precision or (last or {}).get("precision", "auto"), arguments.compile)
+    check_share(settings.recipe.batch_size)
 
-    dataset = DATASETS[settings.dataset](settings.data, settings.drop_duplicates, settings.limit)
+    with first_alone():  # of several processes one prepares data.h5
+        dataset = DATASETS[settings.dataset](settings.data, settings.drop_duplicates, settings.limit)
     settings = supported(settings, dataset)
-    announce(settings, dataset, runtime)
+    faces, where = runtime.keep(dataset.splits, arguments.faces)
+    announce(settings, dataset, (*runtime.reasons, where))
 
+    run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, arguments.tensorboard)
     torch.manual_seed(settings.seed)
-    model = runtime.place(MODELS[settings.model](settings.tasks, settings.recipe.sharing))
-    optimizer = build_optimizer(model, settings.recipe)
-    run = Run(settings, dataset, runtime, arguments.out, arguments.tensorboard)
+    model = MODELS[settings.model](settings.tasks, settings.recipe.sharing)
+    learner = Learner(model, settings.tasks, settings.recipe, run.penalty, runtime)
     if last is None:
         run.begin()
     else:
-        run.resume(last, model, optimizer)
-    return train(run, model, optimizer)
+        run.resume(last, learner)
+    return train(run, learner)
 
 
-def train(run, model, optimizer):
+def train(run, learner):
     """The loop: per epoch train, evaluate, record, save. Returns 0, or 130 when stopped by the user."""
-    settings, runtime = run.settings, run.runtime
-    faces = {split: faces.to(runtime.device) for split, faces in run.dataset.splits.items()}
-    penalty = None if run.penalty is None else run.penalty.to(runtime.device)
-    objective = Objective(settings.tasks, settings.recipe, penalty)
-    network = runtime.compile(model)
-    with StopRequest() as stop:
+    settings, runtime, faces = run.settings, run.runtime, run.dataset.splits
+    training = faces["Training"]
+    with StopRequest() as request:
+        stop = AgreedStop(request, runtime.device)
         for epoch in range(run.epoch, settings.recipe.epochs):
-            started = time.perf_counter()
-            plan = plan_epoch(len(faces["Training"]), settings.recipe.batch_size, settings.seed, epoch, runtime.device)
+            plan = plan_epoch(
+                len(training), settings.recipe.batch_size, settings.seed, epoch, training.labels.device, *ranks()
+            )
             figures, position = train_one_epoch(
-                network, optimizer, objective, faces["Training"], plan, run.preprocessing, runtime, epoch,
-                settings.recipe, run.position, stop, tell_duration(run),
-            )  # fmt: skip
+                learner, training, plan, run.preprocessing, epoch, run.position, stop, tell_duration(run)
+            )
             if figures is None:
-                run.save_last(model, optimizer, position)
+                run.save_last(learner, position)
                 return say_how_to_resume(run)
             trained = time.perf_counter()
             results = {"epoch": epoch, "Training": figures}
             for split in TEST_SPLITS:
                 results[split] = evaluate(
-                    model, faces[split], settings.tasks, run.preprocessing, runtime, run.crops, split
+                    learner.averaged, faces[split], settings.tasks, run.preprocessing, runtime, run.crops, split
                 )
-            run.record(results, model, optimizer)
-            run.log_epoch(epoch, trained - started, time.perf_counter() - trained)
-            print(summary(results, time.perf_counter() - started), flush=True)
-            if stop() and epoch + 1 < settings.recipe.epochs:
+            run.record(results, learner, position["seconds"], time.perf_counter() - trained)
+            print(summary(results, position["seconds"] + time.perf_counter() - trained), flush=True)
+            if epoch + 1 < settings.recipe.epochs and stop(now=True):
                 return say_how_to_resume(run)
-    run.finish(model, optimizer)
+    run.finish(learner)
     print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")
     if settings.dataset == "Demo":
         print("These were drawn faces. Put the FER2013 archive into data/ to train on real ones (see README).")
@@ -104,11 +104,11 @@ def supported(settings, dataset):
     return replace(settings, tasks=tasks)
 
 
-def announce(settings, dataset, runtime):
-    """Say what is trained, on what, and why it runs the way it does."""
+def announce(settings, dataset, reasons):
+    """Say what is trained, on what, and why it runs the way it does (`reasons`, the first names the device)."""
     counts = ", ".join(f"{split} {len(faces):,}" for split, faces in dataset.splits.items())
     print(f"{settings.dataset}: {dataset.description}. {counts} faces")
-    print(f"Device: {runtime.device}. " + "; ".join(runtime.reasons))
+    print("Runs with: " + "; ".join(reasons))
     recipe = settings.recipe
     print(f"Recipe {settings.recipe_name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {settings.seed}; "
           f"tasks {', '.join(settings.tasks)}", flush=True)  # fmt: skip
@@ -151,8 +151,11 @@ if __name__ == "__main__":
     try:
         sys.exit(main(build_parser(tuple(DATASETS), tuple(MODELS)).parse_args()))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_first():
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nStopped. What was saved is complete; --resume goes on from there.", file=sys.stderr)
         sys.exit(130)
+    finally:
+        leave()

@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 import statistics
+import sys
 import time
 
 import torch
@@ -30,6 +31,14 @@ def describe_machine():
         pass
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores{gpu}, PyTorch {torch.__version__}"
+
+
+def peak_memory():
+    """Largest resident size of this process so far, MB. Not on Windows."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def time_in_turn(programs, rounds):

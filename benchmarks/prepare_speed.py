@@ -15,7 +15,6 @@ import argparse
 import io
 import os
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import peak_memory  # noqa: E402
 from data.archive import open_part, open_source  # noqa: E402
 from data.prepare import prepare  # noqa: E402
 
@@ -62,12 +62,6 @@ def time_pandas(source, rows):
         np.array([[int(value) for value in pixels.split()] for pixels in frame["pixels"]], np.uint8)
         seconds += (time.perf_counter() - started) * len(text) / len(share)
     return seconds
-
-
-def peak_memory():
-    """Largest resident size of this process so far, MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def main():

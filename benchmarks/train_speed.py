@@ -20,8 +20,7 @@ from data.demo import draw_faces  # noqa: E402
 from data.faces import Faces  # noqa: E402
 from models import MODELS  # noqa: E402
 from utils.engine import train_one_epoch  # noqa: E402
-from utils.losses import Objective  # noqa: E402
-from utils.optim import build_optimizer  # noqa: E402
+from utils.learner import Learner  # noqa: E402
 from utils.options import DEFAULT_MODEL  # noqa: E402
 from utils.recipes import RECIPES  # noqa: E402
 from utils.run import consistency_penalty  # noqa: E402
@@ -29,19 +28,18 @@ from utils.runtime import decide  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
 
-def our_training(faces, runtime, steps):
-    """A function that trains for `steps` batches as the program does, and returns the images seen."""
+def our_training(faces, runtime, images_wanted):
+    """A function that trains on about so many images as the program does, and returns how many."""
     recipe = RECIPES["default"]
-    model = runtime.place(MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing))
-    optimizer = build_optimizer(model, recipe)
-    objective = Objective(tuple(TASKS), recipe, consistency_penalty(faces).to(runtime.device))
-    network, faces = runtime.compile(model), faces.to(runtime.device)
+    model = MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing)
+    learner = Learner(model, tuple(TASKS), recipe, consistency_penalty(faces), runtime)
+    faces = faces.to(runtime.device)
     preprocessing = faces.pixel_statistics()
+    plan = plan_epoch(images_wanted, recipe.batch_size, 0, 0, runtime.device)
 
     def train():
-        plan = plan_epoch(steps * recipe.batch_size, recipe.batch_size, 0, 0, runtime.device)
-        train_one_epoch(network, optimizer, objective, faces, plan, preprocessing, runtime, 0, recipe)
-        return steps * recipe.batch_size
+        train_one_epoch(learner, faces, plan, preprocessing, 0)
+        return plan.steps * plan.images_per_step
 
     return train
 
@@ -63,7 +61,7 @@ def main():
         return 0
 
     programs = {
-        "this project, default recipe": our_training(faces, runtime, 2 * steps),
+        "this project, default recipe": our_training(faces, runtime, 128 * steps),
         "ancestor loop": ancestor_training(images, labels, steps),
         "original design": original_training(images, labels, steps),
         "convolutions alone (ceiling)": measure_ceiling,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from data.mapped import prefetch
+
 FACE_SIZE = 48
 CROP_SIZE = 44
 
@@ -43,10 +45,11 @@ def ten_crop(images):
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Which image goes where in an epoch and how it is cropped: four (N,) tensors on the device.
+    """Which image goes where in an epoch and how it is cropped: four (N,) tensors.
 
     A pure function of (images, seed, epoch), so that an epoch can be repeated or taken up in its
-    middle and gives the same batches.
+    middle and gives the same batches. Of each batch this process takes every `processes`-th image from
+    number `rank` on, so that the processes together see what one would.
     """
 
     order: torch.Tensor  # int64, image numbers
@@ -54,6 +57,13 @@ class EpochPlan:
     left: torch.Tensor  # int64, 0..4
     flip: torch.Tensor  # bool
     batch_size: int
+    rank: int = 0
+    processes: int = 1
+
+    @property
+    def images_per_step(self):
+        """Images in a batch, of all processes together."""
+        return min(self.batch_size, len(self.order)) // self.processes * self.processes
 
     @property
     def steps(self):
@@ -61,20 +71,43 @@ class EpochPlan:
         return max(1, len(self.order) // self.batch_size)
 
     def batch(self, step):
-        """The slice of this plan that makes batch `step`: (order, top, left, flip), each (B,)."""
-        part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        """This process's part of batch `step`: (order, top, left, flip), each (B / processes,)."""
+        start = step * self.batch_size
+        part = slice(start + self.rank, start + self.images_per_step, self.processes)
         return self.order[part], self.top[part], self.left[part], self.flip[part]
 
 
-def plan_epoch(count, batch_size, seed, epoch, device="cpu"):
-    """The `EpochPlan` of `count` images. Drawn on the CPU, so that it is the same on every device."""
+def plan_epoch(count, batch_size, seed, epoch, device="cpu", rank=0, processes=1):
+    """The `EpochPlan` of `count` images, on `device`. Drawn on the CPU, so that it is the same on every device."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     shifts = FACE_SIZE - CROP_SIZE + 1
     order = torch.randperm(count, generator=generator)
     top = torch.randint(shifts, (count,), generator=generator)
     left = torch.randint(shifts, (count,), generator=generator)
     flip = torch.rand(count, generator=generator) < 0.5
-    return EpochPlan(*(part.to(device) for part in (order, top, left, flip)), batch_size)
+    return EpochPlan(*(part.to(device) for part in (order, top, left, flip)), batch_size, rank, processes)
+
+
+def training_batches(faces, plan, device, first=0):
+    """Yield (crops uint8 (B, 1, 44, 44), labels (B,), vad (B, 3) or None) on `device`, from step `first` on.
+
+    faces: `Faces` on `device`, or with the pictures in their file: those are read ahead while the device works.
+    """
+    steps = range(first, plan.steps)
+    if not faces.in_file:
+        for step in steps:
+            order, *crop = plan.batch(step)
+            vad = None if faces.vad is None else faces.vad[order]
+            yield random_crops(faces.images, order, *crop), faces.labels[order], vad
+        return
+    pictures = prefetch(lambda step: faces.images[plan.batch(step)[0]], steps)
+    for step, images in zip(steps, pictures, strict=True):
+        order, *crop = plan.batch(step)
+        vad = None if faces.vad is None else faces.vad[order].to(device, non_blocking=True)
+        everyone = torch.arange(len(order), device=device)
+        crop = [part.to(device, non_blocking=True) for part in crop]
+        crops = random_crops(images.to(device, non_blocking=True), everyone, *crop)
+        yield crops, faces.labels[order].to(device, non_blocking=True), vad
 
 
 def random_crops(images, order, top, left, flip):

@@ -5,8 +5,12 @@ The stem is a 3x3 convolution with stride 1 and there is no max pooling, so a 44
 CIFAR-style ResNet, so that weights published under these names load.
 """
 
+from itertools import pairwise
+
+import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class BasicBlock(nn.Module):
@@ -32,7 +36,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Faces (B, in_channels, H, W), normalised, to features (B, 8 * base), float32.
+    """Faces (B, in_channels, H, W), normalised, to features (B, 8 * base), float32 or finer.
 
     base: channels of the first stage; 64 is ResNet-18, fewer make a narrower network of its form.
     corner_pooling: average only the top left 4x4 of the last map, as the networks of the original
@@ -55,4 +59,17 @@ class ResNet18(nn.Module):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 8 * base, H/8, W/8)
         if self.corner_pooling:
             x = x[:, :, :4, :4]
-        return x.mean(dim=(2, 3)).float()
+        return x.mean(dim=(2, 3)).to(torch.promote_types(x.dtype, torch.float32))
+
+
+def fold_batch_norms(network):
+    """Fold every batch norm into the convolution registered just before it; in place, for evaluation only.
+
+    network: any module in evaluation mode. With its running statistics a batch norm only scales and shifts the
+    channels of that convolution, so its weights can do both.
+    """
+    for parent in list(network.modules()):
+        for (first, convolution), (second, norm) in pairwise(list(parent.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
+                setattr(parent, first, fuse_conv_bn_eval(convolution, norm))
+                setattr(parent, second, nn.Identity())

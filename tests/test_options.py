@@ -4,10 +4,9 @@ import pytest
 
 from data import DATASETS
 from models import MODELS
-from utils.optim import build_optimizer, learning_rate
+from utils.optim import learning_rate
 from utils.options import Settings, build_parser, check_unchanged, resolve
 from utils.recipes import RECIPES, Recipe
-from utils.tasks import TASKS
 
 
 def parse(*flags):
@@ -75,11 +74,3 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nothing():
     assert rates[0] == pytest.approx(0.005) and 0 < rates[-1] < 1e-3
     assert all(later >= earlier for earlier, later in zip(rates[:20], rates[1:20], strict=False))
     assert all(later <= earlier for earlier, later in zip(rates[20:], rates[21:], strict=False))
-
-
-def test_norms_and_biases_are_not_decayed():
-    model = MODELS["ResNet18RegressionTwoOutputs"](tuple(TASKS))
-    decayed, free = build_optimizer(model, RECIPES["default"]).param_groups
-    assert free["weight_decay"] == 0 and decayed["weight_decay"] == 5e-4
-    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
-    assert all(p.ndim == 1 for p in free["params"]) and all(p.ndim > 1 for p in decayed["params"])

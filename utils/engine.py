@@ -1,13 +1,14 @@
 """train_one_epoch and evaluate. Both return plain dicts; neither knows files or the command line."""
 
+import time
 from contextlib import contextmanager
 
 import torch
 
-from data.batches import center_crop, normalise, random_crops, ten_crop
+from data.batches import center_crop, normalise, ten_crop, training_batches
 from utils.files import UserError
 from utils.metrics import RunningTotals, measure
-from utils.optim import learning_rate, set_learning_rate
+from utils.parallel import gather_unequal, ranks
 from utils.progress import Progress
 from utils.tasks import TASKS
 
@@ -49,51 +50,40 @@ def memory_advice(batch_size):
         raise UserError(f"Memory ran out with a batch of {batch_size} faces: {advice}.") from error
 
 
-def train_one_epoch(model, optimizer, objective, faces, plan, preprocessing, runtime, epoch, recipe,
-                    start=None, stop=lambda: False, announce=None):  # fmt: skip
+def train_one_epoch(learner, faces, plan, preprocessing, epoch, start=None, stop=lambda: False, announce=None):
     """Train on the batches of `plan`.
 
-    model: the (possibly compiled) network on runtime.device; faces: `Faces` there; preprocessing:
-    {"mean", "std"} of the pixels in 0..1; start: {"step", "sums"} of an interrupted epoch; stop:
-    asked after every step, True ends the epoch early. Returns (figures, position): figures is
-    {task: {metric: value}}, None when stopped early, and position is {"step", "sums"} to go on from.
+    learner: `Learner`; faces: `Faces` on its device or in their file; preprocessing: {"mean", "std"} of
+    the pixels in 0..1; start: {"step", "sums", "seconds"} of an interrupted epoch; stop: asked between
+    steps, True ends the epoch early; announce: see `Progress`. Returns (figures, position): figures is
+    {task: {metric: value}}, None when stopped early, and position is what `start` takes to go on from.
     Raises UserError when the loss is not finite or memory runs out.
     """
-    model.train()
+    runtime, objective = learner.runtime, learner.objective
+    began = time.perf_counter()
+    learner.model.train()
     totals = RunningTotals(objective.tasks, runtime.device)
-    first = 0
+    first, seconds = 0, 0.0
     if start is not None:
-        first, totals.sums = start["step"], start["sums"].to(runtime.device)
+        first, seconds, totals.sums = start["step"], start["seconds"], start["sums"].to(runtime.device)
     check = FiniteCheck(runtime.device)
-    batch_size = min(plan.batch_size, len(faces))
     step = first
-    bar = Progress(f"epoch {epoch}", plan.steps * batch_size, first * batch_size, announce)
-    with memory_advice(batch_size), bar as progress:
-        for step in range(first, plan.steps):
-            order, top, left, flip = plan.batch(step)
-            crops = normalise(random_crops(faces.images, order, top, left, flip), **preprocessing)
-            labels = faces.labels[order]
-            vad = None if faces.vad is None else faces.vad[order]
-
-            set_learning_rate(optimizer, learning_rate(recipe, epoch * plan.steps + step, plan.steps))
-            with runtime.autocast():
-                outputs = model(crops)
-            loss = objective(model, outputs, labels, vad)
-            loss.backward()
-            if recipe.clip_value is not None:
-                torch.nn.utils.clip_grad_value_(model.parameters(), recipe.clip_value)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
+    bar = Progress(f"epoch {epoch}", plan.steps * plan.images_per_step, first * plan.images_per_step, announce)
+    with memory_advice(plan.batch_size), bar as progress:
+        for step, batch in enumerate(training_batches(faces, plan, runtime.device, first), first):
+            crops, labels, vad = batch
+            pictures = normalise(crops, **preprocessing)
+            loss, *outcome = learner.step(pictures, labels, vad, epoch * plan.steps + step, plan.steps)
             check.watch(loss, step)
-            totals.add(outputs, labels, vad)
-            if progress.add(len(order)):
+            totals.add(*outcome)
+            if progress.add(plan.images_per_step):
                 check.verify(epoch)
                 progress.show(loss=loss.item(), rate=progress.rate)
-            if stop() and step + 1 < plan.steps:
+            if step + 1 < plan.steps and stop():
                 break
     check.verify(epoch)
-    position = {"step": step + 1, "sums": totals.sums.cpu()}
+    seconds += time.perf_counter() - began
+    position = {"step": step + 1, "sums": totals.sums.cpu(), "seconds": seconds}
     finished = position["step"] == plan.steps
     return (totals.means() if finished else None), position
 
@@ -102,24 +92,32 @@ def train_one_epoch(model, optimizer, objective, faces, plan, preprocessing, run
 def predict(model, images, preprocessing, runtime, crops="center", label="evaluating"):
     """Outputs of the network, averaged over the crops of each image.
 
-    images (N, 48, 48) uint8 on runtime.device -> {task: (N, width)} float32 there. crops: "center"
-    or "tencrop". Averaged are logits and values, as the metrics see them.
+    images (N, 48, 48) uint8 on runtime.device or `MappedImages` -> {task: (N, width)} float32 there.
+    crops: "center" or "tencrop". Averaged are logits and values, as the metrics see them.
     """
-    model.eval()
+    network = runtime.for_inference(model)
     make_crops = CROPS[crops]
     per_image = make_crops(images[:1]).shape[1]
     batches = []
     with Progress(label, len(images)) as progress:
         for part in images.split(max(1, EVALUATION_CROPS[runtime.device.type] // per_image)):
-            pixels = make_crops(part).flatten(0, 1)[:, None]  # (B * crops, 1, 44, 44)
+            pixels = make_crops(part.to(runtime.device)).flatten(0, 1)[:, None]  # (B * crops, 1, 44, 44)
             with runtime.autocast():
-                outputs = model(normalise(pixels, **preprocessing))
+                outputs = network(normalise(pixels, **preprocessing))
             batches.append({name: out.view(len(part), per_image, -1).mean(1) for name, out in outputs.items()})
             progress.add(len(part))
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def evaluate(model, faces, tasks, preprocessing, runtime, crops="center", label="evaluating"):
-    """{task: metrics} of one split (`Faces` on runtime.device); tasks are names from `TASKS`."""
-    outputs = predict(model, faces.images, preprocessing, runtime, crops, label)
-    return measure([TASKS[name] for name in tasks], outputs, faces.labels, faces.vad)
+    """{task: metrics} of one split (`Faces` on runtime.device or in their file); tasks are names from `TASKS`.
+
+    Where several processes run, each predicts its part of the faces and all get the figures of the whole.
+    """
+    rank, processes = ranks()
+    mine = faces.part(len(faces) * rank // processes, len(faces) * (rank + 1) // processes)
+    outputs = predict(model, mine.images, preprocessing, runtime, crops, label)
+    outputs = {name: gather_unequal(output) for name, output in outputs.items()}
+    device = runtime.device
+    vad = None if faces.vad is None else faces.vad.to(device)
+    return measure([TASKS[name] for name in tasks], outputs, faces.labels.to(device), vad)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils.files import UserError
 from utils.recipes import RECIPES, Recipe
-from utils.runtime import DEVICES, PRECISIONS, SWITCHES
+from utils.runtime import DEVICES, PLACES, PRECISIONS, SWITCHES
 from utils.tasks import TASKS
 
 EVALUATIONS = ("auto", "tencrop", "center")
@@ -113,6 +113,9 @@ def build_parser(datasets, models):
     machine.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     machine.add_argument("--precision", choices=PRECISIONS, help="default: auto (bf16 where the hardware has it)")
     machine.add_argument("--compile", choices=SWITCHES, default="auto", help="torch.compile (default: auto)")
+
+    machine.add_argument("--faces", choices=PLACES, default="auto",
+                         help="keep the faces in memory or in their file (default: auto, by what is free)")  # fmt: skip
 
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="default: the current folder")

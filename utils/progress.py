@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from utils.parallel import is_first
+
 REFRESH_SECONDS = 2.0
 
 
@@ -32,7 +34,7 @@ class Progress:
             desc=label,
             unit=" images",
             leave=False,
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() and is_first()),
             mininterval=0.5,
             dynamic_ncols=True,
         )

@@ -9,22 +9,28 @@ class Recipe:
 
     schedule: "one-cycle" (linear warm-up over `warmup` of all steps, then cosine to zero) or
     "staircase" (times `decay` every `decay_every` epochs, first at epoch `decay_from`).
+    optimizer: "muon" (convolution kernels by `utils.muon`, the rest by SGD with Nesterov momentum; kernel_decay is
+    the weight decay of those kernels, weight_decay of the rest) or "sgd".
     clip_value: bound on the absolute value of each gradient, None for no bound.
+    averaging: decay per step of the running average of the weights, which is what is evaluated and saved (0: none).
     dimension_weight scales mse_weight * MSE + ccc_weight * (1 - CCC) of each dimension.
     """
 
     epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 0.02
+    batch_size: int = 128
+    learning_rate: float = 0.04
     schedule: str = "one-cycle"
     warmup: float = 0.15
     decay: float = 0.9
     decay_every: int = 5
     decay_from: int = 80
+    optimizer: str = "muon"
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
+    kernel_decay: float = 0.2
     clip_value: float | None = None
+    averaging: float = 0.998
     label_smoothing: float = 0.1
     dimension_weight: float = 0.5
     mse_weight: float = 1.0
@@ -45,8 +51,10 @@ RECIPES = {
         batch_size=16,
         learning_rate=0.01,
         schedule="staircase",
+        optimizer="sgd",
         nesterov=False,
         clip_value=0.1,
+        averaging=0.0,
         label_smoothing=0.0,
         dimension_weight=1.0,
         ccc_weight=0.0,

@@ -12,27 +12,23 @@ from utils.engine import evaluate
 from utils.files import UserError, move_aside
 from utils.losses import sign_shares
 from utils.options import Settings
+from utils.parallel import is_first, wait_for_all
 from utils.record import best_epochs, owned_files, write_confusion, write_records
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
-FORMAT = 1
+FORMAT = 2
 
 
-def fingerprint(dataset):
+def fingerprint(splits):
     """SHA-256 of all faces and annotations: a run is only resumed on the data it began with."""
-    digest = hashlib.sha256()
-    for faces in dataset.splits.values():
-        for part in (faces.images, faces.labels, faces.vad):
-            if part is not None:
-                digest.update(part.numpy().tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256("".join(faces.fingerprint() for faces in splits.values()).encode()).hexdigest()
 
 
 class Run:
     """What a training run keeps on disk and in its history.
 
-    settings: `Settings`; dataset: `Dataset` on the CPU; runtime: `Runtime`; out: output folder;
-    tensorboard: whether to write event files too.
+    settings: `Settings`; dataset: `Dataset`; runtime: `Runtime`; out: output folder; tensorboard: whether to
+    write event files too. Of several processes only the first writes.
     `history` is the list of epoch results, `position` where in the next epoch to go on (None: its
     beginning), `final` what the end of the run added (None before).
     """
@@ -44,9 +40,9 @@ class Run:
         self.tasks = tuple(TASKS[name] for name in settings.tasks)
         self.preprocessing = dataset.splits["Training"].pixel_statistics()
         self.penalty = consistency_penalty(dataset.splits["Training"])
-        self.fingerprint = fingerprint(dataset)
+        self.fingerprint = fingerprint(dataset.splits)
         self.history, self.position, self.final = [], None, None
-        self.board = open_board(self.folder / "tensorboard") if tensorboard else None
+        self.board = open_board(self.folder / "tensorboard") if tensorboard and is_first() else None
 
     @property
     def epoch(self):
@@ -62,60 +58,68 @@ class Run:
 
     def begin(self):
         """Make room for a new run: move an earlier one's files aside, and say so."""
+        if not is_first():
+            return
         moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
         if moved:
             print(f"Files of an earlier run were moved to {moved}")
         self._log(f"new run: {self.settings}")
 
-    def resume(self, content, model, optimizer):
-        """Take up the run whose last.t7 holds `content`: weights, optimizer, history, position, random state."""
+    def resume(self, content, learner):
+        """Take up the run whose last.t7 holds `content`: learner, history, position, random state."""
         if content["data"] != self.fingerprint:
             raise UserError("The faces or their annotations are not those that the run to resume began with.")
         try:
-            model.load_state_dict(content["net"])
-            optimizer.load_state_dict(content["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            learner.load_state_dict(content)
+        except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(f"{self.folder / 'last.t7'} does not fit the network it names.") from error
         torch.set_rng_state(content["random"])
         if content["device"] != self.runtime.describe():
             print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
                   "differs by rounding from a run without the change.")  # fmt: skip
         self.history, self.position, self.final = content["history"], content["position"], content["final"]
-        self._log(f"resumed at epoch {self.epoch}")
-        if self.history:
-            self._write_records()
+        if is_first():
+            self._log(f"resumed at epoch {self.epoch}")
+            if self.history:
+                self._write_records()
 
-    def record(self, results, model, optimizer):
+    def record(self, results, learner, training_seconds, evaluation_seconds):
         """Keep the results of an epoch: best checkpoints, last.t7, then CSVs, workbook, curves, data.txt."""
         self.history.append(results)
         self.position = None
+        if not is_first():
+            return
         for task in self.tasks:
             for split, (epoch, _) in best_epochs(self.history, task).items():
                 if epoch == results["epoch"]:
-                    self._save_best(task, split, results, model)
-        self.save_last(model, optimizer)
+                    self._save_best(task, split, results, learner.averaged)
+        self.save_last(learner)
         self._write_records()
+        self._log_epoch(results["epoch"], training_seconds, evaluation_seconds)
         if self.board:
             self._show_on_board(results)
 
-    def finish(self, model, optimizer):
+    def finish(self, learner):
         """After the last epoch: ten-crop figures of the chosen models where epochs used the centre, last records."""
+        wait_for_all()  # the chosen models are read by all
         if self.final is None:
             tencrop = {}
             if self.settings.evaluation == "auto" and self.crops == "center":
                 print("Ten-crop evaluation of the chosen models")
                 tencrop = self._tencrop_chosen()
             self.final = {"tencrop": tencrop, "folder": self.settings.run_name}
-            self.save_last(model, optimizer)
-        self._write_records()
-        self._log("finished")
+            self.save_last(learner)
+        if is_first():
+            self._write_records()
+            self._log("finished")
 
-    def save_last(self, model, optimizer, position=None):
-        """Write last.t7, the whole state of the loop. position: {"step", "sums"} inside an epoch."""
+    def save_last(self, learner, position=None):
+        """Write last.t7, the whole state of the loop. position: what `train_one_epoch` gave, inside an epoch."""
+        if not is_first():
+            return
         content = {
             "format": FORMAT,
-            "net": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            **learner.state_dict(),
             "history": self.history,
             "position": position,
             "final": self.final,
@@ -127,7 +131,7 @@ class Run:
         }
         checkpoint.save(self.folder / "last.t7", content)
 
-    def log_epoch(self, epoch, training_seconds, evaluation_seconds):
+    def _log_epoch(self, epoch, training_seconds, evaluation_seconds):
         """Clock times go to run.log, so that equal runs give equal CSVs and checkpoints."""
         seen = len(self.dataset.splits["Training"])
         self._log(
@@ -164,16 +168,16 @@ class Run:
 
     def _tencrop_chosen(self):
         shared = self.settings.recipe.sharing == "trunk"
-        faces = {split: self.dataset.splits[split].to(self.runtime.device) for split in TEST_SPLITS}
         chosen, evaluated = {}, {}
         for task in self.tasks:
             epoch = best_epochs(self.history, task)["PublicTest"][0]
             network = epoch if shared else (epoch, task.name)  # tasks of one trunk and epoch have one network
             if network not in evaluated:
                 model, content = checkpoint.load_model(self.folder / task.checkpoint("PublicTest"))
+                model = self.runtime.place(model)
                 evaluated[network] = {
                     split: evaluate(
-                        self.runtime.place(model), faces[split], content["tasks"], self.preprocessing, self.runtime,
+                        model, self.dataset.splits[split], content["tasks"], self.preprocessing, self.runtime,
                         "tencrop", f"{split}, epoch {epoch}",
                     )
                     for split in TEST_SPLITS

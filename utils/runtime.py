@@ -3,15 +3,21 @@
 import contextlib
 import os
 import platform
+from copy import deepcopy
 from dataclasses import dataclass
 
+import psutil
 import torch
+from torch import nn
 
+from models.resnet import fold_batch_norms
+from utils import parallel
 from utils.files import UserError
 
 DEVICES = ("auto", "cuda", "cpu")
 PRECISIONS = ("auto", "bf16", "fp32")
 SWITCHES = ("auto", "on", "off")
+PLACES = ("auto", "memory", "file")
 
 
 @dataclass(frozen=True)
@@ -24,15 +30,29 @@ class Runtime:
     threads: int
     reasons: tuple
 
+    @property
+    def dtype(self):
+        """The type of number that the hardware multiplies fastest at this precision."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
     def autocast(self):
         """The context in which the network runs: bf16 autocast, or nothing for fp32."""
         if self.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
+            return torch.autocast(self.device.type, self.dtype)
         return contextlib.nullcontext()
 
     def place(self, model):
         """Move the model to the device in channels-last layout, the faster one for convolutions."""
         return model.to(self.device).to(memory_format=torch.channels_last)
+
+    def for_inference(self, model):
+        """A copy of the model that only predicts, and does so faster: batch norms folded, weights in `precision`."""
+        copy = deepcopy(model).eval()
+        fold_batch_norms(copy)
+        for module in copy.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(self.dtype)  # once, where autocast would do it in every forward pass
+        return copy
 
     def compile(self, model):
         """The model that training calls. The raw module stays the one to save."""
@@ -44,9 +64,26 @@ class Runtime:
             return f"cuda ({torch.cuda.get_device_name()}), {self.precision}"
         return f"cpu ({platform.machine()}, {self.threads} threads), {self.precision}"
 
+    def keep(self, splits, place="auto"):
+        """({split: `Faces`} as training uses them, a sentence that says where they are kept and why).
+
+        place: "memory" (all pictures on the device), "file" (read as they are needed) or "auto": in memory when
+        they fill at most half of what is free there.
+        """
+        needed = sum(faces.images.shape.numel() for faces in splits.values() if faces.in_file)
+        if self.device.type == "cuda":
+            free = torch.cuda.mem_get_info(self.device)[0]
+        else:
+            free = psutil.virtual_memory().available // parallel.local_ranks()[1]
+        fits = place == "memory" or (place == "auto" and needed <= free / 2)
+        why = f"{needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free" if place == "auto" else "as asked"
+        if fits:
+            return {name: faces.to(self.device) for name, faces in splits.items()}, f"faces in memory: {why}"
+        return splits, f"faces stay in their file: {why}"
+
 
 def decide(device="auto", precision="auto", compile_switch="auto"):
-    """Choose the runtime and apply its process-wide settings (threads, determinism).
+    """Choose the runtime and apply its process-wide settings (threads, determinism); meet the other processes.
 
     Raises UserError when CUDA was asked for and is not there.
     """
@@ -54,6 +91,9 @@ def decide(device="auto", precision="auto", compile_switch="auto"):
     device = _choose_device(device, reasons)
     precision = _choose_precision(device, precision, reasons)
     threads = _choose_threads(reasons) if device.type == "cpu" else torch.get_num_threads()
+    if parallel.ranks()[1] > 1:
+        reasons.append(f"data-parallel: {parallel.ranks()[1]} processes share every batch")
+    parallel.join(device)
     compiled = compile_switch == "on"
     if compile_switch == "auto":
         reasons.append("compilation off: it has not been shown to pay here (--compile on tries it)")
@@ -74,6 +114,10 @@ def _choose_device(asked, reasons):
         found = torch.cuda.is_available()
         reasons.append("CUDA device found" if found else "no CUDA device: running on the processor")
         asked = "cuda" if found else "cpu"
+    if asked == "cuda":
+        device = torch.device("cuda", parallel.local_ranks()[0])
+        torch.cuda.set_device(device)
+        return device
     return torch.device(asked)
 
 
@@ -99,7 +143,9 @@ def processor_has_bf16():
 
 def _choose_threads(reasons):
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, min(torch.get_num_threads(), available))
+    processes = parallel.local_ranks()[1]
+    wanted = available // processes if processes > 1 else torch.get_num_threads()  # torchrun sets one thread
+    threads = max(1, min(wanted, available))
     torch.set_num_threads(threads)
     reasons.append(f"{threads} threads: the processor cores this process may use")
     return threads

@@ -1,0 +1,42 @@
+"""Run by test_parallel.py, alone or under torchrun: one training step in double precision.
+
+The first process saves its gradients.
+"""
+
+import sys
+
+import torch
+
+from data.batches import plan_epoch, training_batches
+from data.demo import draw_faces
+from data.faces import Faces
+from models.multitask import MultiTask
+from utils import parallel
+from utils.learner import Learner
+from utils.recipes import Recipe
+from utils.run import consistency_penalty
+from utils.runtime import decide
+from utils.tasks import TASKS
+
+
+def main(path, sharing):
+    runtime = decide("cpu", "fp32", "off")
+    faces = Faces.from_arrays(*draw_faces(24, seed=0))
+    torch.manual_seed(0)
+    recipe = Recipe(batch_size=12, sharing=sharing, orthogonality=0.01, consistency=1.0, optimizer="sgd")
+    model = MultiTask(sharing=sharing, base=4).double()
+    learner = Learner(model, tuple(TASKS), recipe, consistency_penalty(faces).double(), runtime)
+    learner.model.train()
+    learner.optimizer.zero_grad = lambda **options: None  # to look at the gradients afterwards
+    plan = plan_epoch(len(faces), 12, 0, 0, "cpu", *parallel.ranks())
+    crops, labels, vad = next(training_batches(faces, plan, runtime.device))
+    loss, *_ = learner.step(crops.double() / 255 - 0.5, labels, vad.double(), 0, 2)
+    if parallel.is_first():
+        gradients = {name: parameter.grad for name, parameter in learner.model.named_parameters()}
+        buffers = {name: value for name, value in learner.model.named_buffers() if "running" in name}
+        torch.save({"loss": loss.detach(), "gradients": gradients, "buffers": buffers}, path)
+    parallel.leave()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

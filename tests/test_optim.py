@@ -1,0 +1,110 @@
+"""Muon, parameter groups and averaged weights, against singular values, `torch.optim.SGD` and plain formulas."""
+
+import pytest
+import torch
+
+from models.multitask import MultiTask
+from utils.muon import Muon, orthogonalise
+from utils.optim import WeightAverage, build_optimizer
+from utils.recipes import RECIPES, Recipe
+
+
+@pytest.mark.parametrize("shape", [(8, 72), (72, 8), (16, 16)])
+def test_orthogonalising_keeps_the_directions_and_evens_out_their_strengths(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, strengths, right = torch.linalg.svd(matrix, full_matrices=False)
+    assert strengths.max() / strengths.min() > 1.5
+    inside = left.T @ orthogonalise(matrix) @ right.T
+    assert (inside - inside.diag().diag()).abs().max() < 0.02
+    assert 0.65 < inside.diag().min() and inside.diag().max() < 1.25
+
+
+def test_nothing_to_orthogonalise_stays_nothing():
+    assert not orthogonalise(torch.zeros(4, 9)).any()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_kernel_steps_along_its_orthogonalised_momentum(channels_last):
+    generator = torch.Generator().manual_seed(1)
+    kernel = torch.nn.Parameter(torch.randn(20, 2, 3, 3, generator=generator))
+    if channels_last:
+        kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
+    optimizer = Muon([{"params": [kernel], "orthogonal": True, "weight_decay": 0.5}], 0.1, 0.9, torch.float32)
+    expected, momentum = kernel.detach().clone(), torch.zeros(20, 18)
+    for _ in range(3):
+        gradient = torch.randn(20, 2, 3, 3, generator=generator)
+        kernel.grad = gradient.clone()
+        optimizer.step()
+        momentum = 0.9 * momentum + gradient.reshape(20, 18)
+        step = orthogonalise(gradient.reshape(20, 18) + 0.9 * momentum) * (20 / 18) ** 0.5
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * step.reshape(20, 2, 3, 3)
+    assert torch.allclose(kernel.detach(), expected, atol=1e-4)
+
+
+def test_the_other_parameters_step_as_with_sgd():
+    ours, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4)) for _ in range(2))
+    muon = Muon([{"params": [ours], "weight_decay": 0.01}], 0.1, 0.9, torch.float32)
+    sgd = torch.optim.SGD([theirs], 0.1, 0.9, weight_decay=0.01, nesterov=True)
+    for number in range(4):
+        for parameter, optimizer in ((ours, muon), (theirs, sgd)):
+            parameter.grad = torch.cos(torch.arange(12.0) * (number + 1)).view(3, 4)
+            optimizer.step()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(optimizer="muon"), Recipe(optimizer="sgd"), RECIPES["paper"]])
+def test_every_parameter_is_in_one_group_and_norms_and_biases_are_not_decayed(recipe):
+    model = MultiTask(base=8)
+    optimizer = build_optimizer(model, recipe)
+    grouped = [(p, group) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(id(p) for p, _ in grouped) == sorted(id(p) for p in model.parameters())
+    for parameter, group in grouped:
+        orthogonal = group.get("orthogonal", False)
+        assert orthogonal == (recipe.optimizer == "muon" and parameter.ndim == 4 and parameter.shape[1] > 1)
+        if not orthogonal:
+            assert group["weight_decay"] == (recipe.weight_decay if parameter.ndim > 1 else 0)
+
+
+def test_the_state_of_muon_is_restored():
+    def learn(steps, state=None):
+        torch.manual_seed(0)
+        model = torch.nn.Conv2d(2, 4, 3)
+        optimizer = Muon([{"params": [model.weight], "orthogonal": True}], 0.1, 0.9, torch.float32)
+        if state:
+            model.load_state_dict(state[0])
+            optimizer.load_state_dict(state[1])
+        for number in steps:
+            model.weight.grad = torch.sin(torch.arange(72.0) * (number + 1)).view_as(model.weight)
+            optimizer.step()
+        return {k: v.clone() for k, v in model.state_dict().items()}, optimizer.state_dict()
+
+    whole, _ = learn(range(4))
+    resumed, _ = learn(range(2, 4), learn(range(2)))
+    assert torch.equal(whole["weight"], resumed["weight"])
+
+
+def test_the_average_follows_its_formula_and_takes_in_running_statistics():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    average = WeightAverage(model, 0.9)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    for step in range(100):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape))
+        model(torch.randn(8, 3))
+        average.update(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value
+    found = average.model.state_dict()
+    for name in ("0.weight", "1.bias", "1.running_mean", "1.running_var"):
+        assert torch.allclose(found[name], expected[name], atol=1e-5), name
+
+
+def test_no_averaging_is_the_network_itself():
+    model = torch.nn.Linear(3, 3)
+    average = WeightAverage(model, 0.0)
+    with torch.no_grad():
+        model.weight.mul_(3)
+    average.update(50)
+    assert torch.equal(average.model.weight, model.weight)

@@ -1,0 +1,85 @@
+"""Several processes against one: gradients, statistics, sampling, a whole run."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from data.batches import plan_epoch
+from tests.conftest import ROOT
+from tests.test_training import FLAGS, PROGRAM, RUN_NAME, TABLES
+from utils import checkpoint
+from utils.files import UserError
+from utils.parallel import check_share
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or sys.platform == "win32", reason="this PyTorch has no gloo"
+)
+
+
+def start(processes, *command):
+    """Run a Python program alone or by torchrun; returns what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    done = subprocess.run([*launcher, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("sharing", ["trunk", "none"])
+def test_two_processes_have_the_gradients_of_one(tmp_path, sharing):
+    found = {}
+    for processes in (1, 2):
+        path = tmp_path / f"{processes}.pt"
+        start(processes, ROOT / "tests" / "parallel_step.py", path, sharing)
+        found[processes] = torch.load(path, weights_only=True)
+    alone, shared = found[1], found[2]
+    assert torch.allclose(alone["loss"], shared["loss"], rtol=1e-9)
+    for part in ("gradients", "buffers"):
+        for name, value in alone[part].items():
+            difference = (value - shared[part][name]).norm() / value.norm().clamp_min(1e-6)
+            assert difference < 1e-6, (part, name, difference)
+
+
+@pytest.mark.parametrize(("count", "batch", "processes"), [(50, 12, 3), (7, 12, 3), (64, 8, 2)])
+def test_the_processes_together_see_what_one_sees(count, batch, processes):
+    whole = plan_epoch(count, batch, 0, 1)
+    parts = [plan_epoch(count, batch, 0, 1, "cpu", rank, processes) for rank in range(processes)]
+    for step in range(whole.steps):
+        seen = [plan.batch(step)[0] for plan in parts]
+        assert len({len(order) for order in seen}) == 1
+        together = torch.cat(seen).tolist()
+        expected = whole.batch(step)[0].tolist()
+        assert len(set(together)) == len(together) and set(together) <= set(expected)
+        assert len(expected) - len(together) < processes  # only a single batch that cannot be shared loses any
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="shared by 3"):
+        check_share(64)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_equals_one_to_rounding_and_resumes(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    flags = [*FLAGS, "--lr", "0.001", "--device", "cpu"]  # the rate does not magnify rounding
+    tables = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        start(processes, program, *flags, "--out", out)
+        with open(out / TABLES[0], newline="") as table:
+            tables[processes] = [[float(cell) for cell in row.values()] for row in csv.DictReader(table)]
+        assert not list(out.rglob("*.tmp"))
+    for one, two in zip(tables[1], tables[2], strict=True):
+        assert one == pytest.approx(two, abs=5)  # a face of 24 is 4.2%
+    content = [checkpoint.load(tmp_path / str(n) / RUN_NAME / "last.t7")["averaged"] for n in (1, 2)]
+    for name, value in content[0].items():
+        assert torch.allclose(value.float(), content[1][name].float(), atol=0.02), name
+    assert "Finished" in start(2, program, *flags, "--out", tmp_path / "2", "--resume")

@@ -1,0 +1,71 @@
+"""Muon: momentum whose steps have no favourite direction, for the kernels of convolutions.
+
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024 (kellerjordan.github.io/posts/muon).
+PyTorch's own `torch.optim.Muon` takes matrices only.
+"""
+
+import torch
+
+# Quintic Newton-Schulz iteration of the source: five rounds bring every singular value to between 0.7 and 1.2.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ROUNDS = 5
+
+
+def orthogonalise(matrix, dtype=torch.float32):
+    """The nearest orthogonal matrix, roughly: U V^T of matrix = U S V^T with singular values 0.7 to 1.2.
+
+    matrix (rows, columns) -> the same shape, float32; dtype: of the multiplications.
+    """
+    first, second, third = COEFFICIENTS
+    x = (matrix / matrix.norm().clamp_min(1e-7)).to(dtype)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(ROUNDS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=second, alpha=third), x, beta=first)
+    return (x.T if tall else x).float()
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum; in groups with `orthogonal` set, kernels (out, in, h, w) step along an orthogonalised one.
+
+    There a kernel counts as a matrix (out, in * h * w), and a step moves each of its singular directions by about
+    the learning rate (times sqrt(rows / columns) where it is tall). Weight decay is added to the gradient in
+    other groups, and there shrinks the kernel by learning rate * weight_decay directly.
+    dtype: of the multiplications that orthogonalise.
+    """
+
+    def __init__(self, groups, lr, momentum, dtype):
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "orthogonal": False})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self):
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            gradients = [p.grad for p in parameters]
+            if not group["orthogonal"] and group["weight_decay"]:
+                gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+            momenta = [self._momentum(p) for p in parameters]
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_add_(momenta, gradients)
+            updates = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+            if group["orthogonal"]:
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                updates = [self._orthogonal(update) for update in updates]
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+    def _momentum(self, parameter):
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        return state["momentum"]
+
+    def _orthogonal(self, update):
+        rows, inputs, height, width = update.shape
+        matrix = update.permute(0, 2, 3, 1).flatten(1)  # no copy in channels-last layout; columns may come in any order
+        step = orthogonalise(matrix, self.dtype).mul_(max(1, rows / matrix.shape[1]) ** 0.5)
+        return step.view(rows, height, width, inputs).permute(0, 3, 1, 2)
