@@ -1,6 +1,6 @@
 """Ten-crop throughput: this project against the original design.
 
-    python benchmarks/evaluate_speed.py [--quick]
+python benchmarks/evaluate_speed.py [--quick]
 """
 
 import sys
@@ -27,7 +27,7 @@ def main():
     print("; ".join(runtime.reasons))
 
     images, labels, _ = draw_faces(count, seed=0)
-    model = runtime.place(MODELS[DEFAULT_MODEL]())
+    model = runtime.for_inference(runtime.place(MODELS[DEFAULT_MODEL]()))
     ours = torch.from_numpy(images).to(runtime.device)
 
     def tencrop():

@@ -103,7 +103,7 @@ def main():
     print_table(["faces", "MB of pictures", "peak MB before", "peak MB after", "faces/s read"], rows)
     memory, file = (statistics.median(column) for column in zip(*rates, strict=True))
     ratio = statistics.median(b / a for a, b in rates)
-    print(f"training, {len(rates)} rounds: {memory:.1f} images/s in memory, {file:.1f} from the file, ratio {ratio:.3f}")
+    print(f"training, {len(rates)} rounds: {memory:.1f} images/s in memory, {file:.1f} from the file: {ratio:.3f}")
 
 
 if __name__ == "__main__":

@@ -62,8 +62,7 @@ class MultiTask(nn.Module):
         # Heads are small and run in float32: their outputs enter losses that subtract near-equal numbers.
         with torch.autocast(images.device.type, enabled=False):
             return {
-                name: head(features["shared" if self.sharing == "trunk" else name])
-                for name, head in self.heads.items()
+                name: head(features["shared" if self.sharing == "trunk" else name]) for name, head in self.heads.items()
             }
 
     def part(self, task):

@@ -28,7 +28,8 @@ def images():
 
 @pytest.mark.parametrize("crops", ["center", "tencrop"])
 def test_predictions_equal_a_loop_over_images(model, images, crops):
-    found = predict(model, images, PREPROCESSING, decide("cpu", "fp32"), crops)
+    runtime = decide("cpu", "fp32")
+    found = predict(runtime.for_inference(model), images, PREPROCESSING, runtime, crops)
     for number, image in enumerate(images):
         views = ten_crop(image[None])[0] if crops == "tencrop" else image[None, 2:46, 2:46]
         with torch.no_grad():
@@ -38,7 +39,8 @@ def test_predictions_equal_a_loop_over_images(model, images, crops):
 
 
 def test_bf16_predicts_what_fp32_does_to_its_precision(model, images):
-    fine, coarse = (predict(model, images, PREPROCESSING, decide("cpu", kind)) for kind in ("fp32", "bf16"))
+    runtimes = [decide("cpu", kind) for kind in ("fp32", "bf16")]
+    fine, coarse = (predict(one.for_inference(model), images, PREPROCESSING, one) for one in runtimes)
     for name, output in fine.items():
         assert (coarse[name] - output).abs().max() < 0.05 * output.abs().max()
 

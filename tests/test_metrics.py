@@ -50,8 +50,10 @@ def test_regression_equals_numpy_and_scikit_learn(seed):
     found = regression_metrics(torch.from_numpy(values)[:, None], torch.from_numpy(target))
     assert found["Loss"] == pytest.approx(reference.mean_squared_error(target, values))
     assert found["PCC"] == pytest.approx(np.corrcoef(values, target)[0, 1])
-    ccc = 2 * np.cov(values, target, bias=True)[0, 1] / (
-        values.var() + target.var() + (values.mean() - target.mean()) ** 2
+    ccc = (
+        2
+        * np.cov(values, target, bias=True)[0, 1]
+        / (values.var() + target.var() + (values.mean() - target.mean()) ** 2)
     )
     assert found["CCC"] == pytest.approx(ccc)
     assert found["SAGR"] == pytest.approx(np.mean(np.sign(values) == np.sign(target)))

@@ -16,6 +16,10 @@ from utils.files import UserError, replacing
 from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
 
 
+class OtherTask(UserError):
+    """A file of the original project, which does not say what it predicts, when asked for more than it can."""
+
+
 def save(path, content):
     """Write the dict `content` to `path`, atomically. UserError when the disk refuses."""
     try:
@@ -75,11 +79,11 @@ def load_model(path, task=None):
     content = load(path)
     state = content["net"]
     if is_original(state):
-        outputs = state["linear.weight"].shape[0]
-        if task is None and outputs != TASKS["classify"].width:
-            raise UserError(f"{path} has one output; say which of V, A, D it predicts.")
-        content = {**content, "preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task or "classify"]}
-        return convert_original(state, task or "classify"), content
+        task = task or "classify"
+        if state["linear.weight"].shape[0] != TASKS[task].width:
+            raise OtherTask(f"{path} is of the original project and does not predict {task}: say what it predicts.")
+        content = {**content, "preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task]}
+        return convert_original(state, task), content
     missing = {"model", "tasks", "sharing", "preprocessing"} - content.keys()
     if missing:
         raise UserError(f"{path} is not a checkpoint of this project: it lacks {', '.join(sorted(missing))}.")

@@ -89,13 +89,13 @@ def train_one_epoch(learner, faces, plan, preprocessing, epoch, start=None, stop
 
 
 @torch.inference_mode()
-def predict(model, images, preprocessing, runtime, crops="center", label="evaluating"):
-    """Outputs of the network, averaged over the crops of each image.
+def predict(network, images, preprocessing, runtime, crops="center", label=None):
+    """Outputs of a network, averaged over the crops of each image.
 
-    images (N, 48, 48) uint8 on runtime.device or `MappedImages` -> {task: (N, width)} float32 there.
-    crops: "center" or "tencrop". Averaged are logits and values, as the metrics see them.
+    network: as `runtime.for_inference` gives it, or any in evaluation mode; images (N, 48, 48) uint8 on
+    runtime.device or `MappedImages` -> {task: (N, width)} float32 there. crops: "center" or "tencrop". Averaged
+    are logits and values, as the metrics see them. label: of the progress bar, None for no bar.
     """
-    network = runtime.for_inference(model)
     make_crops = CROPS[crops]
     per_image = make_crops(images[:1]).shape[1]
     batches = []
@@ -116,7 +116,7 @@ def evaluate(model, faces, tasks, preprocessing, runtime, crops="center", label=
     """
     rank, processes = ranks()
     mine = faces.part(len(faces) * rank // processes, len(faces) * (rank + 1) // processes)
-    outputs = predict(model, mine.images, preprocessing, runtime, crops, label)
+    outputs = predict(runtime.for_inference(model), mine.images, preprocessing, runtime, crops, label)
     outputs = {name: gather_unequal(output) for name, output in outputs.items()}
     device = runtime.device
     vad = None if faces.vad is None else faces.vad.to(device)

@@ -97,9 +97,7 @@ def orthogonality(kernel, stride):
 def orthogonality_loss(model):
     """Sum of `orthogonality` over the convolutions of all residual blocks (the stem has one input)."""
     convolutions = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d) and ".layer" in f".{name}"
+        module for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and ".layer" in f".{name}"
     ]
     return sum(orthogonality(module.weight, module.stride[0]) for module in convolutions)
 

@@ -81,10 +81,7 @@ def task_target(task, labels, vad):
 
 def measure(tasks, outputs, labels, vad):
     """{task name: metrics} over a whole split. outputs: {task name: (N, width)}, all on one device."""
-    return {
-        task.name: METRICS[task.kind](outputs[task.name].float(), task_target(task, labels, vad))
-        for task in tasks
-    }
+    return {task.name: METRICS[task.kind](outputs[task.name].float(), task_target(task, labels, vad)) for task in tasks}
 
 
 class RunningTotals:

@@ -24,7 +24,7 @@ class Progress:
     """Progress over `total` images of one pass.
 
     On a terminal a bar that vanishes when the pass ends. Elsewhere nothing, unless `announce` is
-    given: then one line with the expected duration, once the rate is known.
+    given: then one line with the expected duration, once the rate is known. Nothing at all without a label.
     """
 
     def __init__(self, label, total, done=0, announce=None):
@@ -34,7 +34,7 @@ class Progress:
             desc=label,
             unit=" images",
             leave=False,
-            disable=not (sys.stderr.isatty() and is_first()),
+            disable=label is None or not (sys.stderr.isatty() and is_first()),
             mininterval=0.5,
             dynamic_ncols=True,
         )

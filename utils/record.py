@@ -108,9 +108,7 @@ def _columns(task):
     """(metric, split) of every column after the epoch, in the order of the CSV."""
     measured = {split: task.rules.test_metrics for split in TEST_SPLITS}
     measured["Training"] = task.rules.training_metrics
-    return [
-        (metric, split) for metric in task.rules.test_metrics for split in SPLITS if metric in measured[split]
-    ]
+    return [(metric, split) for metric in task.rules.test_metrics for split in SPLITS if metric in measured[split]]
 
 
 def _number(metrics, metric, where):

@@ -1,0 +1,176 @@
+"""Pictures of many kinds of file, and faces found and cropped in them."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.drawing import draw_face
+from utils import detect
+from utils.files import UserError
+from utils.pictures import read_picture, to_grey
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
+
+
+def saved(path, array, mode=None, **options):
+    Image.fromarray(array, mode).save(path, **options) if mode else Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".gif", ".webp"])
+def test_grey_pictures_keep_their_values_exactly(tmp_path, suffix):
+    options = {"lossless": True} if suffix == ".webp" else {}
+    path = saved(tmp_path / f"grey{suffix}", GREY, **options)
+    picture = read_picture(path)
+    assert picture.dtype == np.uint8 and picture.shape == (20, 30, 3)
+    assert np.array_equal(to_grey(picture), GREY)
+
+
+def test_colour_becomes_grey_by_the_usual_weights(tmp_path):
+    grey = to_grey(read_picture(saved(tmp_path / "colour.png", COLOUR)))
+    expected = COLOUR @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(grey - expected).max() <= 0.51
+
+
+def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
+    path = saved(tmp_path / "turned.png", COLOUR, exif=exif)
+    assert np.array_equal(read_picture(path), np.rot90(COLOUR, -1))
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    rgba = np.dstack([COLOUR, np.zeros((20, 30), np.uint8)])
+    rgba[:, :15, 3] = 255
+    picture = read_picture(saved(tmp_path / "clear.png", rgba))
+    assert np.array_equal(picture[:, :15], COLOUR[:, :15]) and (picture[:, 15:] == 255).all()
+
+
+def test_sixteen_bits_keep_their_high_byte(tmp_path):
+    values = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)
+    grey = to_grey(read_picture(saved(tmp_path / "deep.png", values)))
+    assert np.abs(grey.astype(int) - np.round(values / 257)).max() <= 1
+
+
+def test_palettes_cmyk_black_and_white_and_animations_are_read(tmp_path):
+    frames = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (200, 50)]
+    frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
+    assert (to_grey(read_picture(tmp_path / "moves.gif")) == 200).all()
+    for mode, name in (("P", "p.png"), ("CMYK", "c.jpg"), ("1", "b.png"), ("LA", "la.png")):
+        Image.fromarray(COLOUR).convert(mode).save(tmp_path / name)
+        assert read_picture(tmp_path / name).shape == (20, 30, 3), mode
+
+
+def test_paths_with_spaces_and_other_letters(tmp_path):
+    path = saved(tmp_path / "mein Bild \N{GREEK SMALL LETTER ALPHA}\N{CJK UNIFIED IDEOGRAPH-4E2D}.png", GREY)
+    assert np.array_equal(to_grey(read_picture(path)), GREY)
+
+
+def broken_files():
+    stream = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(stream, "JPEG")
+    huge = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(huge, "PNG")
+    return {
+        "empty": (b"", "is empty"),
+        "text": (b"this is no picture", "is not a picture"),
+        "truncated": (stream.getvalue()[: len(stream.getvalue()) // 2], "cannot be read"),
+        "huge": (huge.getvalue(), "too many"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "huge"])
+def test_a_broken_picture_is_told_by_name(tmp_path, kind):
+    content, message = broken_files()[kind]
+    path = tmp_path / "holiday.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as told:
+        read_picture(path)
+    assert "holiday.jpg" in str(told.value)
+
+
+def test_a_picture_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_picture(tmp_path / "none.png")
+
+
+def pasted(places, side, size=(400, 600), seed=3):
+    """A plain picture with drawn faces whose top left corners are `places`."""
+    picture = np.full(size, 150, np.uint8)
+    for number, (left, top) in enumerate(places):
+        picture[top : top + side, left : left + side] = draw_face(6, (0, 0, 0), seed + number, side)
+    return picture
+
+
+def test_every_pasted_face_is_found_where_it_is():
+    places = [(40, 60), (380, 180)]
+    boxes = detect.find_faces(pasted(places, 160))
+    assert len(boxes) == 2
+    for left, top in places:
+        nearest = min(boxes, key=lambda box: abs(box.left - left) + abs(box.top - top))
+        assert abs(nearest.left + nearest.side / 2 - left - 80) < 30
+        assert abs(nearest.top + nearest.side / 2 - top - 80) < 40
+        assert 0.55 < nearest.side / 160 < 1.3
+
+
+def test_boxes_are_in_pixels_of_the_picture_however_large_it_is():
+    small = pasted([(40, 60)], 160)
+    large = np.kron(small, np.ones((5, 5), np.uint8))  # 2000 x 3000
+    (box,) = detect.find_faces(small)
+    (other,) = detect.find_faces(large)
+    assert other.side / box.side == pytest.approx(5, rel=0.25)
+    assert abs(other.left / 5 - box.left) < 20
+
+
+def test_nothing_is_found_in_nothing():
+    assert detect.find_faces(np.full((300, 400), 90, np.uint8)) == []
+
+
+def test_a_crop_within_the_picture_is_that_part_of_it():
+    picture = RNG.integers(0, 256, (100, 120), dtype=np.uint8)
+    assert np.array_equal(detect.crop_face(picture, detect.Box(10, 20, 48), 48), picture[20:68, 10:58])
+
+
+def test_a_crop_beyond_the_edge_repeats_the_outermost_pixels():
+    picture = RNG.integers(0, 256, (60, 60), dtype=np.uint8)
+    crop = detect.crop_face(picture, detect.Box(-10, 30, 48), 48)
+    padded = np.pad(picture, 48, mode="edge")
+    assert np.array_equal(crop, padded[78:126, 38:86])
+
+
+def test_a_large_crop_is_averaged_down():
+    picture = RNG.integers(0, 256, (96, 96), dtype=np.uint8)
+    crop = detect.crop_face(picture, detect.Box(0, 0, 96), 48)
+    blocks = picture.reshape(48, 2, 48, 2).mean(axis=(1, 3))
+    assert np.abs(crop - blocks).max() <= 0.51
+
+
+def test_the_whole_picture_is_its_middle_square():
+    assert detect.whole(np.zeros((50, 80), np.uint8)) == [detect.Box(15, 0, 50)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((48, 48), True), ((250, 210), True), ((250, 100), False), ((500, 500), False)]
+)
+def test_what_may_be_one_whole_face(shape, expected):
+    assert detect.nearly_square(np.zeros(shape, np.uint8), detect.SMALL_PICTURE) == expected
+
+
+def test_an_opencv_without_cascades_is_told(monkeypatch):
+    monkeypatch.delattr("cv2.CascadeClassifier")
+    detect._load_cascade.cache_clear()
+    with pytest.raises(UserError, match="opencv-python-headless<5"):
+        detect.find_faces(np.zeros((60, 60), np.uint8))
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+def test_a_face_model_that_is_none_is_told(tmp_path, content):
+    path = tmp_path / "model.onnx"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="--face-model"):
+        detect.YuNet(path)

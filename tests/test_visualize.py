@@ -1,0 +1,412 @@
+"""visualize.py as its user runs it: pictures, folders, videos, tables, figures, errors."""
+
+import csv
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import visualize
+from data.batches import normalise, ten_crop
+from data.drawing import draw_face
+from models.multitask import MultiTask
+from tests.test_pictures import pasted
+from utils import checkpoint, results, show
+from utils.detect import Box
+from utils.files import UserError
+from utils.networks import load_networks
+from utils.recognise import EmotionRecognizer, Face
+from utils.tasks import EMOTIONS, TASKS
+
+PREPROCESSING = {"mean": 0.5, "std": 0.25}
+
+
+def make_model(seed=0, tasks=tuple(TASKS), sharing="trunk"):
+    torch.manual_seed(seed)
+    model = MultiTask(tasks, sharing, base=8)
+    for name, head in model.heads.items():
+        torch.nn.init.normal_(head.weight, std=1 if name == "classify" else 8)
+    model(torch.randn(64, 1, 44, 44))
+    return model.eval()
+
+
+def save(folder, model, tasks=tuple(TASKS), **changes):
+    """The files that are best on the private split, all of one model."""
+    for name in tasks:
+        description = {"dataset": "FER2013", "model": "Narrow", "preprocessing": PREPROCESSING, **changes}
+        content = checkpoint.task_checkpoint(model, name, 3, {}, description)
+        checkpoint.save(folder / TASKS[name].checkpoint("PrivateTest"), content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("checkpoints"), make_model())
+
+
+@pytest.fixture(scope="module")
+def recognizer(checkpoints):
+    return EmotionRecognizer(checkpoints, device="cpu", precision="fp32")
+
+
+def run(checkpoints, *arguments):
+    flags = ["--checkpoints", checkpoints, "--device", "cpu", "--precision", "fp32", *arguments]
+    return visualize.main(visualize.build_parser().parse_args([str(flag) for flag in flags]))
+
+
+def write_faces(folder, count, side=48):
+    folder.mkdir(exist_ok=True)
+    faces = [draw_face(number % 7, (0, 0, 0), number, side) for number in range(count)]
+    for number, face in enumerate(faces):
+        Image.fromarray(face).save(folder / f"{number:03}.png")
+    return np.stack(faces)
+
+
+def read_table(path):
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_results_equal_the_network_on_ten_crops(recognizer):
+    face = draw_face(3, (1, 1, 1), 5)
+    (found,) = recognizer.recognize(face)
+    with torch.no_grad():
+        outputs = make_model()(normalise(ten_crop(torch.from_numpy(face)[None])[0][:, None], **PREPROCESSING))
+    expected = outputs["classify"].mean(0).softmax(0).tolist()
+    assert list(found.probabilities) == list(EMOTIONS)
+    assert list(found.probabilities.values()) == pytest.approx(expected, abs=1e-4)
+    assert found.valence == pytest.approx(outputs["regressV"].mean().item(), abs=1e-3)
+    assert found.arousal == pytest.approx(outputs["regressA"].mean().item(), abs=1e-3)
+    assert found.dominance == pytest.approx(outputs["regressD"].mean().item(), abs=1e-3)
+    assert found.emotion == EMOTIONS[int(np.argmax(expected))] and found.box == Box(0, 0, 48)
+
+
+def test_a_batch_gives_what_single_pictures_give(recognizer, tmp_path):
+    two = pasted([(40, 60), (380, 180)], 160)
+    images = [two, np.full((300, 400), 90, np.uint8), draw_face(1, (0, 0, 0), 9)]
+    together = recognizer.recognize_batch(images)
+    assert [len(faces) for faces in together] == [2, 0, 1]
+    for image, faces in zip(images, together, strict=True):
+        for one, other in zip(recognizer.recognize(image), faces, strict=True):
+            assert one.box == other.box
+            assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-4)
+
+
+def test_one_forward_pass_where_the_files_share_their_weights(tmp_path, checkpoints):
+    assert [network.tasks for network in load_networks(checkpoints)] == [list(TASKS)]
+    other = save(tmp_path, make_model())
+    save(tmp_path, make_model(seed=1), ["regressA"])
+    assert [network.tasks for network in load_networks(other)] == [["classify", "regressV", "regressD"], ["regressA"]]
+
+
+def test_one_file_that_holds_all_tasks_is_enough(tmp_path, checkpoints):
+    (file,) = save(tmp_path, make_model(), ["classify"]).iterdir()
+    for given in (tmp_path, file):
+        assert [network.tasks for network in load_networks(given)] == [list(TASKS)]
+
+
+def test_a_trunk_per_task(tmp_path):
+    save(tmp_path, make_model(sharing="none"))
+    networks = load_networks(tmp_path)
+    assert [network.tasks for network in networks] == [[name] for name in TASKS]
+    (face,) = EmotionRecognizer(tmp_path, device="cpu").recognize(draw_face(0, (0, 0, 0), 1))
+    assert -2 < face.dominance < 2
+
+
+def test_half_precision_weights_are_read(tmp_path, recognizer):
+    file = save(tmp_path, make_model(), ["classify"]) / TASKS["classify"].checkpoint("PrivateTest")
+    content = checkpoint.load(file)
+    content["net"] = {k: v.half() if v.is_floating_point() else v for k, v in content["net"].items()}
+    checkpoint.save(file, content)
+    face = draw_face(3, (1, 1, 1), 5)
+    (half,), (full,) = (
+        EmotionRecognizer(file, device="cpu", precision="fp32").recognize(face),
+        recognizer.recognize(face),
+    )
+    assert list(half.probabilities.values()) == pytest.approx(list(full.probabilities.values()), abs=0.02)
+
+
+def test_classification_alone_has_no_dimensions(tmp_path, capsys):
+    save(tmp_path, make_model(tasks=("classify",)), ["classify"])
+    write_faces(tmp_path / "faces", 1)
+    assert run(tmp_path, tmp_path / "faces", "--csv", tmp_path / "all.csv", "--json", tmp_path / "all.json") == 0
+    (row,) = read_table(tmp_path / "all.csv")
+    assert row["Valence"] == "" and float(row["Happy"]) > 0
+    assert json.loads((tmp_path / "all.json").read_text())[0]["Valence"] is None
+
+
+def test_a_folder_gives_tables_pictures_and_lines(tmp_path, checkpoints, recognizer, capsys):
+    faces = write_faces(tmp_path / "faces", 5)
+    out = tmp_path / "out"
+    assert (
+        run(
+            checkpoints,
+            tmp_path / "faces",
+            "--out",
+            out,
+            "--csv",
+            tmp_path / "all.csv",
+            "--json",
+            tmp_path / "all.json",
+        )
+        == 0
+    )
+    rows, objects = read_table(tmp_path / "all.csv"), json.loads((tmp_path / "all.json").read_text())
+    printed = capsys.readouterr().out
+    assert "unpleasant .. 2 pleasant" in printed and len(rows) == len(objects) == 5
+    for face, row, value in zip(faces, rows, objects, strict=True):
+        (expected,) = recognizer.recognize(face)
+        assert row["emotion"] == value["emotion"] == expected.emotion
+        assert float(row["Valence"]) == pytest.approx(expected.valence, abs=2e-4)
+        assert value["Dominance"] == pytest.approx(expected.dominance, abs=1e-4)
+        assert [row[side] for side in ("left", "top", "right", "bottom")] == ["0", "0", "48", "48"]
+        assert sum(float(row[name]) for name in EMOTIONS) == pytest.approx(1, abs=1e-3)
+        assert f"{expected.emotion} {expected.probability:.0%}" in printed
+    assert sorted(path.name for path in out.iterdir()) == [f"{n:03}_emotion.png" for n in range(5)]
+
+
+def test_an_empty_json_is_an_empty_list(tmp_path, checkpoints):
+    Image.fromarray(np.full((300, 400), 90, np.uint8)).save(tmp_path / "wall.png")
+    assert run(checkpoints, tmp_path / "wall.png", "--json", tmp_path / "all.json", "--no-pictures") == 0
+    assert json.loads((tmp_path / "all.json").read_text()) == []
+
+
+def test_a_bad_file_does_not_stop_the_others(tmp_path, checkpoints, capsys):
+    write_faces(tmp_path / "faces", 3)
+    (tmp_path / "faces" / "001.png").write_bytes(b"broken")
+    assert (
+        run(checkpoints, tmp_path / "faces", tmp_path / "gone.jpg", "--csv", tmp_path / "all.csv", "--no-pictures") == 1
+    )
+    assert [row["file"][-7:] for row in read_table(tmp_path / "all.csv")] == ["000.png", "002.png"]
+    errors = capsys.readouterr().err
+    assert "001.png is not a picture" in errors and "gone.jpg does not exist" in errors and "2 of 4" in errors
+
+
+def test_a_picture_without_faces_is_told(tmp_path, checkpoints, capsys):
+    Image.fromarray(np.full((300, 400), 90, np.uint8)).save(tmp_path / "wall.png")
+    Image.fromarray(np.full((100, 100), 90, np.uint8)).save(tmp_path / "tile.png")
+    assert run(checkpoints, tmp_path / "wall.png", tmp_path / "tile.png", "--csv", tmp_path / "all.csv") == 0
+    told = capsys.readouterr().out
+    assert "wall.png: no face found\n" in told and "tile.png: no face found: the whole picture" in told
+    assert [row["file"][-8:] for row in read_table(tmp_path / "all.csv")] == ["tile.png"]
+    assert (tmp_path / "wall_emotion.png").exists()
+
+
+def test_face_none_takes_the_middle_square(tmp_path, checkpoints):
+    Image.fromarray(pasted([(40, 60)], 160)).save(tmp_path / "photo.png")
+    assert (
+        run(checkpoints, tmp_path / "photo.png", "--face", "none", "--csv", tmp_path / "all.csv", "--no-pictures") == 0
+    )
+    (row,) = read_table(tmp_path / "all.csv")
+    assert [row[side] for side in ("left", "top", "right", "bottom")] == ["100", "0", "500", "400"]
+
+
+def test_nothing_of_the_users_is_overwritten(tmp_path, checkpoints, capsys):
+    write_faces(tmp_path, 1)
+    mine = tmp_path / "000_emotion.png"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(mine)
+    before = mine.read_bytes()
+    (tmp_path / "all.csv").write_text("mine")
+    for _ in range(2):  # the second time over our own picture, beside the user's
+        assert run(checkpoints, tmp_path / "000.png", "--csv", tmp_path / "all.csv") == 0
+    assert mine.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.glob("*_emotion*")) == ["000_emotion-2.png", "000_emotion.png"]
+    assert "moved to" in capsys.readouterr().out
+    assert "mine" in {path.read_text(encoding="utf-8") for path in (tmp_path / "previous").rglob("all.csv")}
+
+
+def test_results_of_two_pictures_of_one_name_do_not_meet(tmp_path, checkpoints):
+    face = Image.fromarray(draw_face(0, (0, 0, 0), 1))
+    face.save(tmp_path / "a.png")
+    face.save(tmp_path / "a.bmp")
+    assert run(checkpoints, tmp_path) == 0
+    assert len(list(tmp_path.glob("a_emotion*.png"))) == 2
+    assert run(checkpoints, tmp_path) == 0  # and our own results are not looked at
+    assert len(list(tmp_path.glob("*_emotion*.png"))) == 2
+
+
+def test_folders_below_are_only_searched_when_asked(tmp_path, checkpoints):
+    write_faces(tmp_path / "top", 1)
+    write_faces(tmp_path / "top" / "below", 2)
+    for flags, count in (((), 1), (("--recursive",), 3)):
+        assert run(checkpoints, tmp_path / "top", "--csv", tmp_path / "all.csv", "--no-pictures", *flags) == 0
+        assert len(read_table(tmp_path / "all.csv")) == count
+
+
+def test_quiet_is_quiet(tmp_path, checkpoints, capsys):
+    write_faces(tmp_path, 1)
+    assert run(checkpoints, tmp_path, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nothing_to_look_at_is_told(tmp_path, checkpoints):
+    with pytest.raises(UserError, match="Nothing to look at"):
+        run(checkpoints, tmp_path)
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A video of 12 frames at 6 a second: a face that moves, none in the last three."""
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 6, (600, 400))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no videos")
+    for number in range(12):
+        frame = pasted([(40 + 10 * number, 60)] if number < 9 else [], 160)
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
+    writer.release()
+    return path
+
+
+def test_a_video_gives_a_video_a_time_line_and_a_plot(film, tmp_path, checkpoints):
+    out = tmp_path / "out"
+    assert run(checkpoints, film, "--out", out, "--csv", tmp_path / "all.csv") == 0
+    rows = read_table(out / "film_emotion.csv")
+    frames = [int(row["frame"]) for row in rows if row["face"] == "1"]
+    assert frames == sorted(set(frames)) and 6 <= len(frames) <= 9 and max(frames) <= 8
+    assert all(float(row["seconds"]) == pytest.approx(int(row["frame"]) / 6, abs=1e-3) for row in rows)
+    assert read_table(tmp_path / "all.csv") == rows
+    capture = cv2.VideoCapture(str(out / "film_emotion.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 12 and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(6)
+    capture.release()
+    assert Image.open(out / "film_emotion.png").size[0] > 500
+    assert not list(out.glob("*unfinished*")) and not list(out.glob("*.tmp"))
+
+
+def test_a_video_that_is_none_is_told(tmp_path, checkpoints, capsys):
+    (tmp_path / "film.mp4").write_bytes(b"nothing")
+    assert run(checkpoints, tmp_path / "film.mp4") == 1
+    assert "film.mp4 cannot be opened" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*_emotion*"))
+
+
+def test_a_camera_needs_a_display(checkpoints):
+    with pytest.raises(UserError, match="no display"):
+        run(checkpoints, "--webcam")
+
+
+class Attack:
+    def __reduce__(self):
+        return (open, ("attacked", "w"))
+
+
+def test_checkpoints_that_are_none_are_told(tmp_path, checkpoints, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="has no checkpoint"):
+        load_networks(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        load_networks(tmp_path / "none")
+    file = tmp_path / TASKS["classify"].checkpoint("PrivateTest")
+    for content in (b"", b"text", pickle.dumps(Attack())):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="is not a readable checkpoint"):
+            load_networks(tmp_path)
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ["Joy", "Fear"]}, "other emotions"),
+        ({"model": "Unknown"}, "unknown here"),
+    ],
+)
+def test_checkpoints_of_something_else_are_told(tmp_path, changes, message):
+    save(tmp_path, make_model(), **changes)
+    with pytest.raises(UserError, match=message):
+        load_networks(tmp_path)
+
+
+def test_checkpoints_of_two_datasets_are_told(tmp_path):
+    save(tmp_path, make_model())
+    save(tmp_path, make_model(1), ["regressV"], dataset="Demo")
+    with pytest.raises(UserError, match="several datasets"):
+        load_networks(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_told(tmp_path):
+    model = make_model()
+    with torch.no_grad():
+        model.heads["classify"].bias[0] = float("nan")
+    save(tmp_path, model)
+    with pytest.raises(UserError, match="diverged"):
+        load_networks(tmp_path)
+
+
+def test_drawn_faces_are_no_training_for_real_ones(tmp_path, capsys):
+    save(tmp_path, make_model(), dataset="Demo")
+    write_faces(tmp_path / "faces", 1)
+    assert run(tmp_path, tmp_path / "faces", "--no-pictures") == 0
+    assert "do not trust" in capsys.readouterr().out
+
+
+def a_face(number, box=None):
+    values = np.random.default_rng(number).dirichlet(np.ones(7)).tolist()
+    return Face(box or Box(50 * number, 10, 40), dict(zip(EMOTIONS, values, strict=True)), 0.1 * number, -0.5, 0.7)
+
+
+def test_the_figure_shows_boxes_bars_and_points():
+    faces = [a_face(1), a_face(2)]
+    figure = show.draw(np.zeros((100, 200, 3), np.uint8), faces, "photo.jpg")
+    photo, plane, bars, *_ = figure.axes
+    assert [patch.get_xy() for patch in photo.patches] == [(50, 10), (100, 10)]
+    assert [patch.get_width() for patch in photo.patches] == [40, 40]
+    assert [text.get_text() for text in photo.texts] == [
+        f"{number} {face.emotion} {face.probability:.0%}" for number, face in enumerate(faces, 1)
+    ]
+    (points,) = plane.collections
+    assert np.allclose(points.get_offsets(), [[0.1, -0.5], [0.2, -0.5]])
+    assert np.allclose(points.get_array(), [0.7, 0.7]) and points.get_clim() == (-2, 2)
+    widths = [bar.get_width() for bar in bars.patches]
+    assert widths == pytest.approx([p for face in faces for p in face.probabilities.values()])
+
+
+def test_the_figure_of_many_faces_has_a_row_for_each():
+    faces = [a_face(number) for number in range(12)]
+    figure = show.draw(np.zeros((100, 700, 3), np.uint8), faces)
+    (shades,) = [
+        axes.images[0].get_array() for axes in figure.axes if axes.images and len(axes.images[0].get_array()) == 12
+    ]
+    assert np.allclose(shades, [list(face.probabilities.values()) for face in faces])
+
+
+def test_the_figure_of_no_face_says_so():
+    figure = show.draw(np.zeros((100, 200, 3), np.uint8), [], "wall.png")
+    assert figure.axes[0].get_title() == "wall.png: no face found"
+
+
+def test_the_time_line_has_the_values_of_the_largest_face():
+    rows = [results.row("film", face, a_face(n + face), n, n / 4) for n in range(3) for face in (1, 2)]
+    axes, below = show.draw_timeline(rows, "film").axes
+    valence = next(one for one in axes.lines if one.get_label() == "valence")
+    assert np.allclose(valence.get_ydata(), [0.1, 0.2, 0.3]) and np.allclose(valence.get_xdata(), [0, 0.25, 0.5])
+    assert len(below.collections[0].get_offsets()) == 3
+
+
+def test_onnx_gives_what_the_network_gives(tmp_path, checkpoints):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    other = save(tmp_path / "mixed", make_model())
+    save(other, make_model(seed=1), ["regressA"])
+    assert run(other, "--export", "onnx", "--out", tmp_path) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "emotion.onnx"), providers=["CPUExecutionProvider"])
+    crops = torch.randint(0, 256, (5, 1, 44, 44)).float()
+    probabilities, vad = session.run(None, {"crops": crops.numpy()})
+    with torch.no_grad():
+        first, second = (make_model(seed)(normalise(crops.clone(), **PREPROCESSING)) for seed in (0, 1))
+    assert np.allclose(probabilities, first["classify"].softmax(1), atol=1e-4)
+    expected = torch.cat([first["regressV"], second["regressA"], first["regressD"]], 1)
+    assert np.allclose(vad, expected, atol=1e-3)
+    meta = session.get_modelmeta().custom_metadata_map
+    assert json.loads(meta["emotions"]) == list(EMOTIONS) and "0..255" in meta["input"]
+    assert json.loads(meta["dimensions"]) == ["Valence", "Arousal", "Dominance"]
+
+
+def test_exporting_without_the_packages_is_told(tmp_path, checkpoints, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    with pytest.raises(UserError, match="pip install onnx"):
+        run(checkpoints, "--export", "onnx", "--out", tmp_path)

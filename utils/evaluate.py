@@ -1,0 +1,183 @@
+"""Measure checkpoints on the test splits, with intervals, and on human ratings.
+
+    python -m utils.evaluate --checkpoints DIR --data PATH [--split PublicTest PrivateTest] [--gold CSV]
+
+Prints every figure with a 95% interval (percentile bootstrap over faces, 1,000 samples, seed 0) and writes them to
+evaluation.json in --out. A gold CSV has the columns index, Valence, Arousal, Dominance, where index is the row of
+the public test split, from 0.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data import DATASETS
+from utils import metrics
+from utils.engine import predict
+from utils.files import UserError, write_text
+from utils.networks import RELEASED, load_networks
+from utils.runtime import DEVICES, PRECISIONS, decide
+from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS, VAD_LIMIT
+
+SAMPLES = 1000
+GOLD_SPLIT = "PublicTest"
+
+
+def main(arguments):
+    """Evaluate, print, write. Returns the exit code."""
+    runtime = decide(arguments.device, arguments.precision, "off")
+    networks = load_networks(arguments.checkpoints)
+    dataset = DATASETS["FER2013"](arguments.data, False, None)
+    outputs, report = {}, {}
+    for split in arguments.split:
+        faces = dataset.splits[split]
+        outputs[split] = predict_all(networks, faces, runtime, arguments.crops, split)
+        report[split] = {
+            name: figures_of(TASKS[name], output, metrics.task_target(TASKS[name], faces.labels, faces.vad))
+            for name, output in outputs[split].items()
+            if TASKS[name].dimension is None or faces.vad is not None
+        }
+    if arguments.gold is not None:
+        faces = dataset.splits[GOLD_SPLIT]
+        if GOLD_SPLIT not in outputs:
+            outputs[GOLD_SPLIT] = predict_all(networks, faces, runtime, arguments.crops, GOLD_SPLIT)
+        rows, ratings = read_gold(arguments.gold, len(faces))
+        report[f"human ratings of {len(rows)} {GOLD_SPLIT} faces"] = {
+            name: figures_of(TASKS[name], output[rows], ratings[:, TASKS[name].dimension])
+            for name, output in outputs[GOLD_SPLIT].items()
+            if TASKS[name].dimension is not None
+        }
+    print(spell(report))
+    path = arguments.out / "evaluation.json"
+    write_text(path, json.dumps(report, indent=1) + "\n")
+    print(f"written: {path}")
+    return 0
+
+
+def predict_all(networks, faces, runtime, crops, label):
+    """{task: (N, width) float32 on the CPU} of all `networks` on `Faces`."""
+    faces, outputs = faces.to(runtime.device), {}
+    for network in networks:
+        model = runtime.for_inference(runtime.place(network.model))
+        found = predict(model, faces.images, network.preprocessing, runtime, crops, label)
+        outputs |= {task: found[task].float().cpu() for task in network.tasks}
+    return {name: outputs[name] for name in TASKS if name in outputs}
+
+
+def figures_of(task, output, target):
+    """{figure: {"value", "low", "high"}} of a task, plus its confusion matrix (rows: true class) for categories.
+
+    output (N, width), target (N,). low and high bound the middle 95% of `SAMPLES` resamples of the faces.
+    """
+    samples = torch.from_numpy(np.random.default_rng(0).integers(0, len(target), (SAMPLES, len(target))))
+    if task.kind == "classification":
+        matrices = torch.stack([_confusion(output, target, sample) for sample in samples]).double()
+        whole = _confusion(output, target, slice(None)).double()[None]
+        values, resampled = _category_figures(whole), _category_figures(matrices)
+        extra = {"confusion": whole[0].long().tolist()}
+    else:
+        values = {name: torch.tensor([value]) for name, value in _dimension_figures(output, target).items()}
+        each = [_dimension_figures(output[sample], target[sample]) for sample in samples]
+        resampled = {name: torch.tensor([figures[name] for figures in each]) for name in values}
+        extra = {}
+    return {name: _interval(values[name].item(), resampled[name]) for name in values} | extra
+
+
+def _confusion(logits, labels, sample):
+    return metrics.confusion_matrix(logits[sample].argmax(dim=1), labels[sample])
+
+
+def _category_figures(matrices):
+    """{figure: (S,)} of confusion matrices (S, 7, 7): accuracy, macro F1, recall of each class, percent but for F1."""
+    hits, true = matrices.diagonal(dim1=1, dim2=2), matrices.sum(dim=2)
+    recalls = 100 * hits / true  # not a number where a resample has no face of the class
+    named = {f"recall {name}": recalls[:, place] for place, name in enumerate(EMOTIONS)}
+    f1 = torch.stack([metrics.macro_f1(matrix) for matrix in matrices])
+    return {"Acc": 100 * hits.sum(dim=1) / true.sum(dim=1), "F1": f1, **named}
+
+
+def _dimension_figures(output, target):
+    figures = metrics.regression_metrics(output, target)
+    return {"CCC": figures["CCC"], "PCC": figures["PCC"], "SAGR": figures["SAGR"], "MSE": figures["Loss"],
+            "RMSE": figures["Loss"] ** 0.5}  # fmt: skip
+
+
+def _interval(value, resampled):
+    low, high = np.nanpercentile(resampled.double().numpy(), (2.5, 97.5))
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def read_gold(path, count):
+    """(rows (M,) int64, ratings (M, 3) float32) of a gold CSV about `count` faces. Raises UserError."""
+    columns = ("index", *DIMENSIONS)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            lines = list(csv.DictReader(stream))
+        table = [[float(line[name]) for name in columns] for line in lines]
+    except OSError as error:
+        raise UserError(f"--gold {path} cannot be read: {error.strerror}.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--gold {path} must have the columns {', '.join(columns)}, all numbers ({error}).") from error
+    table = torch.tensor(table)
+    if not len(table):
+        raise UserError(f"--gold {path} has no rows.")
+    rows = table[:, 0].long()
+    if (
+        rows.min() < 0
+        or rows.max() >= count
+        or len(rows.unique()) < len(rows)
+        or (table[:, 1:].abs() > VAD_LIMIT).any()
+    ):
+        raise UserError(
+            f"--gold {path}: index must name different rows of {GOLD_SPLIT} (0 to {count - 1}), ratings lie in -2..2."
+        )
+    return rows, table[:, 1:]
+
+
+def spell(report):
+    """The report as lines for people."""
+    lines = []
+    for split, tasks in report.items():
+        lines += ["", split]
+        for name, figures in tasks.items():
+            for figure, value in figures.items():
+                if figure != "confusion":
+                    digits = 2 if figure == "Acc" or figure.startswith("recall") else 3
+                    best, low, high = (f"{value[key]:.{digits}f}" for key in ("value", "low", "high"))
+                    lines.append(f"  {name:10} {figure:16} {best:>7}  [{low}, {high}]")
+            if "confusion" in figures:
+                lines.append(f"  {name} confusion (rows true, columns predicted: {', '.join(EMOTIONS)})")
+                lines += ["    " + " ".join(f"{cell:5}" for cell in row) for row in figures["confusion"]]
+    return "\n".join(lines)
+
+
+def build_parser():
+    """The argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.evaluate", description="Measure checkpoints on the test splits, with intervals."
+    )
+    parser.add_argument("--checkpoints", type=Path, default=RELEASED, metavar="DIR", help=f"default: {RELEASED.name}")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)")
+    parser.add_argument("--split", nargs="+", choices=TEST_SPLITS, default=TEST_SPLITS, help="default: both")
+    parser.add_argument("--gold", type=Path, metavar="CSV", help="human ratings of public test faces")
+    parser.add_argument("--crops", choices=("tencrop", "center"), default="tencrop", help="default: tencrop")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
+    parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="default: the current folder")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(build_parser().parse_args()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)

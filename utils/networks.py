@@ -1,0 +1,83 @@
+"""The networks in a folder of checkpoints, for whoever predicts with them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from utils import checkpoint
+from utils.files import UserError
+from utils.tasks import EMOTIONS, TASKS
+
+RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
+
+
+@dataclass
+class Network:
+    """A network, the tasks that are asked of it, the preprocessing that it was trained with."""
+
+    model: torch.nn.Module
+    tasks: list
+    preprocessing: dict
+    dataset: str
+
+
+def load_networks(path):
+    """The `Network`s for all tasks that the checkpoints at `path` (folder or file) know; each stands only once.
+
+    For a task is taken the file that is best on the private split, then that of the public split, then any other
+    of these files whose network knows the task. Raises UserError.
+    """
+    path = Path(path)
+    files = {task: [path] for task in TASKS}
+    if path.is_dir():
+        files = {name: [path / task.checkpoint(split) for split in ("PrivateTest", "PublicTest")]
+                 for name, task in TASKS.items()}  # fmt: skip
+    elif not path.exists():
+        raise UserError(f"{path} does not exist: give the folder of the .t7 files with --checkpoints.")
+    present = {name: [file for file in candidates if file.exists()] for name, candidates in files.items()}
+    others = list(dict.fromkeys(file for candidates in present.values() for file in candidates))
+    if not others:
+        raise UserError(
+            f"{path} has no checkpoint (such as {TASKS['classify'].checkpoint('PrivateTest')}): train first with "
+            "python mainpro_FER.py, or give the folder of the .t7 files with --checkpoints."
+        )
+    networks = []
+    for task in TASKS:
+        for file in dict.fromkeys((*present[task], *others)):
+            network = _load(file, task if file in present[task] else None)
+            if network is not None and task in network.model.tasks:
+                _add(networks, network, task)
+                break
+    if not any("classify" in network.tasks for network in networks):
+        raise UserError(f"The checkpoints in {path} do not classify emotions; --tasks of their run left it out.")
+    datasets = sorted({network.dataset for network in networks})
+    if len(datasets) > 1:
+        raise UserError(f"The checkpoints in {path} are of several datasets ({', '.join(datasets)}): use those of one.")
+    return networks
+
+
+def _load(file, task):
+    """The `Network` in a file; None when it is one of the original project that predicts another task."""
+    try:
+        model, content = checkpoint.load_model(file, task)
+    except checkpoint.OtherTask:
+        return None
+    names = content.get("class_names", list(EMOTIONS))
+    if list(names) != list(EMOTIONS):
+        raise UserError(f"{file} knows other emotions ({', '.join(names)}) than those of FER2013.")
+    if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+        raise UserError(f"{file} holds weights that are not finite numbers: its training diverged.")
+    return Network(model, [], content["preprocessing"], content.get("dataset", "the original project"))
+
+
+def _add(networks, new, task):
+    """Ask `task` of the network `new`, or of its equal among `networks`."""
+    state = new.model.state_dict()
+    for network in networks:
+        known = network.model.state_dict()
+        if known.keys() == state.keys() and all(torch.equal(known[key], state[key]) for key in state):
+            network.tasks.append(task)
+            return
+    new.tasks.append(task)
+    networks.append(new)

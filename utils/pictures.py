@@ -1,0 +1,90 @@
+"""Pictures of any kind of file as 8-bit RGB."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from utils.files import UserError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".pgm",
+                    ".ppm", ".pbm", ".pnm", ".avif", ".jp2", ".tga", ".heic", ".exr", ".hdr")  # fmt: skip
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+MOST_PIXELS = 200_000_000  # more takes gigabytes
+BACKGROUND = 255  # what shows through where a picture is transparent
+
+
+def read_picture(path):
+    """The picture in a file, uint8 (H, W, 3) RGB, turned as its camera was held; of an animation the first frame.
+
+    Raises UserError when it is missing, empty, damaged, too large or no picture.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of large pictures and of odd metadata
+            with Image.open(path) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise UserError(f"{path} has {picture.width} x {picture.height} pixels, too many: make it smaller.")
+                picture.load()
+                return _to_rgb(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError:
+        return _read_with_opencv(path)
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} has too many pixels: make it smaller.") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{path} cannot be read as a picture ({reason}).") from error
+
+
+def _to_rgb(picture):
+    """A PIL picture of any mode as uint8 (H, W, 3)."""
+    if picture.mode.startswith(("I", "F")):  # 16 bits, 32 bits, floating point
+        return _to_eight_bits(np.asarray(picture))
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        below = Image.new("RGBA", picture.size, (BACKGROUND,) * 3 + (255,))
+        picture = Image.alpha_composite(below, picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _to_eight_bits(values):
+    """Numbers of any range, (H, W) or (H, W, 3), as uint8 (H, W, 3).
+
+    16-bit numbers by their high byte, unless all are small; others from their smallest to their largest.
+    """
+    values = np.nan_to_num(values.astype(np.float64))
+    if values.min() >= 0 and 255 < values.max() <= 65535 and values.max() > 4095:
+        values = values / 257
+    elif values.min() < 0 or values.max() > 255 or values.max() <= 1:
+        low, high = values.min(), values.max()
+        values = (values - low) * (255 / (high - low)) if high > low else values * 0
+    values = (values + 0.5).clip(0, 255).astype(np.uint8)
+    return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
+
+
+def _read_with_opencv(path):
+    """What PIL does not know; OpenCV reads a few more kinds."""
+    import cv2
+
+    content = np.frombuffer(path.read_bytes(), np.uint8)  # OpenCV itself cannot open every path on Windows
+    try:
+        picture = cv2.imdecode(content, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise UserError(f"{path} is not a picture, or of a kind that neither Pillow nor OpenCV reads.")
+    picture = picture[:, :, ::-1]
+    return np.ascontiguousarray(picture) if picture.dtype == np.uint8 else _to_eight_bits(picture)
+
+
+def to_grey(picture):
+    """uint8 (H, W, 3) RGB or (H, W) -> uint8 (H, W); a grey picture keeps its values exactly."""
+    if picture.ndim == 2:
+        return picture
+    return np.asarray(Image.fromarray(picture).convert("L"))

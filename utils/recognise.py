@@ -1,0 +1,114 @@
+"""EmotionRecognizer: pictures in, faces with emotion, valence, arousal and dominance out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data.batches import FACE_SIZE
+from utils import detect
+from utils.engine import predict
+from utils.networks import RELEASED, load_networks
+from utils.pictures import read_picture, to_grey
+from utils.runtime import decide
+from utils.tasks import DIMENSIONS, EMOTIONS, TASKS
+
+FACE_CHOICES = ("auto", "none")
+
+
+@dataclass(frozen=True)
+class Face:
+    """What is read from one face.
+
+    box: where it is; probabilities: {emotion: 0..1}, summing to 1; valence, arousal, dominance: -2..2, or None
+    where the network was not trained for it.
+    """
+
+    box: detect.Box
+    probabilities: dict[str, float]
+    valence: float | None
+    arousal: float | None
+    dominance: float | None
+
+    @property
+    def emotion(self):
+        """The most probable emotion."""
+        return max(self.probabilities, key=self.probabilities.get)
+
+    @property
+    def probability(self):
+        """Its probability."""
+        return self.probabilities[self.emotion]
+
+    @property
+    def dimensions(self):
+        """{"valence": value or None, "arousal": ..., "dominance": ...}."""
+        return {name.lower(): getattr(self, name.lower()) for name in DIMENSIONS}
+
+
+class EmotionRecognizer:
+    """Finds faces in pictures and reads them.
+
+        recognizer = EmotionRecognizer()
+        for face in recognizer.recognize("photo.jpg"):
+            print(face.emotion, face.probability, face.valence)
+
+    checkpoints: folder with .t7 files, or one such file that holds all tasks; face: "auto" finds faces, "none" takes
+    the middle square of each picture as one face; face_model: YuNet model file to find them with; crops: "tencrop"
+    as the evaluation, or "center", ten times as fast. Raises UserError when the checkpoints are not usable.
+    """
+
+    def __init__(self, checkpoints=RELEASED, face="auto", face_model=None, crops="tencrop", device="auto",
+                 precision="auto"):  # fmt: skip
+        self.runtime = decide(device, precision, "off")
+        self.crops = crops
+        self.networks = load_networks(checkpoints)
+        for network in self.networks:
+            network.model = self.runtime.for_inference(self.runtime.place(network.model))
+        self._find = detect.whole if face == "none" else detect.find_faces
+        if face_model is not None:
+            self._find = detect.YuNet(face_model)
+
+    def recognize(self, image):
+        """The faces in one picture: a path, or uint8 (H, W, 3) RGB or (H, W) grey. A list of `Face`, largest first."""
+        return self.recognize_batch([image])[0]
+
+    def recognize_batch(self, images):
+        """For each of several pictures what `recognize` gives; all their faces go through the network together."""
+        greys = [to_grey(image if isinstance(image, np.ndarray) else read_picture(image)) for image in images]
+        return self.read_faces(greys, [self.locate(grey)[0] for grey in greys])
+
+    def locate(self, grey):
+        """([`Box`], remark or None) of a grey picture. The remark says that no face was found, and what is done."""
+        if self._find is detect.whole or detect.nearly_square(grey, detect.FACE_CROP):
+            return detect.whole(grey), None
+        boxes = self._find(grey)
+        if boxes:
+            return boxes, None
+        if detect.nearly_square(grey, detect.SMALL_PICTURE):
+            return detect.whole(grey), "no face found: the whole picture is taken as one"
+        return [], "no face found"
+
+    def read_faces(self, greys, boxes):
+        """For each picture its [`Face`]. greys: uint8 (H, W) arrays; boxes: a list of `Box` for each of them."""
+        pairs = [(grey, box) for grey, found in zip(greys, boxes, strict=True) for box in found]
+        faces = [detect.crop_face(grey, box, FACE_SIZE) for grey, box in pairs]
+        if not faces:
+            return [[] for _ in greys]
+        values = iter(self._predict(np.stack(faces)))
+        return [[self._describe(box, next(values)) for box in found] for found in boxes]
+
+    def _predict(self, faces):
+        """uint8 (N, 48, 48) -> N dicts {task: list of outputs}."""
+        images = torch.from_numpy(faces).to(self.runtime.device)
+        outputs = {}
+        for network in self.networks:
+            found = predict(network.model, images, network.preprocessing, self.runtime, self.crops)
+            outputs |= {task: found[task].float().cpu() for task in network.tasks}
+        return [{task: values[row] for task, values in outputs.items()} for row in range(len(faces))]
+
+    def _describe(self, box, outputs):
+        probabilities = dict(zip(EMOTIONS, outputs["classify"].softmax(0).tolist(), strict=True))
+        named = {DIMENSIONS[task.dimension].lower(): outputs[name].item() if name in outputs else None
+                 for name, task in TASKS.items() if task.dimension is not None}  # fmt: skip
+        return Face(box, probabilities, **named)

@@ -1,0 +1,133 @@
+"""Figures of what was read from faces."""
+
+import math
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+
+from utils.tasks import EMOTIONS, VAD_LIMIT
+
+_SEVEN = ("#d62728", "#7f9f3f", "#7b52ab", "#f0a30a", "#1f77b4", "#e377c2", "#7f7f7f")
+COLOURS = dict(zip(EMOTIONS, _SEVEN, strict=True))
+MOST_BARS = 4  # faces whose probabilities are drawn as bars; more become a table of shades
+MOST_ROWS = 25  # of that table
+MOST_PIXELS = 1600  # on a side of the drawn picture, at least half of which are drawn
+
+
+def draw(picture, faces, title="", credit=""):
+    """A `Figure`: the picture with numbered boxes, the valence-arousal plane, the seven probabilities.
+
+    picture: uint8 (H, W, 3) RGB; faces: [`Face`]; credit: small print about the network. Dominance is the colour of
+    a point in the plane.
+    """
+    figure = Figure(figsize=(12.8, 7.2), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
+    draw_picture(figure.add_subplot(grid[:, 0]), picture, faces, title)
+    draw_plane(figure.add_subplot(grid[0, 1]), faces)
+    axes = figure.add_subplot(grid[1, 1])
+    (draw_bars if len(faces) <= MOST_BARS else draw_shades)(axes, faces)
+    if credit:
+        figure.supxlabel(credit, fontsize=7, color="0.4")
+    return figure
+
+
+def draw_picture(axes, picture, faces, title=""):
+    """The picture with a box and a label for each face."""
+    height, width = picture.shape[:2]
+    step = max(1, max(height, width) // MOST_PIXELS)  # more would only take time
+    axes.imshow(picture[::step, ::step], extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+    axes.set_axis_off()
+    axes.set_title(title if faces else f"{title}: no face found" if title else "no face found", fontsize=10)
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    size = max(5.5, 10 - 0.15 * len(faces))
+    for number, face in enumerate(faces, 1):
+        left, top, right, bottom = face.box.rounded()
+        colour = COLOURS[face.emotion]
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2))
+        label = f"{face.emotion} {face.probability:.0%}"
+        label = f"{number} {label}" if len(faces) > 1 else label
+        inside = min(max(top, 0.02 * height), height), min(max(left, 0), width)
+        axes.text(inside[1], inside[0], label, fontsize=size, color="white", va="bottom", clip_on=True,
+                  bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})  # fmt: skip
+
+
+def draw_plane(axes, faces):
+    """Each face as a point: valence across, arousal up, dominance as colour."""
+    axes.set_xlim(-VAD_LIMIT, VAD_LIMIT)
+    axes.set_ylim(-VAD_LIMIT, VAD_LIMIT)
+    axes.set_aspect("equal")
+    axes.axhline(0, color="0.8", linewidth=1, zorder=0)
+    axes.axvline(0, color="0.8", linewidth=1, zorder=0)
+    axes.add_patch(Circle((0, 0), VAD_LIMIT, fill=False, edgecolor="0.85", zorder=0))
+    axes.set_xlabel("unpleasant  \N{LEFTWARDS ARROW}  valence  \N{RIGHTWARDS ARROW}  pleasant", fontsize=8)
+    axes.set_ylabel("calm  \N{LEFTWARDS ARROW}  arousal  \N{RIGHTWARDS ARROW}  excited", fontsize=8)
+    axes.tick_params(labelsize=7)
+    placed = [(number, face) for number, face in enumerate(faces, 1) if None not in face.dimensions.values()]
+    if not placed:
+        return
+    points = axes.scatter(
+        [face.valence for _, face in placed], [face.arousal for _, face in placed],
+        c=[face.dominance for _, face in placed], cmap="coolwarm", vmin=-VAD_LIMIT, vmax=VAD_LIMIT, s=90,
+        edgecolors="black", linewidths=0.8, zorder=3,
+    )  # fmt: skip
+    for number, face in placed if len(faces) > 1 else ():
+        axes.annotate(str(number), (face.valence, face.arousal), (5, 5), textcoords="offset points", fontsize=7)
+    bar = axes.figure.colorbar(points, ax=axes, fraction=0.05)
+    bar.set_label("dominance: submissive to in control", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def draw_bars(axes, faces):
+    """The seven probabilities of a few faces as groups of bars."""
+    height = 0.8 / max(1, len(faces))
+    for number, face in enumerate(faces):
+        places = [row + (number - (len(faces) - 1) / 2) * height for row in range(len(EMOTIONS))]
+        values = [face.probabilities[name] for name in EMOTIONS]
+        bars = axes.barh(places, values, height * 0.9, color=[COLOURS[name] for name in EMOTIONS])
+        texts = [f"{value:.0%}" + (f"  (face {number + 1})" if len(faces) > 1 else "") for value in values]
+        axes.bar_label(bars, texts if height > 0.25 else [f"{v:.0%}" for v in values], fontsize=7, padding=2)
+    axes.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.18)
+    axes.set_xlabel("probability", fontsize=8)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_shades(axes, faces):
+    """The seven probabilities of many faces as a table of shades, a face a row."""
+    shown = faces[:MOST_ROWS]
+    table = [[face.probabilities[name] for name in EMOTIONS] for face in shown]
+    axes.imshow(table, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(EMOTIONS)), EMOTIONS, fontsize=7)
+    axes.set_yticks(range(len(shown)), [f"{number}" for number in range(1, len(shown) + 1)], fontsize=6)
+    more = f" (the largest {len(shown)} of {len(faces)})" if len(faces) > len(shown) else ""
+    axes.set_ylabel(f"face{more}", fontsize=8)
+
+
+def draw_timeline(rows, title):
+    """A `Figure` of valence, arousal and dominance over time. rows: as `results.row`, of one video.
+
+    Where a frame has several faces, the largest (number 1) is shown.
+    """
+    figure = Figure(figsize=(10, 5.5), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    first = [row for row in rows if row["face"] == 1]
+    seconds = [row["seconds"] for row in first]
+    for name, colour in (("Valence", "#2a7f3f"), ("Arousal", "#c8442e"), ("Dominance", "#2f5fa8")):
+        values = [math.nan if row[name] is None else row[name] for row in first]
+        axes.plot(seconds, values, label=name.lower(), color=colour, linewidth=1.5)
+    axes.set_ylim(-VAD_LIMIT, VAD_LIMIT)
+    axes.axhline(0, color="0.8", linewidth=1)
+    axes.legend(loc="upper right", ncols=3, fontsize=8)
+    axes.set_title(title, fontsize=10)
+    below.scatter(seconds, [EMOTIONS.index(row["emotion"]) for row in first], s=6,
+                  c=[COLOURS[row["emotion"]] for row in first])  # fmt: skip
+    below.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=7)
+    below.set_ylim(len(EMOTIONS) - 0.5, -0.5)
+    below.set_xlabel("seconds", fontsize=8)
+    return figure

@@ -1,0 +1,335 @@
+"""Show emotion, valence, arousal and dominance of the faces in pictures and videos.
+
+    python visualize.py photo.jpg                    # a line a face, and photo_emotion.png beside the photo
+    python visualize.py holiday/ --recursive --csv faces.csv
+    python visualize.py talk.mp4                     # an annotated video, a table, a plot over time
+    python visualize.py --webcam
+    python visualize.py --export onnx
+
+From Python:
+
+    from visualize import EmotionRecognizer
+    for face in EmotionRecognizer().recognize("photo.jpg"):
+        print(face.box, face.emotion, face.probabilities, face.valence, face.arousal, face.dominance)
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.mapped import prefetch
+from utils import pictures, results
+from utils.files import UserError, replacing
+from utils.networks import RELEASED, load_networks
+from utils.pictures import VIDEO_SUFFIXES
+from utils.recognise import FACE_CHOICES, EmotionRecognizer, Face
+from utils.runtime import DEVICES, PRECISIONS
+
+__all__ = ["EmotionRecognizer", "Face"]
+
+BATCH = 16  # pictures or frames whose faces go through the network together
+BATCH_PIXELS = 40_000_000  # and no more than these, for the sake of memory
+OURS = "visualize.py"  # the mark, inside a PNG, of a picture that may be written anew
+MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; dominance -2 submissive .. 2 in control"
+
+
+def main(arguments):
+    """Read everything that was asked for. Returns the exit code: 1 when something could not be read."""
+    places = Places(arguments.out)
+    if arguments.export:
+        from utils.export import export_onnx
+
+        path = places.beside(Path("emotion.onnx"), "", ".onnx")
+        export_onnx(load_networks(arguments.checkpoints), path)
+        print(f"written: {path}")
+        return 0
+    inputs = list(expand(arguments.inputs, arguments.recursive))
+    if not inputs and arguments.webcam is None:
+        raise UserError("Nothing to look at: give pictures, folders or videos, or --webcam.")
+    recognizer = EmotionRecognizer(
+        arguments.checkpoints, arguments.face, arguments.face_model, arguments.crops, arguments.device,
+        arguments.precision,
+    )  # fmt: skip
+    warn_of_drawn_faces(recognizer, arguments)
+    if arguments.webcam is not None:
+        return watch_camera(recognizer, arguments)
+    say(arguments, MEANING)
+    failures = 0
+    with results.table(arguments.csv, arguments.json) as add:
+        stills = [path for path in inputs if path.suffix.lower() not in VIDEO_SUFFIXES]
+        for seen in read_stills(recognizer, stills, arguments):
+            failures += tell(seen, add, places, arguments)
+        for path in inputs:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                failures += not read_video(recognizer, path, add, places, arguments)
+    if failures:
+        print(f"{failures} of {len(inputs)} could not be read", file=sys.stderr)
+    return 1 if failures else 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of one picture: `error`, or the picture, its faces and a remark (None: nothing to remark)."""
+
+    path: Path
+    picture: np.ndarray | None = None
+    faces: tuple = ()
+    remark: str | None = None
+    error: str | None = None
+
+
+def expand(inputs, recursive):
+    """The files that are meant: files as they are; of folders the pictures and videos, but not our own results."""
+    known = (*pictures.PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+    for given in inputs:
+        if not given.is_dir():
+            yield given
+            continue
+        files = given.rglob("*") if recursive else given.iterdir()
+        for path in sorted(files):
+            if path.suffix.lower() in known and path.is_file() and not is_ours(path):
+                yield path
+
+
+def is_ours(path):
+    """Whether a picture, or the plot beside a video, was drawn by this program."""
+    if "_emotion" not in path.stem:
+        return False
+    try:
+        with Image.open(path.with_suffix(".png")) as picture:
+            return picture.info.get("Software") == OURS
+    except OSError:
+        return False
+
+
+def read_stills(recognizer, paths, arguments):
+    """Yield what is `Seen` in each picture, in order. Pictures are read and searched ahead in another thread."""
+
+    def look(path):
+        try:
+            picture = pictures.read_picture(path)
+            grey = pictures.to_grey(picture)
+            return picture, grey, *recognizer.locate(grey)
+        except UserError as error:
+            return str(error)
+
+    waiting, done = [], 0
+    quiet = len(paths) < 2 or not sys.stderr.isatty()
+    with tqdm(total=len(paths), unit=" pictures", disable=quiet, dynamic_ncols=True) as bar:
+        for path, looked in zip(paths, prefetch(look, paths), strict=True):
+            waiting.append((path, looked))
+            held = sum(looked[1].size for _, looked in waiting if not isinstance(looked, str))
+            if len(waiting) == BATCH or held > BATCH_PIXELS or done + len(waiting) == len(paths):
+                yield from read_batch(recognizer, waiting)
+                bar.update(len(waiting))
+                waiting, done = [], done + len(waiting)
+
+
+def read_batch(recognizer, waiting):
+    """[(path, error text or (picture, grey, boxes, remark))] -> what is `Seen` in each."""
+    good = [looked for _, looked in waiting if not isinstance(looked, str)]
+    faces = iter(recognizer.read_faces([grey for _, grey, _, _ in good], [boxes for _, _, boxes, _ in good]))
+    for path, looked in waiting:
+        if isinstance(looked, str):
+            yield Seen(path, error=looked)
+        else:
+            picture, _, _, remark = looked
+            yield Seen(path, picture, tuple(next(faces)), remark)
+
+
+def tell(seen, add, places, arguments):
+    """Print, tabulate and draw one picture's faces. Returns whether it could not be read."""
+    if seen.error:
+        print(f"error: {seen.error}", file=sys.stderr)
+        return True
+    if seen.remark:
+        say(arguments, f"{seen.path}: {seen.remark}")
+    for number, face in enumerate(seen.faces, 1):
+        add(results.row(seen.path, number, face))
+        say(arguments, line(seen.path, face))
+    if not arguments.no_pictures:
+        from utils.show import draw  # drawing is slow to import, and the lines above need not wait for it
+
+        path = places.beside(seen.path, "_emotion", ".png")
+        figure = draw(seen.picture, seen.faces, seen.path.name)
+        save_figure(figure, path)
+        say(arguments, f"  drawn: {path}")
+        if arguments.show:
+            show(path)
+    return False
+
+
+def line(path, face):
+    """One line about one face."""
+    left, top, right, bottom = face.box.rounded()
+    values = "  ".join(
+        f"{name[0].upper()} {value:+.2f}" for name, value in face.dimensions.items() if value is not None
+    )
+    return f"{path}  [{left},{top} {right},{bottom}]  {face.emotion} {face.probability:.0%}  {values}"
+
+
+def read_video(recognizer, path, add, places, arguments):
+    """Annotate a video, tabulate its faces, plot them over time. Returns whether it could be read."""
+    from utils.show import draw_timeline
+    from utils.video import annotate, count_frames, read_frames, video_writer
+
+    video = places.beside(path, "_emotion", ".mp4")
+    table, plot = (video.with_suffix(suffix) for suffix in (".csv", ".png"))
+    rows = []
+    try:
+        total, rate = count_frames(path)
+        bar = tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        with bar, video_writer(video, rate) as write, results.table(table) as add_here:
+            for frames in in_batches(read_frames(path), BATCH):
+                greys = [pictures.to_grey(frame) for _, _, frame in frames]
+                boxes = [recognizer.locate(grey)[0] for grey in greys]
+                for (number, seconds, frame), faces in zip(frames, recognizer.read_faces(greys, boxes), strict=True):
+                    write(annotate(frame, faces))
+                    for place, face in enumerate(faces, 1):
+                        row = results.row(path, place, face, number, seconds)
+                        add_here(row)
+                        add(row)
+                        rows += [row] if place == 1 else []
+                bar.update(len(frames))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+    save_figure(draw_timeline(rows, path.name), plot)
+    say(arguments, f"{path}: {len(rows)} frames with faces. Written: {video}, {table.name}, {plot.name}")
+    return True
+
+
+def watch_camera(recognizer, arguments):
+    """Show what the camera sees in a window until it is closed."""
+    from matplotlib import pyplot
+
+    from utils.video import annotate, read_frames
+
+    if not has_window(pyplot):
+        raise UserError("--webcam needs a window, and there is no display here.")
+    figure, axes = pyplot.subplots()
+    axes.set_axis_off()
+    shown = None
+    for _, _, frame in read_frames(arguments.webcam):
+        picture = annotate(frame, recognizer.recognize(frame))
+        if shown is None:
+            shown = axes.imshow(picture)
+        shown.set_data(picture)
+        pyplot.pause(0.001)
+        if not pyplot.fignum_exists(figure.number):
+            break
+    return 0
+
+
+def show(path):
+    """Open a window with a picture, where there is a display, until it is closed."""
+    from matplotlib import pyplot
+
+    if not has_window(pyplot):
+        print(f"There is no display for a window; the picture is {path}")
+        return
+    figure = pyplot.figure(figsize=(12.8, 7.2))
+    figure.figimage(pyplot.imread(path))
+    pyplot.show()
+
+
+def has_window(pyplot):
+    """Whether this matplotlib can open windows here."""
+    return pyplot.get_backend().lower() not in ("agg", "pdf", "ps", "svg", "template", "cairo")
+
+
+def in_batches(items, size):
+    """Lists of up to `size` items."""
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class Places:
+    """Where results go: beside the file that they are about, or in `folder`; never over anyone's file."""
+
+    def __init__(self, folder):
+        self.folder, self.taken = folder, set()
+
+    def beside(self, path, ending, suffix):
+        """The path of a result about `path`, <name><ending><suffix>, numbered where that is taken."""
+        folder = path.parent if self.folder is None else self.folder
+        number = 1
+        while True:
+            result = folder / f"{path.stem}{ending}{'' if number == 1 else f'-{number}'}{suffix}"
+            if result not in self.taken and (not result.exists() or is_ours(result)):
+                self.taken.add(result)
+                return result
+            number += 1
+
+
+def save_figure(figure, path):
+    """Write a figure as a PNG that says that it came from here."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": OURS})
+
+
+def warn_of_drawn_faces(recognizer, arguments):
+    """Say so when the network has never seen a real face."""
+    if any(network.dataset == "Demo" for network in recognizer.networks):
+        say(arguments, f"{arguments.checkpoints} was trained on drawn faces: do not trust what follows.")
+
+
+def say(arguments, text):
+    """Print a line unless --quiet."""
+    if not arguments.quiet:
+        tqdm.write(text)
+
+
+def build_parser():
+    """The argument parser."""
+    parser = argparse.ArgumentParser(
+        prog="visualize.py",
+        description="Show emotion, valence, arousal and dominance of the faces in pictures and videos.",
+        epilog=f"Scales: {MEANING}.",
+    )
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="FILE", help="pictures, videos, or folders of them")
+    parser.add_argument("--recursive", action="store_true", help="also the folders below a folder")
+    parser.add_argument("--webcam", nargs="?", type=int, const=0, metavar="N", help="watch camera N (default: 0)")
+
+    faces = parser.add_argument_group("faces and network")
+    faces.add_argument("--face", choices=FACE_CHOICES, default="auto",
+                       help="find faces, or none: take each whole picture as one (default: auto)")  # fmt: skip
+    faces.add_argument("--face-model", type=Path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
+    faces.add_argument("--checkpoints", type=Path, default=RELEASED, metavar="DIR",
+                       help=f"folder of .t7 files, or one file (default: {RELEASED.name})")  # fmt: skip
+    faces.add_argument("--crops", choices=("tencrop", "center"), default="tencrop",
+                       help="as the evaluation does, or ten times as fast (default: tencrop)")  # fmt: skip
+    faces.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
+    faces.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default: beside each file)")
+    output.add_argument("--csv", type=Path, metavar="FILE", help="also write a table, a row a face")
+    output.add_argument("--json", type=Path, metavar="FILE", help="the same as JSON")
+    output.add_argument("--no-pictures", action="store_true", help="do not draw pictures")
+    output.add_argument("--show", action="store_true", help="open each drawn picture in a window")
+    output.add_argument("--quiet", action="store_true", help="print errors only")
+    output.add_argument("--export", choices=("onnx",), help="write the network as emotion.onnx instead")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(build_parser().parse_args()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
