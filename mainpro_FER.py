@@ -49,7 +49,7 @@ def main(arguments):
     run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, arguments.tensorboard)
     torch.manual_seed(settings.seed)
     model = MODELS[settings.model](settings.tasks, settings.recipe.sharing)
-    learner = Learner(model, settings.tasks, settings.recipe, run.penalty, runtime)
+    learner = Learner(model, settings.tasks, settings.recipe, run.tables, runtime)
     if last is None:
         run.begin()
     else:

@@ -28,9 +28,9 @@ from data.faces import load_split  # noqa: E402
 from models import MODELS  # noqa: E402
 from utils.engine import train_one_epoch  # noqa: E402
 from utils.learner import Learner  # noqa: E402
+from utils.losses import constraint_tables  # noqa: E402
 from utils.options import DEFAULT_MODEL  # noqa: E402
 from utils.recipes import RECIPES  # noqa: E402
-from utils.run import consistency_penalty  # noqa: E402
 from utils.runtime import decide  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
@@ -65,7 +65,7 @@ def compare_throughput(path, rounds, steps):
     runtime, recipe = decide(), RECIPES["default"]
     in_file = load_split(path, "Training")
     model = MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing)
-    learner = Learner(model, tuple(TASKS), recipe, consistency_penalty(in_file), runtime)
+    learner = Learner(model, tuple(TASKS), recipe, constraint_tables(in_file.labels, in_file.vad), runtime)
     places = (in_file.to(runtime.device), in_file)
     preprocessing = in_file.pixel_statistics()
     rates = []

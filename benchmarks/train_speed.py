@@ -21,9 +21,9 @@ from data.faces import Faces  # noqa: E402
 from models import MODELS  # noqa: E402
 from utils.engine import train_one_epoch  # noqa: E402
 from utils.learner import Learner  # noqa: E402
+from utils.losses import constraint_tables  # noqa: E402
 from utils.options import DEFAULT_MODEL  # noqa: E402
 from utils.recipes import RECIPES  # noqa: E402
-from utils.run import consistency_penalty  # noqa: E402
 from utils.runtime import decide  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
@@ -32,7 +32,7 @@ def our_training(faces, runtime, images_wanted):
     """A function that trains on about so many images as the program does, and returns how many."""
     recipe = RECIPES["default"]
     model = MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing)
-    learner = Learner(model, tuple(TASKS), recipe, consistency_penalty(faces), runtime)
+    learner = Learner(model, tuple(TASKS), recipe, constraint_tables(faces.labels, faces.vad), runtime)
     faces = faces.to(runtime.device)
     preprocessing = faces.pixel_statistics()
     plan = plan_epoch(images_wanted, recipe.batch_size, 0, 0, runtime.device)

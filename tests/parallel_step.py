@@ -13,8 +13,8 @@ from data.faces import Faces
 from models.multitask import MultiTask
 from utils import parallel
 from utils.learner import Learner
+from utils.losses import constraint_tables
 from utils.recipes import Recipe
-from utils.run import consistency_penalty
 from utils.runtime import decide
 from utils.tasks import TASKS
 
@@ -24,8 +24,9 @@ def main(path, sharing):
     faces = Faces.from_arrays(*draw_faces(24, seed=0))
     torch.manual_seed(0)
     recipe = Recipe(batch_size=12, sharing=sharing, orthogonality=0.01, consistency=1.0, optimizer="sgd")
+    tables = {name: table.double() for name, table in constraint_tables(faces.labels, faces.vad).items()}
     model = MultiTask(sharing=sharing, base=4).double()
-    learner = Learner(model, tuple(TASKS), recipe, consistency_penalty(faces).double(), runtime)
+    learner = Learner(model, tuple(TASKS), recipe, tables, runtime)
     learner.model.train()
     learner.optimizer.zero_grad = lambda **options: None  # to look at the gradients afterwards
     plan = plan_epoch(len(faces), 12, 0, 0, "cpu", *parallel.ranks())

@@ -7,6 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, mean_squared_error, recall_score
 
+from data.faces import Faces
+from data.ferplus import PLEASURE_AROUSAL_DOMINANCE
 from tests.test_fer2013 import SPLIT_FILES, write_csv
 from tests.test_visualize import make_model, save
 from utils import evaluate
@@ -49,6 +51,21 @@ def test_a_class_that_is_missing_does_not_spoil_the_others():
     labels = torch.tensor([0, 0, 1, 1] * 5)
     found = evaluate.figures_of(TASKS["classify"], torch.eye(7)[labels], labels)
     assert found["Acc"] == {"value": 100, "low": 100, "high": 100} and found["recall Angry"]["value"] == 100
+    assert "recall Happy" not in found
+
+
+def test_the_stretch_gives_class_means_their_published_spread():
+    labels = torch.from_numpy(RNG.integers(0, 7, 700))
+    published = 2 * torch.tensor(list(PLEASURE_AROUSAL_DOMINANCE.values()))
+    published = published[[4, 5, 6, 1, 3, 2, 0]]  # in the order of EMOTIONS
+    shrunk = 0.3 + 0.5 * published[labels]
+    faces = Faces(torch.zeros(700, 48, 48, dtype=torch.uint8), labels, shrunk)
+    stretch = evaluate.spread_stretch(faces)
+    for name, column in (("regressV", 0), ("regressA", 1), ("regressD", 2)):
+        found = stretch(name, shrunk[:, [column]])
+        middle = shrunk[:, column].mean()
+        assert torch.allclose(found[:, 0], (middle + 2 * (shrunk[:, column] - middle)).clamp(-2, 2), atol=1e-4)
+        assert found.std().item() == pytest.approx(published[labels, column].std().item(), rel=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +95,14 @@ def test_it_prints_and_writes_every_figure(folder, tmp_path, capsys):
     assert run(folder, "--gold", gold, "--out", tmp_path) == 0
     report = json.loads((tmp_path / "evaluation.json").read_text())
     printed = capsys.readouterr().out
-    assert list(report) == [*TEST_SPLITS, "human ratings of 3 PublicTest faces"]
+    human = "human ratings of 3 PublicTest faces"
+    assert list(report) == [*TEST_SPLITS, human, f"{human}, stretched"]
     for split in TEST_SPLITS:
         assert set(report[split]) == set(TASKS)
         accuracy = report[split]["classify"]["Acc"]
         assert f"{accuracy['value']:.2f}  [{accuracy['low']:.2f}, {accuracy['high']:.2f}]" in printed
         assert np.array(report[split]["classify"]["confusion"]).sum() == 14
-    assert set(report["human ratings of 3 PublicTest faces"]) == {"regressV", "regressA", "regressD"}
+    assert set(report[human]) == set(report[f"{human}, stretched"]) == {"regressV", "regressA", "regressD"}
 
 
 def test_the_gold_rows_are_the_named_faces(folder, tmp_path):

@@ -10,18 +10,19 @@ from utils.parallel import distribute, gather
 class Learner:
     """What a training step works on.
 
-    model: a network as `MODELS` builds it; tasks: names from `TASKS`; recipe: `Recipe`; penalty: consistency
-    table (7, 3, 3) or None; runtime: `Runtime`.
+    model: a network as `MODELS` builds it; tasks: names from `TASKS`; recipe: `Recipe`; tables: of the constraints
+    (see `losses.constraint_tables`); runtime: `Runtime`.
     `model` is the network being trained, `averaged` the one with its averaged weights, to evaluate and save.
     """
 
-    def __init__(self, model, tasks, recipe, penalty, runtime):
+    def __init__(self, model, tasks, recipe, tables, runtime):
         self.recipe, self.runtime = recipe, runtime
         self.model = runtime.place(model)
         self.average = WeightAverage(self.model, recipe.averaging)
         self.network = runtime.compile(distribute(self.model, runtime.device))
         self.optimizer = build_optimizer(self.model, recipe, runtime.dtype)
-        self.objective = Objective(tasks, recipe, None if penalty is None else penalty.to(runtime.device))
+        tables = {name: table.to(runtime.device) for name, table in tables.items()}
+        self.objective = Objective(tasks, recipe, tables)
 
     @property
     def averaged(self):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from utils.files import UserError
+from utils.losses import CONSTRAINTS
 from utils.recipes import RECIPES, Recipe
 from utils.runtime import DEVICES, PLACES, PRECISIONS, SWITCHES
 from utils.tasks import TASKS
@@ -17,6 +18,7 @@ OVERRIDES = {
     "epochs": "epochs",
     "bs": "batch_size",
     "lr": "learning_rate",
+    "constraint": "constraint",
     "consistency": "consistency",
     "orth": "orthogonality",
     "sharing": "sharing",
@@ -93,6 +95,8 @@ def build_parser(datasets, models):
                       help=f"one trunk for all tasks, or one each (default*: {defaults.sharing})")  # fmt: skip
     what.add_argument("--tasks", nargs="+", choices=tuple(TASKS), metavar="TASK",
                       help=f"any of {', '.join(TASKS)} (default: all that the data has labels for)")  # fmt: skip
+    what.add_argument("--constraint", choices=tuple(CONSTRAINTS),
+                      help=f"how categories and V/A/D are tied (default*: {defaults.constraint})")  # fmt: skip
     what.add_argument("--consistency", type=_number(float, 0), metavar="W",
                       help=f"weight of category-V/A/D consistency (default*: {defaults.consistency})")  # fmt: skip
     what.add_argument("--orth", type=_number(float, 0), metavar="W",

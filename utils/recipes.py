@@ -13,6 +13,7 @@ class Recipe:
     the weight decay of those kernels, weight_decay of the rest) or "sgd".
     clip_value: bound on the absolute value of each gradient, None for no bound.
     averaging: decay per step of the running average of the weights, which is what is evaluated and saved (0: none).
+    constraint: a key of `losses.CONSTRAINTS`; consistency is its weight.
     dimension_weight scales mse_weight * MSE + ccc_weight * (1 - CCC) of each dimension.
     """
 
@@ -35,6 +36,7 @@ class Recipe:
     dimension_weight: float = 0.5
     mse_weight: float = 1.0
     ccc_weight: float = 1.0
+    constraint: str = "table"
     consistency: float = 0.1
     orthogonality: float = 0.0
     sharing: str = "trunk"

@@ -10,7 +10,7 @@ import torch
 from utils import checkpoint
 from utils.engine import evaluate
 from utils.files import UserError, move_aside
-from utils.losses import sign_shares
+from utils.losses import constraint_tables
 from utils.options import Settings
 from utils.parallel import is_first, wait_for_all
 from utils.record import best_epochs, owned_files, write_confusion, write_records
@@ -38,8 +38,9 @@ class Run:
         self.out = Path(out)
         self.folder = self.out / settings.run_name
         self.tasks = tuple(TASKS[name] for name in settings.tasks)
-        self.preprocessing = dataset.splits["Training"].pixel_statistics()
-        self.penalty = consistency_penalty(dataset.splits["Training"])
+        training = dataset.splits["Training"]
+        self.preprocessing = training.pixel_statistics()
+        self.tables = constraint_tables(training.labels, training.vad)
         self.fingerprint = fingerprint(dataset.splits)
         self.history, self.position, self.final = [], None, None
         self.board = open_board(self.folder / "tensorboard") if tensorboard and is_first() else None
@@ -162,7 +163,7 @@ class Run:
             "model": self.settings.model,
             "preprocessing": self.preprocessing,
             "evaluation": self.crops,
-            "consistency_penalty": self.penalty,
+            "consistency_penalty": self.tables.get("table"),
             "versions": versions(),
         }
 
@@ -209,11 +210,6 @@ class Run:
         self.out.mkdir(parents=True, exist_ok=True)
         with open(self.out / "run.log", "a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-
-
-def consistency_penalty(faces):
-    """T = 1 - P(s | c, k), (7, 3, 3) float32, from the training annotations; None without V/A/D."""
-    return None if faces.vad is None else 1 - sign_shares(faces.labels, faces.vad)
 
 
 def versions():

@@ -1,0 +1,172 @@
+"""What each part of the training is worth: the same budget and seeds with and without it.
+
+    python benchmarks/ablation.py training --data data/ --out ablation.jsonl [--faces N] [--epochs N] [--width N]
+                                           [--seeds 0 1 ...] [--processes N] [--only NAME ...]
+    python benchmarks/ablation.py objective ...
+
+Each run trains on the first N training faces and is measured on the whole public split by the centre crop after its
+last epoch. Runs are written to --out as they end; started again, the program goes on with what is missing. The table
+gives mean and standard deviation over seeds, and the paired difference from the first line with its 95% interval
+(t distribution).
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.common import describe_machine, print_table  # noqa: E402
+from data.batches import plan_epoch  # noqa: E402
+from data.faces import load_split  # noqa: E402
+from data.prepare import HOME, ensure  # noqa: E402
+from models.multitask import MultiTask  # noqa: E402
+from utils.engine import evaluate, train_one_epoch  # noqa: E402
+from utils.learner import Learner  # noqa: E402
+from utils.losses import constraint_tables  # noqa: E402
+from utils.recipes import RECIPES  # noqa: E402
+from utils.runtime import decide  # noqa: E402
+from utils.tasks import TASKS  # noqa: E402
+
+# {study: {line of the table: changes to the default recipe; "tasks" are those that are trained}}
+STUDIES = {
+    "training": {
+        "default": {},
+        "SGD, batch 64, rate 0.02": {"optimizer": "sgd", "batch_size": 64, "learning_rate": 0.02},
+        "no averaged weights": {"averaging": 0.0},
+        "no decay of the kernels": {"kernel_decay": 0.0},
+        "batch 64, rate 0.02": {"batch_size": 64, "learning_rate": 0.02},
+        "batch 256, rate 0.08": {"batch_size": 256, "learning_rate": 0.08},
+    },
+    "objective": {
+        "default (consistency 0.1)": {},
+        "no constraint": {"consistency": 0.0},
+        "consistency 1": {"consistency": 1.0},
+        "Gaussian posterior 0.1": {"constraint": "gaussian"},
+        "Gaussian posterior 0.03": {"constraint": "gaussian", "consistency": 0.03},
+        "classification alone": {"tasks": ("classify",)},
+        "valence alone": {"tasks": ("regressV",)},
+        "arousal alone": {"tasks": ("regressA",)},
+        "dominance alone": {"tasks": ("regressD",)},
+        "V/A/D by squared error only": {"ccc_weight": 0.0},
+        "orthogonality 0.01": {"orthogonality": 0.01},
+        "orthogonality 0.1": {"orthogonality": 0.1},
+        "orthogonality 0.5": {"orthogonality": 0.5},
+        "four trunks": {"sharing": "none"},
+    },
+}
+FIGURES = {"classify": "Acc", "regressV": "CCC", "regressA": "CCC", "regressD": "CCC"}
+
+
+def train(changes, seed, h5_path, faces, epochs, width, threads):
+    """Train once; {"public": {task: figure}, "half": the same after half of the epochs, "seconds": of training}."""
+    torch.set_num_threads(threads)
+    runtime = decide("auto", "auto", "off")
+    changes = dict(changes)
+    tasks = changes.pop("tasks", tuple(TASKS))
+    recipe = replace(RECIPES["default"], epochs=epochs, **changes)
+    training = load_split(h5_path, "Training", limit=faces).to(runtime.device)
+    public = load_split(h5_path, "PublicTest").to(runtime.device)
+    preprocessing = training.pixel_statistics()
+    torch.manual_seed(seed)
+    model = MultiTask(tasks, recipe.sharing, width)
+    learner = Learner(model, tasks, recipe, constraint_tables(training.labels, training.vad), runtime)
+    seconds, figures = 0.0, []
+    for epoch in range(epochs):
+        plan = plan_epoch(len(training), recipe.batch_size, seed, epoch, runtime.device)
+        _, position = train_one_epoch(learner, training, plan, preprocessing, epoch)
+        seconds += position["seconds"]
+        if epoch + 1 in (epochs // 2, epochs):
+            results = evaluate(learner.averaged, public, tasks, preprocessing, runtime)
+            figures.append({task: results[task][FIGURES[task]] for task in tasks})
+    return {"half": figures[0], "public": figures[-1], "seconds": seconds}
+
+
+def difference(values, baseline):
+    """Mean paired difference with its 95% interval, as text; the runs must be of the same seeds."""
+    pairs = [a - b for a, b in zip(values, baseline, strict=True)]
+    mean = statistics.mean(pairs)
+    if len(pairs) < 2:
+        return f"{mean:+.2f}"
+    half = stats.t.ppf(0.975, len(pairs) - 1) * statistics.stdev(pairs) / len(pairs) ** 0.5
+    return f"{mean:+.2f} +- {half:.2f}"
+
+
+def show(lines, runs, seeds):
+    """Print the table. runs: {(line, seed): what `train` returned}."""
+    rows, first = [], next(iter(lines))
+    for line in lines:
+        done = [runs[line, seed] for seed in seeds if (line, seed) in runs]
+        row = [line, str(len(done))]
+        for task, figure in FIGURES.items():
+            scale = 1 if figure == "Acc" else 100
+            values = [scale * run["public"][task] for run in done if task in run["public"]]
+            both = [seed for seed in seeds if (line, seed) in runs and (first, seed) in runs]
+            paired = [
+                [scale * runs[name, seed]["public"].get(task, float("nan")) for seed in both] for name in (line, first)
+            ]
+            spread = f" ({statistics.stdev(values):.1f})" if len(values) > 1 else ""
+            row.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
+            row.append(difference(*paired) if values and both and line != first else "")
+        row.append(f"{statistics.mean(run['seconds'] for run in done):.0f}" if done else "")
+        rows.append(row)
+    headings = ["", "runs"]
+    for task, figure in FIGURES.items():
+        headings += [f"{figure}{TASKS[task].letter} % (sd)", "difference"]
+    print_table([*headings, "seconds"], rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=tuple(STUDIES))
+    parser.add_argument("--data", type=Path, default=HOME, help="archive, folder, CSV or data.h5")
+    parser.add_argument("--out", type=Path, default=Path("ablation.jsonl"), help="runs that are done")
+    parser.add_argument("--faces", type=int, help="training faces (default: all)")
+    parser.add_argument("--epochs", type=int, default=RECIPES["default"].epochs)
+    parser.add_argument("--width", type=int, default=64, help="channels of the first stage")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time; each has its share of the cores")
+    parser.add_argument("--only", nargs="+", help="lines of the table to run")
+    arguments = parser.parse_args()
+
+    h5_path = ensure(arguments.data)
+    lines = STUDIES[arguments.study]
+    budget = {"faces": arguments.faces, "epochs": arguments.epochs, "width": arguments.width}
+    runs = {}
+    if arguments.out.exists():
+        for text in arguments.out.read_text().splitlines():
+            known = json.loads(text)
+            if known["budget"] == budget and lines.get(known["line"]) is not None:
+                runs[known["line"], known["seed"]] = known["result"]
+    missing = [(line, seed) for seed in arguments.seeds for line in lines
+               if (line, seed) not in runs and (not arguments.only or line in arguments.only)]  # fmt: skip
+    threads = max(1, torch.get_num_threads() // arguments.processes)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.processes, spawn) as pool, open(arguments.out, "a") as out:
+        futures = {
+            pool.submit(train, lines[line], seed, h5_path, threads=threads, **budget): (line, seed)
+            for line, seed in missing
+        }
+        for future in as_completed(futures):
+            line, seed = futures[future]
+            runs[line, seed] = future.result()
+            record = {"line": line, "seed": seed, "budget": budget, "result": runs[line, seed]}
+            out.write(json.dumps(record) + "\n")
+            out.flush()
+            print(f"{time.strftime('%H:%M:%S')} {line}, seed {seed}: {runs[line, seed]['public']}", flush=True)
+    print(describe_machine())
+    print(", ".join(f"{name} {value or 'all'}" for name, value in budget.items()))
+    show(lines, runs, arguments.seeds)
+
+
+if __name__ == "__main__":
+    main()
