@@ -31,21 +31,26 @@ def trunk_convolutions(size=44):
     return layers
 
 
-def ceiling(runtime, batch, rounds=3):
-    """Images per second of all convolutions together: each is timed alone, median of `rounds`, and summed."""
+def ceiling(runtime, batch, rounds=3, backward=True):
+    """Images per second of all convolutions together: each is timed alone, median of `rounds`, and summed.
+
+    backward: forward and backward, or forward alone.
+    """
     kind = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
     total = 0.0
     for inputs, outputs, size, kernel, stride in trunk_convolutions():
         make = dict(device=runtime.device, dtype=kind)
         x = torch.randn(batch, inputs, size, size, **make).to(memory_format=torch.channels_last)
         weight = torch.randn(outputs, inputs, kernel, kernel, **make).to(memory_format=torch.channels_last)
-        x.requires_grad_(inputs > 1), weight.requires_grad_()
+        x.requires_grad_(backward and inputs > 1), weight.requires_grad_(backward)
         gradient = torch.randn_like(F.conv2d(x, weight, None, stride, kernel // 2))
         seconds = []
         for _ in range(rounds + 1):
             _wait(runtime)
             start = time.perf_counter()
-            F.conv2d(x, weight, None, stride, kernel // 2).backward(gradient)
+            result = F.conv2d(x, weight, None, stride, kernel // 2)
+            if backward:
+                result.backward(gradient)
             _wait(runtime)
             seconds.append(time.perf_counter() - start)
         total += statistics.median(seconds[1:])

@@ -1,4 +1,4 @@
-"""Ten-crop throughput: this project against the original design.
+"""Ten-crop throughput: this project against the original design, and against its ceiling.
 
 python benchmarks/evaluate_speed.py [--quick]
 """
@@ -11,10 +11,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import FORWARD_FLOP, asked_for_quick, describe_machine, print_rates, time_in_turn  # noqa: E402
+from benchmarks.convolution_ceiling import ceiling  # noqa: E402
 from benchmarks.references import original_ten_crop  # noqa: E402
 from data.demo import draw_faces  # noqa: E402
 from models import MODELS  # noqa: E402
-from utils.engine import predict  # noqa: E402
+from utils.engine import EVALUATION_CROPS, predict  # noqa: E402
 from utils.options import DEFAULT_MODEL  # noqa: E402
 from utils.runtime import decide  # noqa: E402
 
@@ -34,12 +35,20 @@ def main():
         predict(model, ours, {"mean": 0.5, "std": 0.25}, runtime, "tencrop")["classify"].cpu()
         return count
 
+    ceilings = []
+
+    def measure_ceiling():
+        ceilings.append(ceiling(runtime, EVALUATION_CROPS[runtime.device.type], backward=False) / 10)
+        return 0
+
     few = count // 16 + 1 if quick else count // 8
     programs = {
         "this project": tencrop,
         "original design": original_ten_crop(images[:few], labels[:few]),
+        "convolutions alone (ceiling)": measure_ceiling,
     }
     rates = time_in_turn(programs, rounds)
+    rates["convolutions alone (ceiling)"] = ceilings[1:]
     print_rates("ten-crop evaluation", "faces/s", rates, "this project", 10 * FORWARD_FLOP)
 
 

@@ -2,8 +2,10 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -20,13 +22,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def launcher(processes):
+    """The beginning of a command that runs a Python program alone or by torchrun."""
+    alone = [sys.executable]
+    several = [*alone, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return alone if processes == 1 else several
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
 def start(processes, *command):
     """Run a Python program alone or by torchrun; returns what it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run([*launcher, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
+    command = [*launcher(processes), *map(str, command)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -83,3 +93,22 @@ def test_a_run_of_two_processes_equals_one_to_rounding_and_resumes(tmp_path):
     for name, value in content[0].items():
         assert torch.allclose(value.float(), content[1][name].float(), atol=0.02), name
     assert "Finished" in start(2, program, *flags, "--out", tmp_path / "2", "--resume")
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_together_go_on_to_the_same_end(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    flags = [*FLAGS, "--lr", "0.001", "--device", "cpu"]
+    start(2, program, *flags, "--out", tmp_path / "whole")
+    command = [*launcher(2), str(program), *flags, "--out", str(tmp_path / "stopped")]
+    last = tmp_path / "stopped" / RUN_NAME / "last.t7"
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)  # torchrun passes it on
+        process.communicate(timeout=120)
+    assert "Finished" in start(2, program, *flags, "--out", tmp_path / "stopped", "--resume")
+    for name in TABLES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()

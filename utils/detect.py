@@ -17,6 +17,7 @@ from utils.files import UserError
 LONGEST_SIDE = 1280  # pixels; larger pictures are searched in a smaller copy
 SMALLEST_FACE = 24  # pixels in that copy
 OVERLAP = 0.3  # share of the smaller box from which on two boxes are the same face
+PART = 0.7  # a box with less than this share of the side of another on the same face saw only a part
 FACE_CROP = 64  # pixels; nearly square pictures up to this side are faces already
 SMALL_PICTURE = 256  # pixels; a nearly square picture up to this side may be one whole face
 NEARLY_SQUARE = 1.25
@@ -92,12 +93,18 @@ def _search(grey, cascades):
             middle = (grey.shape[1] - middle if cascade.mirrored else middle) + cascade.shift * side
             whole = side * cascade.side
             found.append(Box(float(middle - whole / 2), float(top + side / 2 - whole / 2), float(whole)))
-    found.sort(key=lambda box: -box.side)
-    kept = []
-    for box in found:
-        if all(_overlap(box, other) < OVERLAP for other in kept):
-            kept.append(box)
-    return kept
+    return _merge(sorted(found, key=lambda box: -box.side))
+
+
+def _merge(found):
+    """One box for each face: the mean of the boxes on it, without those that saw only a part. Largest first."""
+    faces = []
+    while found:
+        mine = [box for box in found if _overlap(box, found[0]) >= OVERLAP]
+        found = [box for box in found if box not in mine]
+        whole = [box for box in mine if box.side >= PART * mine[0].side]
+        faces.append(Box(*(float(np.mean([getattr(box, name) for box in whole])) for name in ("left", "top", "side"))))
+    return sorted(faces, key=lambda box: -box.side)
 
 
 def _overlap(box, other):

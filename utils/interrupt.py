@@ -2,10 +2,13 @@
 
 import signal
 
+from utils.parallel import ranks
+
 
 class StopRequest:
     """A context in which the first SIGINT or SIGTERM only sets a flag; a second one acts at once.
 
+    Under torchrun, which repeats every signal and ends what does not end by itself, the second one does nothing.
     Calling the object tells whether a stop was asked for.
     """
 
@@ -25,9 +28,14 @@ class StopRequest:
         self._restore()
 
     def _ask(self, number, frame):
+        if self.requested:
+            return
         self.requested = True
-        self._restore()
-        print("\nStopping: the current step is finished and saved first. Once more to stop at once.", flush=True)
+        told = "\nStopping: the current step is finished and saved first."
+        if ranks()[1] == 1:
+            self._restore()
+            told += " Once more to stop at once."
+        print(told, flush=True)
 
     def _restore(self):
         for number, handler in self._previous.items():

@@ -122,16 +122,15 @@ def gather_unequal(tensor):
 class AgreedStop:
     """Asks every process now and then whether one of them was told to stop; all get the same answer at once."""
 
-    INTERVAL = 16  # calls between questions, each of which waits for the device
-
     def __init__(self, stop, device):
         self.stop, self.device, self.calls = stop, device, 0
+        self.interval = 16 if device.type == "cuda" else 1  # calls from question to question, which waits for a GPU
 
     def __call__(self, now=False):
         if not dist.is_initialized():
             return self.stop()
         self.calls += 1
-        if self.calls % self.INTERVAL and not now:
+        if self.calls % self.interval and not now:
             return False
         return total(torch.tensor(float(self.stop()), device=self.device)).item() > 0
 
