@@ -79,7 +79,7 @@ def load_model(path, task=None):
     if is_original(state):
         task = task or "classify"
         if state["linear.weight"].shape[0] != TASKS[task].width:
-            raise OtherTask(f"{path} is of the original project and does not predict {task}: say what it predicts.")
+            raise OtherTask(f"{path} has no outputs for {task}: say which of V, A, D it predicts.")
         content = {**content, "preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task]}
         return convert_original(state, task), content
     missing = {"model", "tasks", "sharing", "preprocessing"} - content.keys()
