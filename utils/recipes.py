@@ -19,7 +19,7 @@ class Recipe:
 
     epochs: int = 20
     batch_size: int = 128
-    learning_rate: float = 0.04
+    learning_rate: float = 0.03
     schedule: str = "one-cycle"
     warmup: float = 0.15
     decay: float = 0.9
@@ -29,7 +29,7 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
-    kernel_decay: float = 0.2
+    kernel_decay: float = 0.03
     clip_value: float | None = None
     averaging: float = 0.998
     label_smoothing: float = 0.1
