@@ -11,6 +11,7 @@ AccProcess.png, data.txt) and saves checkpoints in <dataset>_<model>/. The READM
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -22,6 +23,7 @@ from utils.engine import evaluate, train_one_epoch
 from utils.files import UserError
 from utils.interrupt import StopRequest
 from utils.learner import Learner
+from utils.lock import only_one
 from utils.options import DEFAULT_MODEL, build_parser, check_unchanged, resolve
 from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, ranks
 from utils.progress import spell_duration
@@ -46,15 +48,16 @@ def main(arguments):
     faces, where = runtime.keep(dataset.splits, arguments.faces)
     announce(settings, dataset, (*runtime.reasons, where))
 
-    run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, arguments.tensorboard)
-    torch.manual_seed(settings.seed)
-    model = MODELS[settings.model](settings.tasks, settings.recipe.sharing)
-    learner = Learner(model, settings.tasks, settings.recipe, run.tables, runtime)
-    if last is None:
-        run.begin()
-    else:
-        run.resume(last, learner)
-    return train(run, learner)
+    with only_one(arguments.out) if is_first() else nullcontext():
+        run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, arguments.tensorboard)
+        torch.manual_seed(settings.seed)
+        model = MODELS[settings.model](settings.tasks, settings.recipe.sharing)
+        learner = Learner(model, settings.tasks, settings.recipe, run.tables, runtime)
+        if last is None:
+            run.begin()
+        else:
+            run.resume(last, learner)
+        return train(run, learner)
 
 
 def train(run, learner):

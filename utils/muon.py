@@ -41,18 +41,18 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient. Uses the gradients up: they hold something else afterwards."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
-            gradients = [p.grad for p in parameters]
-            if not group["orthogonal"] and group["weight_decay"]:
-                gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+            updates = [p.grad for p in parameters]
+            if not group["orthogonal"]:
+                torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
             momenta = [self._momentum(p) for p in parameters]
             torch._foreach_mul_(momenta, group["momentum"])
-            torch._foreach_add_(momenta, gradients)
-            updates = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+            torch._foreach_add_(momenta, updates)
+            torch._foreach_add_(updates, momenta, alpha=group["momentum"])
             if group["orthogonal"]:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 updates = [self._orthogonal(update) for update in updates]
