@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from data.mapped import prefetch
 from utils import pictures, results
-from utils.files import UserError, replacing
+from utils.files import UserError
 from utils.networks import RELEASED, load_networks
 from utils.pictures import VIDEO_SUFFIXES
+from utils.places import Places, expand, save_figure
 from utils.recognise import FACE_CHOICES, EmotionRecognizer, Face
 from utils.runtime import DEVICES, PRECISIONS
 
@@ -34,7 +34,6 @@ __all__ = ["EmotionRecognizer", "Face"]
 
 BATCH = 16  # pictures or frames whose faces go through the network together
 BATCH_PIXELS = 40_000_000  # and no more than these, for the sake of memory
-OURS = "visualize.py"  # the mark, inside a PNG, of a picture that may be written anew
 MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; dominance -2 submissive .. 2 in control"
 
 
@@ -62,7 +61,7 @@ def main(arguments):
     failures = 0
     with results.table(arguments.csv, arguments.json) as add:
         stills = [path for path in inputs if path.suffix.lower() not in VIDEO_SUFFIXES]
-        for seen in read_stills(recognizer, stills, arguments):
+        for seen in read_stills(recognizer, stills):
             failures += tell(seen, add, places, arguments)
         for path in inputs:
             if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -83,31 +82,7 @@ class Seen:
     error: str | None = None
 
 
-def expand(inputs, recursive):
-    """The files that are meant: files as they are; of folders the pictures and videos, but not our own results."""
-    known = (*pictures.PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
-    for given in inputs:
-        if not given.is_dir():
-            yield given
-            continue
-        files = given.rglob("*") if recursive else given.iterdir()
-        for path in sorted(files):
-            if path.suffix.lower() in known and path.is_file() and not is_ours(path):
-                yield path
-
-
-def is_ours(path):
-    """Whether a picture, or the plot beside a video, was drawn by this program."""
-    if "_emotion" not in path.stem:
-        return False
-    try:
-        with Image.open(path.with_suffix(".png")) as picture:
-            return picture.info.get("Software") == OURS
-    except OSError:
-        return False
-
-
-def read_stills(recognizer, paths, arguments):
+def read_stills(recognizer, paths):
     """Yield what is `Seen` in each picture, in order. Pictures are read and searched ahead in another thread."""
 
     def look(path):
@@ -253,30 +228,6 @@ def in_batches(items, size):
             batch = []
     if batch:
         yield batch
-
-
-class Places:
-    """Where results go: beside the file that they are about, or in `folder`; never over anyone's file."""
-
-    def __init__(self, folder):
-        self.folder, self.taken = folder, set()
-
-    def beside(self, path, ending, suffix):
-        """The path of a result about `path`, <name><ending><suffix>, numbered where that is taken."""
-        folder = path.parent if self.folder is None else self.folder
-        number = 1
-        while True:
-            result = folder / f"{path.stem}{ending}{'' if number == 1 else f'-{number}'}{suffix}"
-            if result not in self.taken and (not result.exists() or is_ours(result)):
-                self.taken.add(result)
-                return result
-            number += 1
-
-
-def save_figure(figure, path):
-    """Write a figure as a PNG that says that it came from here."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": OURS})
 
 
 def warn_of_drawn_faces(recognizer, arguments):

@@ -243,6 +243,13 @@ def test_quiet_is_quiet(tmp_path, checkpoints, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_folder_that_refuses_results_is_told(tmp_path, checkpoints):
+    write_faces(tmp_path, 1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--out"):
+        run(checkpoints, tmp_path / "000.png", "--out", tmp_path / "file")
+
+
 def test_nothing_to_look_at_is_told(tmp_path, checkpoints):
     with pytest.raises(UserError, match="Nothing to look at"):
         run(checkpoints, tmp_path)
