@@ -131,6 +131,8 @@ def _check_split(h5, split, count, has_vad, file_size):
     if has_vad:
         expected["VAD"] = ("float32", (count, 3))
     for suffix, (dtype, shape) in expected.items():
+        if not isinstance(h5.get(f"{split}_{suffix}", getlink=True), h5py.HardLink):
+            raise ValueError(f"{split}_{suffix} is missing, or only a link to somewhere else")
         dataset = h5[f"{split}_{suffix}"]
         if dataset.dtype != dtype or dataset.shape != shape:
             raise ValueError(f"{split}_{suffix} is {dataset.dtype} {dataset.shape} instead of {dtype} {shape}")

@@ -246,8 +246,9 @@ def test_quiet_is_quiet(tmp_path, checkpoints, capsys):
 def test_a_folder_that_refuses_results_is_told(tmp_path, checkpoints):
     write_faces(tmp_path, 1)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--out"):
-        run(checkpoints, tmp_path / "000.png", "--out", tmp_path / "file")
+    for flags in (["--out", tmp_path / "file"], ["--csv", tmp_path / "file" / "all.csv"]):
+        with pytest.raises(UserError, match="cannot be written"):
+            run(checkpoints, tmp_path / "000.png", *flags)
 
 
 def test_nothing_to_look_at_is_told(tmp_path, checkpoints):
@@ -259,7 +260,7 @@ def test_nothing_to_look_at_is_told(tmp_path, checkpoints):
 def film(tmp_path):
     """A video of 12 frames at 6 a second: a face that moves, none in the last three."""
     path = tmp_path / "film.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 6, (600, 400))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 6, (600, 400))
     if not writer.isOpened():
         pytest.skip("this OpenCV writes no videos")
     for number in range(12):

@@ -5,7 +5,7 @@ import json
 from contextlib import ExitStack, contextmanager
 from itertools import chain, repeat
 
-from utils.files import move_aside, replacing
+from utils.files import UserError, move_aside, replacing
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 COLUMNS = (
@@ -43,8 +43,11 @@ def table(csv_path=None, json_path=None):
 
 def _open(stack, path, encoding):
     """A stream to the file that will stand at `path` when the stack ends well."""
-    temporary = stack.enter_context(_moving_aside(path))
-    return stack.enter_context(open(temporary, "w", encoding=encoding, newline=""))
+    try:
+        temporary = stack.enter_context(_moving_aside(path))
+        return stack.enter_context(open(temporary, "w", encoding=encoding, newline=""))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place.") from error
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def video_writer(path, rate):
             nonlocal writer
             if writer is None:
                 size = frame.shape[1], frame.shape[0]
-                writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+                writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
                 if not writer.isOpened():
                     raise UserError(f"{path} cannot be written: this OpenCV has no MP4 encoder, or the folder refuses.")
             writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
