@@ -6,6 +6,7 @@ All are timed in turn in one process; rates are medians, ratios medians of the r
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,9 +29,12 @@ from utils.runtime import decide  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
 
-def our_training(faces, runtime, images_wanted):
-    """A function that trains on about so many images as the program does, and returns how many."""
-    recipe = RECIPES["default"]
+def our_training(faces, runtime, images_wanted, **changes):
+    """A function that trains on about so many images as the program does, and returns how many.
+
+    changes: to the default recipe.
+    """
+    recipe = replace(RECIPES["default"], **changes)
     model = MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing)
     learner = Learner(model, tuple(TASKS), recipe, constraint_tables(faces.labels, faces.vad), runtime)
     faces = faces.to(runtime.device)
@@ -62,6 +66,7 @@ def main():
 
     programs = {
         "this project, default recipe": our_training(faces, runtime, 128 * steps),
+        "the same with SGD instead of Muon": our_training(faces, runtime, 128 * steps, optimizer="sgd"),
         "ancestor loop": ancestor_training(images, labels, steps),
         "original design": original_training(images, labels, steps),
         "convolutions alone (ceiling)": measure_ceiling,
