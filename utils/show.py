@@ -49,9 +49,11 @@ def draw_picture(axes, picture, faces, title=""):
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2))
         label = f"{face.emotion} {face.probability:.0%}"
         label = f"{number} {label}" if len(faces) > 1 else label
-        inside = min(max(top, 0.02 * height), height), min(max(left, 0), width)
-        axes.text(inside[1], inside[0], label, fontsize=size, color="white", va="bottom", clip_on=True,
-                  bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})  # fmt: skip
+        above = top > 0.05 * height  # else the label would leave the picture
+        axes.text(
+            min(max(left, 0), width), max(top, 0), label, fontsize=size, color="white", clip_on=True,
+            va="bottom" if above else "top", bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip
 
 
 def draw_plane(axes, faces):
