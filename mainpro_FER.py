@@ -150,15 +150,20 @@ def say_how_to_resume(run):
     return 130
 
 
-if __name__ == "__main__":
+def command_line():
+    """`main` with the arguments of the command line, and what the user did wrong told in a sentence; the exit code."""
     try:
-        sys.exit(main(build_parser(tuple(DATASETS), tuple(MODELS)).parse_args()))
+        return main(build_parser(tuple(DATASETS), tuple(MODELS)).parse_args())
     except UserError as error:
         if is_first():
             print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
         print("\nStopped. What was saved is complete; --resume goes on from there.", file=sys.stderr)
-        sys.exit(130)
+        return 130
     finally:
         leave()
+
+
+if __name__ == "__main__":
+    sys.exit(command_line())

@@ -60,20 +60,30 @@ class StoredSplit:
 
 
 def write(path, splits, sources, vad_origin):
-    """Write {split name: `StoredSplit`} as an HDF5 file at `path`; equal input gives equal bytes."""
-    with h5py.File(path, "w") as h5:
-        for name, split in splits.items():
-            _write_pixels(h5, f"{name}_pixel", split.pixels, len(split.labels))
-            h5.create_dataset(f"{name}_label", data=split.labels.astype(np.int64))
-            if split.vad is not None:
-                h5.create_dataset(f"{name}_VAD", data=split.vad.astype(np.float32))
-            h5.create_dataset(f"{name}_repeated", data=split.repeated.astype(np.uint8))
-        h5.attrs["format_version"] = FORMAT_VERSION
-        h5.attrs["sources"] = json.dumps(sources)
-        h5.attrs["class_names"] = list(EMOTIONS)
-        h5.attrs["vad_range"] = np.array([-VAD_LIMIT, VAD_LIMIT])
-        h5.attrs["counts"] = json.dumps({name: len(split.labels) for name, split in splits.items()})
-        h5.attrs["vad_origin"] = vad_origin
+    """Write {split name: `StoredSplit`} as an HDF5 file at `path`; equal input gives equal bytes.
+
+    Raises OSError when the disk refuses.
+    """
+    try:
+        with h5py.File(path, "w") as h5:
+            _write(h5, splits, sources, vad_origin)
+    except RuntimeError as error:  # what closing the file raises when the disk is full
+        raise OSError("the disk is full, or refuses to be written to") from error
+
+
+def _write(h5, splits, sources, vad_origin):
+    for name, split in splits.items():
+        _write_pixels(h5, f"{name}_pixel", split.pixels, len(split.labels))
+        h5.create_dataset(f"{name}_label", data=split.labels.astype(np.int64))
+        if split.vad is not None:
+            h5.create_dataset(f"{name}_VAD", data=split.vad.astype(np.float32))
+        h5.create_dataset(f"{name}_repeated", data=split.repeated.astype(np.uint8))
+    h5.attrs["format_version"] = FORMAT_VERSION
+    h5.attrs["sources"] = json.dumps(sources)
+    h5.attrs["class_names"] = list(EMOTIONS)
+    h5.attrs["vad_range"] = np.array([-VAD_LIMIT, VAD_LIMIT])
+    h5.attrs["counts"] = json.dumps({name: len(split.labels) for name, split in splits.items()})
+    h5.attrs["vad_origin"] = vad_origin
 
 
 def _write_pixels(h5, name, stream, count):

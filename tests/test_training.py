@@ -40,12 +40,10 @@ PROGRAM = """
 import sys
 from functools import partial
 import mainpro_FER
-from data import DATASETS
 from models import MODELS
 from models.multitask import MultiTask
-from utils.options import build_parser
 MODELS["Narrow"] = partial(MultiTask, base=8)
-sys.exit(mainpro_FER.main(build_parser(tuple(DATASETS), tuple(MODELS)).parse_args()))
+sys.exit(mainpro_FER.command_line())
 """
 
 
