@@ -16,7 +16,8 @@ def train_on(folder, out, labels, vad, *flags):
     rng = np.random.default_rng(0)
     for name in SPLIT_FILES.values():
         write_csv(folder / name, rng.integers(0, 256, (len(labels), 48, 48)), labels, vad)
-    flags = ("--data", folder, "--model", "Narrow", "--epochs", 2, "--eval", "center", *flags)
+    # oneDNN's bf16 convolutions of one image crash with as few channels as the narrow network has.
+    flags = ("--data", folder, "--model", "Narrow", "--precision", "fp32", "--epochs", 2, "--eval", "center", *flags)
     assert run_program(out, *flags) == 0
     for name in TASKS:
         with open(out / f"AccProcess_{name}.csv", newline="") as table:
