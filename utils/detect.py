@@ -58,6 +58,8 @@ PROFILE = Cascade("haarcascade_profileface.xml", 1 / 0.93, shift=-0.145)
 PROFILE_MIRRORED = Cascade("haarcascade_profileface.xml", 1 / 0.95, shift=0.145, mirrored=True)
 # (cascade, how many neighbouring boxes must agree)
 STRICT = ((FRONTAL, 4), (FRONTAL_TREES, 3), (PROFILE, 5), (PROFILE_MIRRORED, 5))
+TILTED = ((FRONTAL, 2), (FRONTAL_TREES, 2))
+TILTS = (-20, 20, -40, 40)  # degrees
 LENIENT = ((FRONTAL, 1), (FRONTAL_TREES, 1), (PROFILE, 2), (PROFILE_MIRRORED, 2))
 
 
@@ -75,11 +77,11 @@ def find_faces(grey):
     """`Box`es of the faces in a grey picture, uint8 (H, W), the largest first.
 
     Boxes on which several cascades or neighbours agree; only where there is none, the largest that a single look
-    finds.
+    finds, and only where that finds none, the largest in the tilted picture.
     """
     scale = min(1.0, LONGEST_SIDE / max(grey.shape))
     small = grey if scale == 1 else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    boxes = _search(small, STRICT) or _search(small, LENIENT)[:1]
+    boxes = _search(small, STRICT) or _search(small, LENIENT)[:1] or _search_tilted(small)[:1]
     return [Box(box.left / scale, box.top / scale, box.side / scale) for box in boxes]
 
 
@@ -93,6 +95,19 @@ def _search(grey, cascades):
             middle = (grey.shape[1] - middle if cascade.mirrored else middle) + cascade.shift * side
             whole = side * cascade.side
             found.append(Box(float(middle - whole / 2), float(top + side / 2 - whole / 2), float(whole)))
+    return _merge(sorted(found, key=lambda box: -box.side))
+
+
+def _search_tilted(grey):
+    height, width = grey.shape
+    found = []
+    for angle in TILTS:
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
+        tilted = cv2.warpAffine(grey, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        back = cv2.invertAffineTransform(turn)
+        for box in _search(tilted, TILTED):
+            x, y = back @ (box.left + box.side / 2, box.top + box.side / 2, 1)
+            found.append(Box(float(x - box.side / 2), float(y - box.side / 2), box.side))
     return _merge(sorted(found, key=lambda box: -box.side))
 
 
