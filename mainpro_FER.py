@@ -25,7 +25,7 @@ from utils.interrupt import StopRequest
 from utils.learner import Learner
 from utils.lock import only_one
 from utils.options import DEFAULT_MODEL, build_parser, check_unchanged, resolve
-from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, ranks
+from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, ranks, wait_for_all
 from utils.progress import spell_duration
 from utils.run import Run, load_last
 from utils.runtime import decide
@@ -57,7 +57,9 @@ def main(arguments):
             run.begin()
         else:
             run.resume(last, learner)
-        return train(run, learner)
+        code = train(run, learner)
+        wait_for_all()
+        return code
 
 
 def train(run, learner):

@@ -36,6 +36,7 @@ def main(path, sharing):
         gradients = {name: parameter.grad for name, parameter in learner.model.named_parameters()}
         buffers = {name: value for name, value in learner.model.named_buffers() if "running" in name}
         torch.save({"loss": loss.detach(), "gradients": gradients, "buffers": buffers}, path)
+    parallel.wait_for_all()
     parallel.leave()
 
 

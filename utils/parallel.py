@@ -38,7 +38,10 @@ def join(device):
 
 
 def leave():
-    """Part from the other processes; without it PyTorch complains at exit."""
+    """Part from the other processes; without it PyTorch complains at exit.
+
+    Where all went well, `wait_for_all` comes first: a process that ends while another still works may abort.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -173,4 +176,4 @@ def distribute(network, device):
         return network
     network = synchronise_batch_norms(network, device)
     devices = [device] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(network, device_ids=devices)
