@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import h5py
 import numpy as np
@@ -68,7 +69,7 @@ class Faces:
     def fingerprint(self):
         """SHA-256, as hexadecimal digits, of all pictures and annotations."""
         digest = hashlib.sha256()
-        for part in (*self.images.split(BLOCK), self.labels, self.vad):
+        for part in chain(self.images.split(BLOCK), (self.labels, self.vad)):
             if part is not None:
                 digest.update(part.cpu().numpy())
         return digest.hexdigest()
