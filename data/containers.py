@@ -134,7 +134,7 @@ def explained(name):
     except rarfile.NeedFirstVolume as error:
         raise UserError(f"{name} is a later volume of a split archive: give the first one") from error
     except (NotImplementedError, rarfile.NoCrypto, rarfile.PasswordRequired) as error:
-        raise UserError(f"{name} cannot be read ({error}): unpack it yourself and give the CSV") from error
+        raise UserError(f"{name} cannot be read ({error}): unpack it yourself and give the folder") from error
     except (*_DAMAGE, gzip.BadGzipFile) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name} is damaged or truncated ({reason}): {AGAIN}") from error

@@ -59,20 +59,30 @@ class Faces:
 
     def pixel_statistics(self):
         """Mean and standard deviation of all pixels, in units of 0..1, exact whatever the number of faces."""
-        counts = sum(torch.bincount(block.flatten(), minlength=256) for block in self.images.split(BLOCK))
-        counts = counts.double().cpu()
-        values = torch.arange(256, dtype=torch.float64) / 255
-        mean = (counts * values).sum() / counts.sum()
-        variance = (counts * (values - mean).square()).sum() / counts.sum()
-        return {"mean": mean.item(), "std": max(variance.sqrt().item(), 1 / 255)}
+        return pixel_statistics(self.images)
 
     def fingerprint(self):
         """SHA-256, as hexadecimal digits, of all pictures and annotations."""
-        digest = hashlib.sha256()
-        for part in chain(self.images.split(BLOCK), (self.labels, self.vad)):
-            if part is not None:
-                digest.update(part.cpu().numpy())
-        return digest.hexdigest()
+        return fingerprint(self.images, self.labels, self.vad)
+
+
+def pixel_statistics(images):
+    """{"mean", "std"} of all pixels of images (N, H, W) uint8, a tensor or `MappedImages`, in units of 0..1."""
+    counts = sum(torch.bincount(block.flatten(), minlength=256) for block in images.split(BLOCK))
+    counts = counts.double().cpu()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * values).sum() / counts.sum()
+    variance = (counts * (values - mean).square()).sum() / counts.sum()
+    return {"mean": mean.item(), "std": max(variance.sqrt().item(), 1 / 255)}
+
+
+def fingerprint(images, *annotations):
+    """SHA-256, as hexadecimal digits, of images (a tensor or `MappedImages`) and of tensors; None is passed over."""
+    digest = hashlib.sha256()
+    for part in chain(images.split(BLOCK), annotations):
+        if part is not None:
+            digest.update(part.cpu().numpy())
+    return digest.hexdigest()
 
 
 def load_split(h5_path, split, drop_repeated=False, limit=None):

@@ -1,0 +1,263 @@
+"""Datasets with subjects: whole and faulty trees, in folders and in ZIPs."""
+
+import hashlib
+import io
+import re
+import zipfile
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import ckplus, subjects
+from data.drawing import draw_face
+from data.subjects import SubjectFaces
+from utils.files import UserError
+
+CK_FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+
+
+def png(picture):
+    stream = io.BytesIO()
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def face(number, size=48):
+    return draw_face(number % 7, (0, 0, 0), number, size)
+
+
+def ck_tree(frames=3, size=48):
+    """{name: bytes}: three subjects, each with a sequence of every class."""
+    tree = {}
+    for subject in (10, 5, 999):
+        for sequence, folder in enumerate(CK_FOLDERS, 1):
+            for frame in range(frames):
+                name = f"{folder}/S{subject:03}_{sequence:03}_{frame + 8:08}.png"
+                tree[name] = png(face(subject + 10 * sequence + frame, size))
+    return tree
+
+
+def as_folder(tree, folder):
+    for name, content in tree.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def as_zip(tree, path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in tree.items():
+            archive.writestr(name, content)
+    return path
+
+
+def below(folder, tree):
+    return {f"{folder}/{name}": content for name, content in tree.items()}
+
+
+def pixels(content):
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def assert_is_ck(faces, tree):
+    """Every face of the tree, as its name and its bytes say."""
+    assert faces.files == tuple(sorted(tree)) and len(faces) == len(tree)
+    assert faces.class_names == ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")
+    assert faces.subject_names == ("S005", "S010", "S999")
+    assert faces.labels.dtype == faces.subjects.dtype == torch.int64
+    for number, name in enumerate(faces.files):
+        assert np.array_equal(faces.images[number].numpy(), pixels(tree[name]))
+        assert CK_FOLDERS[faces.labels[number]] == name.split("/")[0]
+        assert faces.subject_names[faces.subjects[number]] == name.split("/")[1][:4]
+
+
+def test_ck_is_read_from_a_folder_and_from_a_zip_and_from_what_contains_it(tmp_path):
+    tree = ck_tree()
+    places = [
+        as_folder(tree, tmp_path / "plain"),
+        as_folder(below("CK+48", tree), tmp_path / "above"),
+        as_zip(tree, tmp_path / "plain.zip"),
+        as_zip(dict(reversed(below("CK+48", tree).items())), tmp_path / "above.zip"),
+    ]
+    for place in places:
+        assert_is_ck(ckplus.load(place), tree)
+    assert len({ckplus.load(place).fingerprint() for place in places}) == 1
+
+
+def test_only_the_last_three_frames_of_a_longer_sequence_are_used(tmp_path):
+    tree = ck_tree(frames=5)
+    faces = ckplus.load(as_folder(tree, tmp_path))
+    assert_is_ck(faces, {name: content for name, content in tree.items() if int(name[-12:-4]) >= 10})
+    assert "63 faces of 3 subjects" in faces.description and "21 sequences" in faces.description
+
+
+def test_other_spellings_and_other_files_do_not_matter(tmp_path):
+    tree = ck_tree()
+    spelled = {"anger": "Angry", "happy": "HAPPINESS", "sadness": "sad"}
+    other = {re.sub(r"^\w+", lambda word: spelled.get(word[0], word[0]), name): tree[name] for name in tree}
+    other |= {"fear/Thumbs.db": b"x", "fear/.hidden.png": b"x", "__MACOSX/fear/._S010_001_00000001.png": b"x"}
+    other |= {"readme.txt": b"x", "preview.png": b"x"}
+    for place in (as_folder(other, tmp_path / "folder"), as_zip(other, tmp_path / "a.zip")):
+        faces = ckplus.load(place)
+        assert sorted(map(bytes, faces.images.numpy())) == sorted(bytes(pixels(tree[name])) for name in tree)
+        assert Counter(faces.labels.tolist()) == dict.fromkeys(range(7), 9)
+
+
+def changed(tree, removed="^$", **added):
+    return {name: content for name, content in tree.items() if not re.search(removed, name)} | added
+
+
+def faulty_trees():
+    tree = ck_tree()
+    return {
+        "no class folders": ({"S010_001_00000008.png": png(face(1))}, "has no folders of classes"),
+        "a class without pictures": (changed(tree, "^fear"), "no pictures of Fear.*fear is missing or empty"),
+        "a foreign name": (tree | {"fear/face1.png": png(face(1))}, "fear/face1.png is not named like"),
+        "no picture": (tree | {"fear/S010_004_00000010.png": b"text"}, "S010_004_00000010.png cannot be read"),
+        "an empty file": (tree | {"fear/S010_004_00000010.png": b""}, "S010_004_00000010.png .*it is empty"),
+        "half a picture": (
+            tree | {"fear/S010_004_00000010.png": tree["fear/S010_004_00000010.png"][:500]},
+            "S010_004_00000010.png cannot be read",
+        ),
+        "a sequence of two classes": (
+            tree | {"happy/S010_004_00000020.png": png(face(1))},
+            "sequence 004 of S010 is in the folders of Fear and of Happy",
+        ),
+        "two folders of a class": (
+            tree | {"angry/S011_004_00000020.png": png(face(1))},
+            "two folders of Angry, anger and angry",
+        ),
+        "the dataset twice": (below("one", tree) | below("two", tree), "twice, in one/ and in two/"),
+    }
+
+
+@pytest.mark.parametrize("fault", faulty_trees())
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_faulty_ck_is_told_in_a_sentence(tmp_path, fault, kind):
+    tree, message = faulty_trees()[fault]
+    path = as_folder(tree, tmp_path / "CK+48") if kind == "folder" else as_zip(tree, tmp_path / "CK+48.zip")
+    with pytest.raises(UserError, match=message) as told:
+        ckplus.load(path)
+    assert "CK+48" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_path_that_is_missing_or_no_zip_or_damaged_is_told(tmp_path):
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        ckplus.load(tmp_path / "nowhere")
+    (tmp_path / "text.zip").write_bytes(b"this is no archive")
+    with pytest.raises(UserError, match="text.zip is no ZIP"):
+        ckplus.load(tmp_path / "text.zip")
+    content = as_zip(ck_tree(), tmp_path / "whole.zip").read_bytes()
+    (tmp_path / "half.zip").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="half.zip is damaged"):
+        ckplus.load(tmp_path / "half.zip")
+    bits = bytearray(content)
+    bits[200:300] = bytes(100)
+    (tmp_path / "bits.zip").write_bytes(bits)
+    with pytest.raises(UserError, match="bits.zip:anger/S010_001_00000008.png is damaged"):
+        ckplus.load(tmp_path / "bits.zip")
+
+
+def test_an_encrypted_zip_is_told(tmp_path):
+    content = bytearray(as_zip(ck_tree(), tmp_path / "a.zip").read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the directory
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(UserError, match="a.zip is encrypted"):
+        ckplus.load(tmp_path / "a.zip")
+
+
+def test_ck_is_found_in_the_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(ckplus, "HOME", tmp_path)
+    assert not ckplus.available()
+    with pytest.raises(UserError, match=r"no CK\+ in .*: put CK\+48 or .* there"):
+        ckplus.load()
+    tree = ck_tree()
+    as_zip(tree, tmp_path / "CK+.zip")
+    assert ckplus.available()
+    assert_is_ck(ckplus.load(), tree)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(40, 48), (95, 48), (96, 96), (200, 96)])
+def test_pictures_get_one_size(tmp_path, size, expected):
+    tree = ck_tree(frames=1, size=size)
+    last = max(tree)
+    tree[last] = png(face(1, 60))  # another size than the first
+    faces = ckplus.load(as_folder(tree, tmp_path))
+    assert faces.size == expected and faces.images.shape == (21, expected, expected)
+
+
+def test_a_large_picture_is_averaged_down_not_sampled():
+    stripes = np.zeros((480, 480), np.uint8)
+    stripes[:, ::2] = 200  # a sample would be 0 or 200
+    small = subjects.decode(png(stripes), "stripes", 96)
+    assert np.abs(small[2:-2, 2:-2].astype(int) - 100).max() <= 4
+
+
+def test_pictures_of_every_mode_become_grey():
+    grey = face(3)
+    colour = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    weighted = colour @ np.array([0.299, 0.587, 0.114])
+    sixteen = grey.astype(np.uint16) * 256 + 77
+    for content in (png(grey), png(Image.fromarray(grey).convert("P")), png(np.dstack([grey] * 3)), png(sixteen)):
+        assert np.array_equal(subjects.decode(content, "face", None), grey)
+    assert np.abs(subjects.decode(png(colour), "face", None) - weighted).max() <= 0.51
+
+
+@pytest.fixture
+def faces(tmp_path):
+    return ckplus.load(as_folder(ck_tree(), tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["numbers", "mask"])
+def test_a_selection_keeps_pictures_and_annotations_together(faces, kind):
+    numbers = torch.tensor([5, 17, 40]) if kind == "mask" else torch.tensor([40, 5, 17, 5])
+    rows = torch.zeros(len(faces), dtype=torch.bool).index_fill(0, numbers, True) if kind == "mask" else numbers
+    part = faces.select(rows)
+    assert len(part) == len(numbers) and part.class_names == faces.class_names
+    assert part.subject_names == faces.subject_names
+    for place, number in enumerate(numbers.tolist()):
+        assert torch.equal(part.images[place], faces.images[number]) and part.files[place] == faces.files[number]
+        assert part.labels[place] == faces.labels[number] and part.subjects[place] == faces.subjects[number]
+
+
+def test_statistics_equal_numpy(faces):
+    values = faces.images.numpy() / 255
+    statistics = faces.pixel_statistics()
+    assert statistics["mean"] == pytest.approx(values.mean()) and statistics["std"] == pytest.approx(values.std())
+
+
+def test_the_fingerprint_covers_pictures_labels_and_subjects(faces):
+    def digest(images, labels, numbers):
+        parts = (images.numpy(), labels.numpy(), numbers.numpy())
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+    assert faces.fingerprint() == digest(faces.images, faces.labels, faces.subjects)
+    assert faces.select(torch.arange(len(faces)).flip(0)).fingerprint() != faces.fingerprint()
+
+
+def test_shapes_are_checked():
+    numbers = torch.zeros(2, dtype=torch.int64)
+    for images, files in (
+        (torch.zeros(2, 50, 50), "ab"),
+        (torch.zeros(3, 48, 48), "ab"),
+        (torch.zeros(2, 48, 48), "a"),
+    ):
+        with pytest.raises(ValueError):
+            SubjectFaces(images.byte(), numbers, numbers, ("Angry",), ("S1",), tuple(files), "CK+", "")
+
+
+@pytest.mark.real
+def test_the_real_ck(real_data):
+    faces = ckplus.load(real_data / "CK+48")
+    paths = sorted((real_data / "CK+48").glob("*/*.png"))
+    assert len(faces) == len(paths) == 981
+    assert len(faces.subject_names) == len({path.name[:4] for path in paths}) == 118
+    counts = Counter(path.parent.name for path in paths)
+    assert torch.bincount(faces.labels).tolist() == [counts[folder] for folder in CK_FOLDERS]
+    for number in (0, 500, 980):
+        assert np.array_equal(faces.images[number].numpy(), np.asarray(Image.open(paths[number])))
