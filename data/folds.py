@@ -1,0 +1,84 @@
+"""Folds for cross-validation that keep each subject in one fold and the classes balanced."""
+
+import csv
+import io
+
+import numpy as np
+import torch
+
+from utils.files import UserError, write_text
+
+
+def assign_folds(labels, subjects, folds=10, seed=0):
+    """The fold of each image, an int64 tensor (N,) of 0..folds-1; all images of a subject are in one.
+
+    labels, subjects: (N,) int64. The classes and the total size are spread as evenly as can be: each subject,
+    the largest first, goes to the fold where the sum of squared deviations from equal shares grows least; then
+    subjects are moved and exchanged as long as that lowers the sum. A pure function of its arguments, in whole
+    numbers, so the same on every machine. Raises UserError when there are fewer subjects than folds.
+    """
+    names, numbers = np.unique(np.asarray(subjects.cpu()), return_inverse=True)
+    if len(names) < folds:
+        raise UserError(f"{folds} folds need as many subjects, and there are {len(names)}: ask for fewer folds")
+    labels = np.asarray(labels.cpu())
+    # Images of each subject in each class, and in all: the total size counts like one more class.
+    counts = np.zeros((len(names), labels.max() + 2), np.int64)
+    np.add.at(counts, (numbers, labels), 1)
+    counts[:, -1] = counts.sum(1)
+    # NumPy promises that this older generator never changes.
+    fold = _distribute(counts, folds, np.random.RandomState(seed))
+    _improve(counts, fold, folds)
+    return torch.from_numpy(fold[numbers])
+
+
+def _distribute(counts, folds, random):
+    """Fold of each subject (S,), subjects taken one by one. counts: (S, classes + 1)."""
+    order = random.permutation(len(counts))
+    order = order[np.argsort(-counts[order, -1], kind="stable")]
+    sums, fold = np.zeros((folds, counts.shape[1]), np.int64), np.empty(len(counts), np.int64)
+    for subject in order:
+        # What is added to the sum of squares, as far as it depends on the fold.
+        growth = sums @ counts[subject]
+        fold[subject] = random.choice(np.flatnonzero(growth == growth.min()))
+        sums[fold[subject]] += counts[subject]
+    return fold
+
+
+def _improve(counts, fold, folds):
+    """Move or exchange subjects, in place, until neither lowers the sum of squared deviations."""
+    # To move a subject is to exchange it with nobody, of whom there is one in each fold.
+    others = np.concatenate((counts, np.zeros((folds, counts.shape[1]), np.int64)))
+    sums = np.zeros((folds, counts.shape[1]), np.int64)
+    np.add.at(sums, fold, counts)
+    improved = True
+    while improved:
+        improved = False
+        for subject in range(len(counts)):
+            here, places = fold[subject], np.concatenate((fold, np.arange(folds)))
+            given = counts[subject] - others  # (S + folds, classes + 1), what `here` loses to the other's fold
+            change = (given * (sums[places] - sums[here] + given)).sum(1)
+            change[places == here] = 0
+            best = change.argmin()
+            if change[best] < 0:
+                there = places[best]
+                sums[here] -= given[best]
+                sums[there] += given[best]
+                fold[subject], improved = there, True
+                if best < len(counts):
+                    fold[best] = here
+
+
+def write_folds(path, faces, fold):
+    """Write a CSV with a row per subject: its name, its fold, counted from 1, and its images of each class.
+
+    faces: `SubjectFaces`; fold: (N,) int64, as `assign_folds` returns it.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("Subject", "Fold", *faces.class_names))
+    for number, name in enumerate(faces.subject_names):
+        rows = faces.subjects == number
+        if rows.any():
+            counts = torch.bincount(faces.labels[rows], minlength=len(faces.class_names))
+            writer.writerow((name, fold[rows.to(fold.device)][0].item() + 1, *counts.tolist()))
+    write_text(path, text.getvalue())

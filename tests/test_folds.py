@@ -1,0 +1,121 @@
+"""Folds by subject, against scikit-learn's."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from data import ckplus
+from data.folds import assign_folds, write_folds
+from data.subjects import SubjectFaces
+from utils.files import UserError
+
+
+def made(seed, people=60, classes=6):
+    """Labels and subjects of people who show some of the classes, rare and frequent ones, in random order."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for person in range(people):
+        shown = rng.random(classes) < np.linspace(0.15, 0.9, classes)
+        shown[rng.integers(classes)] = True
+        rows += [(label, 3 * person) for label in np.flatnonzero(shown) for _ in range(rng.integers(1, 5))]
+    labels, subjects = rng.permutation(rows).T
+    return torch.from_numpy(labels.copy()), torch.from_numpy(subjects.copy())
+
+
+def class_table(labels, fold, folds=10):
+    """Faces of each class in each fold (folds, classes), counted one by one."""
+    table = np.zeros((folds, int(max(labels)) + 1), int)
+    for label, number in zip(labels.tolist(), fold.tolist(), strict=True):
+        table[number, label] += 1
+    return table
+
+
+def imbalance(labels, fold, folds=10):
+    """Sum of squared deviations from equal shares, of the classes and of the total size."""
+    table = class_table(labels, fold, folds)
+    table = np.concatenate((table, table.sum(1, keepdims=True)), axis=1)
+    return ((table - table.mean(0)) ** 2).sum()
+
+
+def by_scikit_learn(labels, subjects, folds=10, seed=None):
+    splitter = pytest.importorskip("sklearn.model_selection").StratifiedGroupKFold(
+        folds, shuffle=seed is not None, random_state=seed
+    )
+    fold = torch.empty(len(labels), dtype=torch.int64)
+    for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, subjects)):
+        fold[held_out] = number
+    return fold
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_subject_is_in_two_folds_and_no_fold_is_empty(seed):
+    labels, subjects = made(seed, people=11)
+    fold = assign_folds(labels, subjects, seed=seed)
+    assert fold.shape == labels.shape and fold.dtype == torch.int64
+    assert set(fold.tolist()) == set(range(10))
+    assert all(len(fold[subjects == subject].unique()) == 1 for subject in subjects.unique())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_folds_are_not_less_balanced_than_scikit_learns(seed):
+    labels, subjects = made(seed)
+    others = [by_scikit_learn(labels, subjects, seed=other) for other in (None, 0, 1, 2)]
+    assert imbalance(labels, assign_folds(labels, subjects, seed=seed)) <= min(
+        imbalance(labels, other) for other in others
+    )
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_of_the_real_ck_are_not_less_balanced_than_scikit_learns(real_data, seed):
+    faces = ckplus.load(real_data / "CK+48")
+    ours = assign_folds(faces.labels, faces.subjects, seed=seed)
+    others = [by_scikit_learn(faces.labels, faces.subjects, seed=other) for other in (None, 0, 1, 2)]
+    assert imbalance(faces.labels, ours) <= min(imbalance(faces.labels, other) for other in others)
+    assert class_table(faces.labels, ours).min() > 0
+
+
+def test_no_move_and_no_exchange_of_two_subjects_would_balance_better():
+    labels, subjects = made(5, people=24, classes=3)
+    fold = assign_folds(labels, subjects, folds=4)
+    reached, people = imbalance(labels, fold, 4), subjects.unique().tolist()
+    for person in people:
+        for place in range(4):
+            assert imbalance(labels, torch.where(subjects == person, place, fold), 4) >= reached
+        for other in people:
+            mine, theirs = fold[subjects == person][0], fold[subjects == other][0]
+            exchanged = torch.where(subjects == person, theirs, torch.where(subjects == other, mine, fold))
+            assert imbalance(labels, exchanged, 4) >= reached
+
+
+def test_where_equal_shares_are_possible_they_are_found():
+    labels = torch.arange(6).repeat(40)
+    subjects = torch.arange(40).repeat_interleave(6)
+    assert (class_table(labels, assign_folds(labels, subjects, folds=8), 8) == 5).all()
+
+
+def test_folds_are_a_function_of_the_arguments():
+    labels, subjects = made(0)
+    first = assign_folds(labels, subjects, seed=1)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    assert torch.equal(assign_folds(labels, subjects, seed=1), first)
+    assert not torch.equal(assign_folds(labels, subjects, seed=2), first)
+
+
+def test_fewer_subjects_than_folds_are_told():
+    labels, subjects = made(0, people=4)
+    with pytest.raises(UserError, match="5 folds need as many subjects, and there are 4"):
+        assign_folds(labels, subjects, folds=5)
+
+
+def test_the_file_has_a_row_per_subject(tmp_path):
+    labels, subjects = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([2, 0, 0, 2, 2])
+    images, files = torch.zeros(5, 48, 48, dtype=torch.uint8), tuple("abcde")
+    faces = SubjectFaces(images, labels, subjects, ("Angry", "Happy"), ("P1", "P2", "P3"), files, "Made", "")
+    write_folds(tmp_path / "folds.csv", faces, torch.tensor([0, 1, 1, 0, 0]))
+    with open(tmp_path / "folds.csv", newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows == [["Subject", "Fold", "Angry", "Happy"], ["P1", "2", "0", "2"], ["P3", "1", "2", "1"]]
