@@ -1,0 +1,126 @@
+"""Plans of pairs against what the subjects show, and shifts against NumPy's."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from data.pairs import MARGIN, plan_pairs, shifted
+
+CLASSES = 5
+# (subject, class, faces); subject 4 shows one class only, nobody shows class 4, and subject 2 does not exist.
+SHOWN = ((0, 0, 3), (0, 1, 1), (0, 3, 2), (1, 2, 2), (1, 3, 5), (3, 0, 1), (3, 1, 4), (3, 2, 3), (3, 3, 2), (4, 2, 3))
+
+
+@pytest.fixture
+def made():
+    """Labels and subjects of SHOWN in random order."""
+    rows = torch.tensor([(label, subject) for subject, label, count in SHOWN for _ in range(count)])
+    labels, subjects = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(2))].T
+    return labels, subjects
+
+
+def epochs(made, count, seed=0):
+    """(source, target, target class) of `count` epochs."""
+    for epoch in range(count):
+        plan = plan_pairs(*made, CLASSES, 4, seed, epoch)
+        yield from zip(plan.order.tolist(), plan.target.tolist(), plan.target_class.tolist(), strict=True)
+
+
+def test_a_target_is_the_same_subject_with_another_expression(made):
+    labels, subjects = made
+    for source, target, target_class in epochs(made, 20):
+        assert target_class != labels[source] and 0 <= target_class < CLASSES
+        if subjects[source] == 4:
+            assert target == -1
+        else:
+            assert subjects[target] == subjects[source] and labels[target] == target_class
+
+
+def test_every_pair_of_classes_that_a_subject_shows_occurs(made):
+    labels, subjects = made
+    drawn = {
+        (int(subjects[source]), int(labels[source]), target_class)
+        for source, target, target_class in epochs(made, 60)
+        if target >= 0
+    }
+    shown = {subject: {label for other, label, _ in SHOWN if other == subject} for subject in (0, 1, 3)}
+    assert drawn == {(who, a, b) for who, classes in shown.items() for a in classes for b in classes if a != b}
+
+
+def test_targets_are_uniform_over_classes_then_over_faces(made):
+    chisquare = pytest.importorskip("scipy.stats").chisquare
+    labels, subjects = made
+    of_subject = torch.nonzero((subjects == 3) & (labels == 0)).item()
+    counts = Counter(target for source, target, _ in epochs(made, 4000) if source == of_subject)
+    expected = {
+        face: 4000 / 3 / int(((subjects == 3) & (labels == labels[face])).sum())
+        for face in torch.nonzero((subjects == 3) & (labels != 0)).flatten().tolist()
+    }
+    assert counts.keys() == expected.keys() and len(expected) == 9
+    assert chisquare([counts[face] for face in expected], list(expected.values())).pvalue > 1e-3
+
+
+def test_without_a_target_the_class_is_uniform_over_the_others(made):
+    chisquare = pytest.importorskip("scipy.stats").chisquare
+    counts = Counter(target_class for _, target, target_class in epochs(made, 1500) if target < 0)
+    assert counts.keys() == {0, 1, 3, 4}
+    assert chisquare(list(counts.values())).pvalue > 1e-3
+
+
+def test_shifts_and_flips_cover_their_range(made):
+    plans = [plan_pairs(*made, CLASSES, 4, 0, epoch) for epoch in range(100)]
+    for name in ("top", "left"):
+        assert torch.cat([getattr(plan, name) for plan in plans]).unique().tolist() == list(range(2 * MARGIN + 1))
+    assert 0.45 < torch.cat([plan.flip for plan in plans]).float().mean() < 0.55
+
+
+def test_a_plan_is_a_function_of_seed_and_epoch(made):
+    def drawn(seed, epoch):
+        plan = plan_pairs(*made, CLASSES, 4, seed, epoch)
+        parts = (plan.order, plan.target, plan.target_class, plan.top, plan.left, plan.flip)
+        return [part.tolist() for part in parts]
+
+    torch.manual_seed(9)
+    first = drawn(1, 2)
+    torch.manual_seed(10)
+    assert drawn(1, 2) == first
+    for other in (drawn(1, 3), drawn(2, 2)):
+        assert all(mine != theirs for mine, theirs in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(4, 6), (13, 2), (26, 1), (40, 1)])
+def test_batches_are_the_plan_piece_by_piece(made, batch, steps):
+    plan = plan_pairs(*made, CLASSES, batch, 0, 0)
+    assert len(plan.order) == 26 and plan.steps == steps
+    batches = [plan.batch(step) for step in range(steps)]
+    assert all(len(part) == min(batch, 26) for parts in batches for part in parts)
+    whole = (plan.order, plan.target, plan.target_class, plan.top, plan.left, plan.flip)
+    for number, values in enumerate(whole):
+        assert torch.equal(torch.cat([parts[number] for parts in batches]), values[: steps * batch])
+    assert sorted(plan.order.tolist()) == list(range(26))
+
+
+@pytest.mark.parametrize("size", [48, 96])
+def test_shifts_equal_padding_cropping_and_mirroring(size):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (6, size, size), dtype=torch.uint8, generator=generator)
+    rows = torch.tensor([3, 0, 5, 5, 1, 2, 4])
+    top, left = torch.tensor([0, 8, 4, 3, 8, 0, 5]), torch.tensor([8, 8, 4, 1, 0, 0, 7])
+    flip = torch.tensor([False, True, False, True, True, False, True])
+    result = shifted(images, rows, top, left, flip)
+    assert result.shape == (7, 1, size, size) and result.dtype == torch.uint8
+    margin = size // 12
+    for place, row in enumerate(rows):
+        padded = np.pad(images[row].numpy(), margin, mode="edge")
+        y, x = int(top[place]) * size // 48, int(left[place]) * size // 48
+        expected = padded[y : y + size, x : x + size]
+        assert np.array_equal(result[place, 0].numpy(), expected[:, ::-1] if flip[place] else expected)
+
+
+def test_a_missing_row_gives_some_picture():
+    images = torch.arange(2, dtype=torch.uint8)[:, None, None].expand(2, 48, 48)
+    middle = torch.full((2,), MARGIN)
+    result = shifted(images, torch.tensor([-1, 1]), middle, middle, torch.zeros(2, dtype=torch.bool))
+    assert result.shape == (2, 1, 48, 48) and (result[1] == 1).all()
