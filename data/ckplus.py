@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from data.prepare import HOME
-from data.subjects import EXPRESSIONS, assemble, default_place, last_frames, picture_files
+from data.subjects import EXPRESSIONS, assemble, default_place, last_frames, only_root, picture_files
 from utils.files import UserError
 
 CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")
@@ -54,12 +54,8 @@ def _class_folders(files, path):
         raise UserError(
             f"{path} has no folders of classes: give the folder or the ZIP with anger, contempt, ... surprise in it"
         )
-    if len(roots) > 1:
-        first, second, *_ = sorted(roots)
-        raise UserError(
-            f"{path} holds the dataset twice, in {first or 'itself'} and in {second}: give the path of one of them"
-        )
-    ((root, folders),) = roots.items()
+    root = only_root(roots, path)
+    folders = roots[root]
     for class_name in CLASSES:
         spelled = sorted(folder for folder, other in folders.items() if other == class_name)
         if not spelled:

@@ -196,6 +196,16 @@ def _to_grey(picture):
     return picture.convert("L")
 
 
+def only_root(roots, path):
+    """The only one of `roots` (one or more), the places in `path` where a dataset begins. Raises UserError for two."""
+    first, *others = sorted(roots)
+    if others:
+        raise UserError(
+            f"{path} holds the dataset twice, in {first or 'itself'} and in {others[0]}: give the path of one of them"
+        )
+    return first
+
+
 def last_frames(sequence):
     """The names of the last frames of a sequence, in their order. sequence: {frame number: name}."""
     return [sequence[frame] for frame in sorted(sequence)[-LAST_FRAMES:]]

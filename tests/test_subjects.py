@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data import ckplus, subjects
+from data import ckplus, oulu, subjects
 from data.drawing import draw_face
 from data.subjects import SubjectFaces
 from utils.files import UserError
@@ -180,6 +180,115 @@ def test_ck_is_found_in_the_data_folder(tmp_path, monkeypatch):
     as_zip(tree, tmp_path / "CK+.zip")
     assert ckplus.available()
     assert_is_ck(ckplus.load(), tree)
+
+
+OULU_FOLDERS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
+STRONG = "Preprocess Img/VL_Acropped/Strong"
+
+
+def oulu_tree(frames=4, people=(1, 2, 80), size=48):
+    """{name: bytes}: a sequence of each expression per subject."""
+    return {
+        f"P{person:03}/{folder}/{frame:03}.jpeg": png(face(person + 10 * place + frame, size))
+        for person in people
+        for place, folder in enumerate(OULU_FOLDERS)
+        for frame in range(frames)
+    }
+
+
+def assert_is_oulu(faces, tree):
+    """Every face of the tree, as its name and its bytes say."""
+    assert faces.files == tuple(sorted(tree)) and len(faces) == len(tree)
+    assert faces.class_names == ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise")
+    for number, name in enumerate(faces.files):
+        subject, folder, _ = name.split("/")
+        assert np.array_equal(faces.images[number].numpy(), pixels(tree[name]))
+        assert OULU_FOLDERS[faces.labels[number]] == folder and faces.subject_names[faces.subjects[number]] == subject
+
+
+def test_oulu_is_read_at_every_level_and_nothing_else_is(tmp_path):
+    tree = oulu_tree()
+    last = {name: content for name, content in tree.items() if int(name[-8:-5]) >= 1}
+    whole = below(STRONG, tree)
+    for other in ("Preprocess Img/VL_Acropped/Weak", "Preprocess Img/NI_Acropped/Strong", "OriginalImg/VL/Strong"):
+        whole |= below(other, dict.fromkeys(tree, b"not to be read"))
+    folder = as_folder(below("Oulu", whole), tmp_path) / "Oulu"
+    levels = [tmp_path, folder, folder / "Preprocess Img", folder / "Preprocess Img/VL_Acropped", folder / STRONG]
+    levels += [as_zip(whole, tmp_path / "whole.zip"), as_zip(tree, tmp_path / "strong.zip")]
+    for level in levels:
+        assert_is_oulu(oulu.load(level), last)
+    assert len({oulu.load(level).fingerprint() for level in levels}) == 1
+
+
+def test_oulu_jpeg_pictures_of_another_size_are_read(tmp_path):
+    tree = oulu_tree(frames=1, people=(7,), size=200)
+    for name, content in tree.items():
+        stream = io.BytesIO()
+        Image.open(io.BytesIO(content)).convert("RGB").save(stream, "JPEG", quality=95)
+        tree[name] = stream.getvalue()
+    faces = oulu.load(as_folder(tree, tmp_path))
+    assert faces.images.shape == (6, 96, 96) and faces.subject_names == ("P007",)
+    expected = Image.open(io.BytesIO(tree[faces.files[3]])).convert("L").reduce(2).resize((96, 96))
+    assert np.abs(faces.images[3].numpy().astype(int) - np.asarray(expected)).mean() < 4
+
+
+def test_frames_of_a_short_oulu_sequence_are_all_used(tmp_path):
+    tree = oulu_tree(frames=3, people=(1,))
+    del tree["P001/Fear/000.jpeg"], tree["P001/Fear/002.jpeg"]
+    assert_is_oulu(oulu.load(as_folder(tree, tmp_path)), tree)
+
+
+def test_oulu_frames_follow_each_other_by_number(tmp_path):
+    tree = oulu_tree(frames=1, people=(1,))
+    tree |= {f"P001/Fear/{frame}.jpeg": png(face(frame)) for frame in (8, 9, 10, 11)}
+    files = oulu.load(as_folder(tree, tmp_path)).files
+    assert [name for name in files if "Fear" in name] == [f"P001/Fear/{frame}.jpeg" for frame in (10, 11, 9)]
+
+
+def test_the_description_names_missing_oulu_subjects(tmp_path):
+    complete = oulu.load(as_folder(oulu_tree(1, people=(1, 2, 3)), tmp_path / "complete")).description
+    assert "18 faces of 3 subjects" in complete and "18 sequences" in complete and "none of" not in complete
+    few = oulu.load(as_folder(oulu_tree(1, people=(2, 4)), tmp_path / "few")).description
+    assert few.endswith("none of P001, P003")
+    many = oulu.load(as_folder(oulu_tree(1, people=(1, 80)), tmp_path / "many")).description
+    assert many.endswith("none of P002, P003, P004, P005, P006 and 73 more")
+
+
+def faulty_oulu_trees():
+    tree = oulu_tree(frames=1)
+    return {
+        "no subjects": ({"Anger/000.jpeg": png(face(1))}, "has no folders of subjects"),
+        "another light": (below("VL_Acropped/Weak", tree), "has no folders of subjects"),
+        "an expression missing": (changed(tree, "P002/Fear"), "no pictures of Fear of P002: the folder P002/Fear is"),
+        "a foreign name": (tree | {"P001/Fear/face.png": png(face(1))}, "P001/Fear/face.png is not named like P001"),
+        "a foreign expression": (tree | {"P001/Contempt/001.png": png(face(1))}, "P001/Contempt/001.png is not named"),
+        "a foreign subject": (tree | {"Q001/Fear/001.png": png(face(1))}, "Q001/Fear/001.png is not named like"),
+        "a picture too high up": (tree | {"P001/001.png": png(face(1))}, "P001/001.png is not named like"),
+        "a picture too deep": (tree | {"P001/Fear/more/001.png": png(face(1))}, "more/001.png is not named like"),
+        "no picture": (tree | {"P080/Fear/000.jpeg": b"text"}, "000.jpeg cannot be read"),
+        "the dataset twice": (below("Strong", tree) | below("x/VL_Acropped/Strong", tree), "twice"),
+    }
+
+
+@pytest.mark.parametrize("fault", faulty_oulu_trees())
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_faulty_oulu_is_told_in_a_sentence(tmp_path, fault, kind):
+    tree, message = faulty_oulu_trees()[fault]
+    path = as_folder(tree, tmp_path / "Oulu") if kind == "folder" else as_zip(tree, tmp_path / "Oulu.zip")
+    with pytest.raises(UserError, match=message) as told:
+        oulu.load(path)
+    assert "Oulu" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_oulu_is_found_in_the_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(oulu, "HOME", tmp_path)
+    assert not oulu.available()
+    with pytest.raises(UserError, match="no Oulu-CASIA in .*: put Oulu-CASIA or Oulu-CASIA.zip there"):
+        oulu.load()
+    tree = oulu_tree(frames=1)
+    as_folder(below(STRONG, tree), tmp_path / "Oulu-CASIA")
+    assert oulu.available()
+    assert_is_oulu(oulu.load(), tree)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(40, 48), (95, 48), (96, 96), (200, 96)])
