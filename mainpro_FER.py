@@ -16,11 +16,12 @@ from dataclasses import replace
 
 import torch
 
-from data import DATASETS, default_dataset
+from data import DATASETS, SUBJECT_DATASETS, default_dataset
 from data.batches import plan_epoch
 from models import MODELS
 from utils.engine import evaluate, train_one_epoch
 from utils.files import UserError
+from utils.folds import cross_validate
 from utils.interrupt import StopRequest
 from utils.learner import Learner
 from utils.lock import only_one
@@ -35,11 +36,13 @@ from utils.tasks import TASKS, TEST_SPLITS
 def main(arguments):
     """Load, build, train. Returns the exit code. Raises UserError for what the user can put right."""
     name = arguments.dataset or default_dataset(arguments.data)
-    settings, last = resolve(arguments, name), None
+    settings, last = resolve(arguments, name, name in SUBJECT_DATASETS), None
     if arguments.resume:
-        settings, last = load_last(arguments.out, f"{name}_{arguments.model or DEFAULT_MODEL}")
+        settings, last = load_last(arguments.out, settings.run_name)
         check_unchanged(arguments, settings)
     runtime = decide(arguments.device, arguments.precision or (last or {}).get("precision", "auto"), arguments.compile)
+    if settings.dataset in SUBJECT_DATASETS:
+        return cross_validate(settings, SUBJECT_DATASETS[settings.dataset](settings.data), runtime, arguments.out, last)
     check_share(settings.recipe.batch_size)
 
     with first_alone():  # of several processes one prepares data.h5
@@ -155,7 +158,7 @@ def say_how_to_resume(run):
 def command_line():
     """`main` with the arguments of the command line, and what the user did wrong told in a sentence; the exit code."""
     try:
-        return main(build_parser(tuple(DATASETS), tuple(MODELS)).parse_args())
+        return main(build_parser((*DATASETS, *SUBJECT_DATASETS), tuple(MODELS)).parse_args())
     except UserError as error:
         if is_first():
             print(f"error: {error}", file=sys.stderr)

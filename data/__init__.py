@@ -50,6 +50,22 @@ def _load_demo(path, drop_duplicates, limit):
 DATASETS = {"FER2013": _load_fer2013, "Demo": _load_demo}
 
 
+def _load_ckplus(path):
+    from data import ckplus
+
+    return ckplus.load(path)
+
+
+def _load_oulu(path):
+    from data import oulu
+
+    return oulu.load(path)
+
+
+# Datasets with known subjects, for FERSNet. Each is called with (path or None) and returns `SubjectFaces`.
+SUBJECT_DATASETS = {"CK+": _load_ckplus, "Oulu-CASIA": _load_oulu}
+
+
 def default_dataset(path):
     """FER2013 where its data is found (or asked for by a path), else Demo."""
     from data import fer2013

@@ -53,8 +53,8 @@ class EpochPlan:
     """
 
     order: torch.Tensor  # int64, image numbers
-    top: torch.Tensor  # int64, 0..4
-    left: torch.Tensor  # int64, 0..4
+    top: torch.Tensor  # int64, 0..shifts - 1
+    left: torch.Tensor  # int64, 0..shifts - 1
     flip: torch.Tensor  # bool
     batch_size: int
     rank: int = 0
@@ -77,10 +77,12 @@ class EpochPlan:
         return self.order[part], self.top[part], self.left[part], self.flip[part]
 
 
-def plan_epoch(count, batch_size, seed, epoch, device="cpu", rank=0, processes=1):
-    """The `EpochPlan` of `count` images, on `device`. Drawn on the CPU, so that it is the same on every device."""
+def plan_epoch(count, batch_size, seed, epoch, device="cpu", rank=0, processes=1, shifts=FACE_SIZE - CROP_SIZE + 1):
+    """The `EpochPlan` of `count` images, on `device`. Drawn on the CPU, so that it is the same on every device.
+
+    shifts: how many places a crop can have in each direction.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    shifts = FACE_SIZE - CROP_SIZE + 1
     order = torch.randperm(count, generator=generator)
     top = torch.randint(shifts, (count,), generator=generator)
     left = torch.randint(shifts, (count,), generator=generator)

@@ -14,19 +14,22 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a residual shortcut: (B, in, H, W) -> (B, out, H/stride, W/stride)."""
+    """Two 3x3 convolutions with a residual shortcut: (B, in, H, W) -> (B, out, H/stride, W/stride).
 
-    def __init__(self, in_channels, out_channels, stride):
+    norm: makes the normalisation of so many channels.
+    """
+
+    def __init__(self, in_channels, out_channels, stride, norm=nn.BatchNorm2d):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.bn1 = norm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn2 = norm(out_channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-                nn.BatchNorm2d(out_channels),
+                norm(out_channels),
             )
 
     def forward(self, x):

@@ -93,3 +93,25 @@ def load_model(path, task=None):
     except RuntimeError as error:
         raise UserError(f"The weights in {path} do not fit a {content['model']}.") from error
     return model.eval(), content
+
+
+def take_over(network, path):
+    """Give a FERSNet the weights of one that was trained on other expressions, as far as they fit.
+
+    path: a checkpoint of a FERSNet. Its classifier is left out. Where branches are joined, the joint block of a
+    recognition branch becomes the part of the new one that leads from recognition to recognition. Raises UserError
+    when the file holds another network.
+    """
+    content = load(path)
+    if content.get("model") != "FERSNet":
+        raise UserError(f"{path} holds no FERSNet: train one with --model FERSNet and give its .t7 file to --pretrain.")
+    state, taken = network.state_dict(), 0
+    for name, value in content["net"].items():
+        old = state.get(name)
+        if old is None or name.startswith("classifier") or value.ndim != old.ndim:
+            continue
+        if all(small <= large for small, large in zip(value.shape, old.shape, strict=True)):
+            old[tuple(slice(length) for length in value.shape)] = value.to(old.dtype)
+            taken += 1
+    if not taken:
+        raise UserError(f"{path} holds a FERSNet of other widths: nothing of it fits.")

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from utils.tasks import EMOTIONS
 
+CLASSES = len(EMOTIONS)
+
 
 def concordance(prediction, target):
     """Concordance correlation coefficient (Lin 1989) of two (N,) tensors: a scalar in [-1, 1].
@@ -35,9 +37,8 @@ def sign_agreement(prediction, target):
     return (prediction.sign() == target.sign()).to(prediction.dtype).mean()
 
 
-def confusion_matrix(predicted, labels):
-    """(N,) and (N,) int64 -> (7, 7) int64; rows are true classes, columns predicted."""
-    classes = len(EMOTIONS)
+def confusion_matrix(predicted, labels, classes=CLASSES):
+    """(N,) and (N,) int64 -> (classes, classes) int64; rows are true classes, columns predicted."""
     return torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
 
 
@@ -51,7 +52,7 @@ def macro_f1(confusion):
 
 def classification_metrics(logits, labels):
     """Acc (percent), Loss (mean cross-entropy), F1 (macro, 0..1) and the confusion matrix as lists."""
-    confusion = confusion_matrix(logits.argmax(dim=1), labels)
+    confusion = confusion_matrix(logits.argmax(dim=1), labels, logits.shape[1])
     return {
         "Acc": 100 * (confusion.diagonal().sum().double() / len(labels)).item(),
         "Loss": F.cross_entropy(logits.double(), labels).item(),

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from utils.files import UserError
 from utils.losses import CONSTRAINTS
-from utils.recipes import RECIPES, Recipe
+from utils.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
 from utils.runtime import DEVICES, PLACES, PRECISIONS, SWITCHES
 from utils.tasks import TASKS
 
 EVALUATIONS = ("auto", "tencrop", "center")
 DEFAULT_MODEL = "ResNet18RegressionTwoOutputs"
-# Flags that override a field of the recipe.
+FOLD_MODEL = "FERSNet"  # what is trained on datasets with subjects
+FOLD_CHOICES = ("all", *map(str, range(1, 11)))
+# Flags that override a field of the recipe; one that the recipe does not have cannot be given.
 OVERRIDES = {
     "epochs": "epochs",
     "bs": "batch_size",
@@ -22,14 +24,33 @@ OVERRIDES = {
     "consistency": "consistency",
     "orth": "orthogonality",
     "sharing": "sharing",
+    "kernel": "kernel",
+    "reconstruction": "reconstruction",
+    "identity": "identity",
+    "adversarial": "adversarial",
+    "cycle": "cycle",
+    "expression": "expression",
+    "synthetic": "synthetic",
 }
+SYNTHESIS_WEIGHTS = {
+    "reconstruction": "L1 to the real face",
+    "identity": "distance of identity features",
+    "adversarial": "what the discriminator says",
+    "cycle": "squared error of the face drawn back",
+    "expression": "cross-entropy of the drawn face",
+}
+SHARINGS = {"ResNet18RegressionTwoOutputs": ("trunk", "none"), "FERSNet": ("none", "hard", "selective")}
+# Flags that mean something only where there are splits, or only where there are folds.
+SPLIT_FLAGS = ("tasks", "limit", "drop_duplicates", "evaluation", "tensorboard")
+FOLD_FLAGS = ("fold", "pretrain")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What defines a run: two runs with equal settings on equal machines give equal numbers.
 
-    `data` is the path that was asked for, or None; `limit` rows are read per split, None for all.
+    `data` is the path that was asked for, or None; `limit` rows are read per split, None for all. `fold` is what
+    to train of a cross-validation ("1" to "10" or "all"), `pretrain` the checkpoint to begin with, None for no such.
     """
 
     dataset: str
@@ -37,11 +58,13 @@ class Settings:
     model: str
     tasks: tuple
     recipe_name: str
-    recipe: Recipe
+    recipe: Recipe | FERSNetRecipe
     seed: int
     limit: int | None
     drop_duplicates: bool
     evaluation: str
+    fold: str | None = None
+    pretrain: str | None = None
 
     def to_plain(self):
         """Plain values, for a checkpoint."""
@@ -51,7 +74,7 @@ class Settings:
     def from_plain(cls, plain):
         """The settings that `to_plain` wrote. UserError when they are of another version."""
         try:
-            recipe = Recipe(**plain["recipe"])
+            recipe = (FERSNetRecipe if plain["fold"] else Recipe)(**plain["recipe"])
             return cls(**{**plain, "recipe": recipe, "tasks": tuple(plain["tasks"])})
         except (TypeError, KeyError) as error:
             raise UserError("last.t7 was written by another version of this program; start a new run.") from error
@@ -91,8 +114,9 @@ def build_parser(datasets, models):
 
     what = parser.add_argument_group("network and objective")
     what.add_argument("--model", choices=models, help=f"default: {DEFAULT_MODEL}")
-    what.add_argument("--sharing", choices=("trunk", "none"),
-                      help=f"one trunk for all tasks, or one each (default*: {defaults.sharing})")  # fmt: skip
+    what.add_argument("--sharing", choices=("trunk", "none", "hard", "selective"),
+                      help=f"one trunk for all tasks, or none: one each (default*: {defaults.sharing}); FERSNet: "
+                           "none, hard or selective")  # fmt: skip
     what.add_argument("--tasks", nargs="+", choices=tuple(TASKS), metavar="TASK",
                       help=f"any of {', '.join(TASKS)} (default: all that the data has labels for)")  # fmt: skip
     what.add_argument("--constraint", choices=tuple(CONSTRAINTS),
@@ -113,6 +137,18 @@ def build_parser(datasets, models):
                      help="crops per test face; auto: ten on CUDA, the centre on a CPU and ten for the "
                           "chosen models at the end (default: auto)")  # fmt: skip
 
+    fersnet, drawn = parser.add_argument_group("FERSNet (CK+, Oulu-CASIA)"), FERSNET_RECIPES["default"]
+    fersnet.add_argument("--fold", choices=FOLD_CHOICES, metavar="K",
+                         help="held-out tenth of the subjects, 1 to 10, or all in turn (default: all)")  # fmt: skip
+    fersnet.add_argument("--pretrain", type=Path, metavar="FILE", help="begin with the weights of a FERSNet .t7 file")
+    fersnet.add_argument("--kernel", type=int, choices=(1, 3),
+                         help=f"size of the leaky units' convolutions (default*: {drawn.kernel})")  # fmt: skip
+    for name, meaning in SYNTHESIS_WEIGHTS.items():
+        fersnet.add_argument(f"--{name}", type=_number(float, 0), metavar="W",
+                             help=f"weight: {meaning} (default*: {getattr(drawn, name)})")  # fmt: skip
+    fersnet.add_argument("--synthetic", type=_number(int, 0), metavar="N",
+                         help=f"drawn faces to tune the recognition with (default*: {drawn.synthetic})")  # fmt: skip
+
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     machine.add_argument("--precision", choices=PRECISIONS, help="default: auto (bf16 where the hardware has it)")
@@ -129,29 +165,65 @@ def build_parser(datasets, models):
     return parser
 
 
-def resolve(arguments, dataset):
-    """The `Settings` of a new run. dataset: the name that was decided on."""
+def resolve(arguments, dataset, has_folds=False):
+    """The `Settings` of a new run. Raises UserError for flags that do not go together.
+
+    dataset: the name that was decided on; has_folds: whether it is one with subjects.
+    """
+    model = arguments.model or (FOLD_MODEL if has_folds else DEFAULT_MODEL)
+    _check_flags(arguments, dataset, model, has_folds)
     name = arguments.recipe or ("demo" if dataset == "Demo" else "default")
+    if has_folds and name not in FERSNET_RECIPES:
+        raise UserError(f"--recipe {name} is not for {dataset}: {' or '.join(FERSNET_RECIPES)}.")
+    recipe = FERSNET_RECIPES[name] if has_folds else RECIPES[name]
+    tasks = tuple(name for name in TASKS if name in (arguments.tasks or TASKS))
+    if model == FOLD_MODEL:
+        tasks = ("classify",)
+        if not has_folds:  # one face a subject: nothing to draw from it, so the recognition branch alone
+            recipe = replace(recipe, sharing="none")
     given = {field: getattr(arguments, flag) for flag, field in OVERRIDES.items()}
-    recipe = replace(RECIPES[name], **{field: value for field, value in given.items() if value is not None})
+    given = {field: value for field, value in given.items() if value is not None}
     return Settings(
         dataset=dataset,
         data=None if arguments.data is None else str(arguments.data),
-        model=arguments.model or DEFAULT_MODEL,
-        tasks=tuple(name for name in TASKS if name in (arguments.tasks or TASKS)),
+        model=model,
+        tasks=tasks,
         recipe_name=name,
-        recipe=recipe,
+        recipe=replace(recipe, **given),
         seed=arguments.seed or 0,
         limit=arguments.limit,
         drop_duplicates=bool(arguments.drop_duplicates),
         evaluation=arguments.evaluation or "auto",
+        fold=(arguments.fold or "all") if has_folds else None,
+        pretrain=None if arguments.pretrain is None else str(arguments.pretrain),
     )
+
+
+def _check_flags(arguments, dataset, model, has_folds):
+    """Raise UserError for a flag that means nothing for this dataset and model."""
+    if has_folds and model != FOLD_MODEL:
+        raise UserError(f"--dataset {dataset} trains {FOLD_MODEL}, not {model}: leave --model out.")
+    recipe = FERSNetRecipe if has_folds else Recipe
+    known = {field.name for field in fields(recipe)}
+    foreign = [flag for flag, field in OVERRIDES.items() if field not in known]
+    foreign += SPLIT_FLAGS if has_folds else FOLD_FLAGS
+    for flag in foreign:
+        if getattr(arguments, flag):
+            shown = {"evaluation": "eval"}.get(flag, flag).replace("_", "-")
+            raise UserError(f"--{shown} means nothing for {dataset} with {model}: leave it out.")
+    allowed = SHARINGS.get(model, SHARINGS[DEFAULT_MODEL])
+    if model == FOLD_MODEL and not has_folds:
+        allowed = ("none",)
+        if arguments.tasks not in (None, ["classify"]):
+            raise UserError(f"{model} only classifies {dataset}: leave --tasks out.")
+    if arguments.sharing is not None and arguments.sharing not in allowed:
+        raise UserError(f"--sharing {arguments.sharing} is not for {dataset} with {model}: {' or '.join(allowed)}.")
 
 
 def check_unchanged(arguments, saved):
     """Raise UserError when a flag that was given differs from the saved `Settings` of the run to resume."""
     asked = {field: getattr(arguments, flag) for flag, field in OVERRIDES.items()}
-    kept = {field: getattr(saved.recipe, field) for field in asked}
+    kept = {field: getattr(saved.recipe, field, None) for field in asked}
     names = {field: flag for flag, field in OVERRIDES.items()}
     for field in fields(Settings):
         if hasattr(arguments, field.name) and field.name != "recipe":

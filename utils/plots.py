@@ -175,15 +175,15 @@ def _draw_panel(axes, table, metric):
     axes.margins(y=0.08)
 
 
-def confusion(matrix, title):
+def confusion(matrix, title, names=EMOTIONS):
     """A confusion matrix as a picture: in every cell the count and its share of the true class.
 
-    matrix: square, one row per true and one column per predicted emotion, counts as ints.
-    title: str. Returns the bytes of a PNG. Raises ValueError when the matrix is not 7x7.
+    matrix: square, one row per true and one column per predicted emotion of `names`, counts as ints.
+    title: str. Returns the bytes of a PNG. Raises ValueError when the matrix has another shape.
     """
     rows = [[int(count) for count in row] for row in matrix]
-    if [len(row) for row in rows] != [len(EMOTIONS)] * len(EMOTIONS):
-        raise ValueError(f"a confusion matrix has {len(EMOTIONS)} rows and columns, one for each emotion")
+    if [len(row) for row in rows] != [len(names)] * len(names):
+        raise ValueError(f"a confusion matrix has {len(names)} rows and columns, one for each emotion")
     # A class without faces has no shares: its row stays at zero instead of dividing by it.
     shares = [[100 * count / max(1, sum(row)) for count in row] for row in rows]
 
@@ -196,8 +196,8 @@ def confusion(matrix, title):
             colour = "white" if share > 55 else "black"
             text = f"{count}\n{share:.1f}%"
             axes.text(predicted, true, text, ha="center", va="center", color=colour, fontsize=10.5)
-    axes.set_xticks(range(len(EMOTIONS)), EMOTIONS, fontsize=11)
-    axes.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=11)
+    axes.set_xticks(range(len(names)), names, fontsize=11)
+    axes.set_yticks(range(len(names)), names, fontsize=11)
     axes.set_xlabel("Predicted", fontsize=12)
     axes.set_ylabel("True", fontsize=12)
     wrapped = "\n".join(textwrap.wrap(title, 70, max_lines=2, placeholder=" ..."))

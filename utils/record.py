@@ -21,7 +21,7 @@ from pathlib import Path
 
 from utils import plots
 from utils.files import UserError, replacing
-from utils.tasks import DIMENSIONS, SPLITS, TASKS, TEST_SPLITS
+from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, TASKS, TEST_SPLITS
 
 PREFIXES = dict(zip(SPLITS, ("Train", "Pubtest", "Pritest"), strict=True))
 
@@ -65,16 +65,16 @@ def write_records(out, header, history, tasks, final=None, pictures=True):
     held = "its rows are written once it is closed, at the end of an epoch"
     if final is not None:
         held = "it lacks the last rows: close it, then run again with --resume"
-    return [out / name for name, content in files if not _put(out / name, content, held)]
+    return [out / name for name, content in files if not put(out / name, content, held)]
 
 
-def write_confusion(path, matrix, title):
+def write_confusion(path, matrix, title, names=EMOTIONS):
     """Draw a confusion matrix as a PNG: counts, and percentages of each row.
 
-    path: file to write. matrix: 7x7 ints, rows true, columns predicted. title: str above it.
-    Raises ValueError when the matrix is not 7x7, UserError when the file cannot be written.
+    path: file to write. matrix: square, ints, rows true, columns predicted emotions of `names`. title: str above it.
+    Raises ValueError when the matrix has another shape, UserError when the file cannot be written.
     """
-    _put(Path(path), plots.confusion(matrix, title), "it still shows an earlier epoch")
+    put(Path(path), plots.confusion(matrix, title, names), "it still shows an earlier epoch")
 
 
 def best_epochs(history, task):
@@ -96,9 +96,9 @@ def owned_files(out, run_name):
     """
     out = Path(out)
     names = [f"AccProcess_{name}.csv" for name in TASKS]
-    names += ["AccProcess.xlsx", "AccProcess.png", "data.txt", "run.log"]
+    names += ["AccProcess.xlsx", "AccProcess.png", "AccProcess_folds.csv", "folds.csv", "data.txt", "run.log"]
     folder = out / run_name
-    return [out / name for name in names] + sorted([*folder.glob("*.t7"), *folder.glob("*.png")])
+    return [out / name for name in names] + sorted([*folder.rglob("*.t7"), *folder.rglob("*.png")])
 
 
 # ---------------------------------------------------------------- from history to tables
@@ -254,7 +254,7 @@ def _final_lines(history, tasks, best, final):
 # ---------------------------------------------------------------- to disk
 
 
-def _put(path, content, held):
+def put(path, content, held):
     """Replace `path` by `content` (bytes). Returns False, and says so, when another program holds it.
 
     held: str, what the user should know or do in that case.

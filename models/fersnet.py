@@ -1,0 +1,226 @@
+"""FERSNet: expression recognition and synthesis in one network with selective feature sharing.
+
+Zhao, Liu, Xiao, Lun, Lam, "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on
+Selective Feature Sharing", ICPR 2020, arXiv 2007.04514.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.resnet import BasicBlock
+from utils.tasks import EMOTIONS
+
+FERSNET_SHARINGS = ("none", "hard", "selective")
+CLASSES = len(EMOTIONS)
+STAGES = 3
+SIZES = (48, 96)  # of the faces that can be drawn
+
+instance_norm = partial(nn.InstanceNorm2d, affine=True)
+
+
+class ConvFLU(nn.Module):
+    """Convolutional feature leaky unit: one branch takes over what it can use of the other's features.
+
+    kernel: 1 or 3, the size of its four convolutions; none has a bias.
+    """
+
+    def __init__(self, channels, kernel=1):
+        super().__init__()
+        convolution = partial(nn.Conv2d, kernel_size=kernel, padding=kernel // 2, bias=False)
+        self.reset = convolution(2 * channels, channels)  # W_r of the paper
+        self.update = convolution(2 * channels, channels)  # W_z
+        self.received = convolution(channels, channels)  # W
+        self.kept = convolution(channels, channels)  # U
+
+    def forward(self, own, other):
+        """own, other (B, C, H, W) -> (own features with what leaked in, reset gate, update gate), each (B, C, H, W).
+
+        r = sigmoid(W_r * [own, other]); candidate = tanh(W * (r . other) + U * own);
+        z = sigmoid(W_z * [own, other]); result = (1 - z) . own + z . candidate.
+        """
+        both = torch.cat((own, other), dim=1)
+        reset, update = self.reset(both).sigmoid(), self.update(both).sigmoid()
+        candidate = torch.tanh(self.received(reset * other) + self.kept(own))
+        return (1 - update) * own + update * candidate, reset, update
+
+
+class Exchange(nn.Module):
+    """A pair of ConvFLUs between the branches: both look at the features as they were before."""
+
+    def __init__(self, channels, kernel):
+        super().__init__()
+        self.to_recognition = ConvFLU(channels, kernel)
+        self.to_synthesis = ConvFLU(channels, kernel)
+
+    def forward(self, recognition, synthesis):
+        """(recognition, synthesis) -> (recognition, synthesis, {branch: (reset gate, update gate)})."""
+        x, *x_gates = self.to_recognition(recognition, synthesis)
+        y, *y_gates = self.to_synthesis(synthesis, recognition)
+        return x, y, {"recognition": tuple(x_gates), "synthesis": tuple(y_gates)}
+
+
+class Modulation(nn.Module):
+    """Scales and shifts the channels of features (B, C, H, W) as a one-hot expression (B, classes) asks."""
+
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.lift = nn.Linear(classes, 2 * channels)
+
+    def forward(self, features, expression):
+        scale, shift = self.lift(expression)[:, :, None, None].to(features.dtype).chunk(2, dim=1)
+        return features * (1 + scale) + shift
+
+
+class Doubling(nn.Sequential):
+    """(B, in, H, W) -> (B, out, 2H, 2W)."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__(
+            nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+            instance_norm(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class Decoder(nn.Module):
+    """Draws a face from the synthesis branch's features and the expression it should have.
+
+    deep: the bottleneck is half as large as the coarsest skip, as with faces of 96x96.
+    """
+
+    def __init__(self, classes, base, deep):
+        super().__init__()
+        skips = (8 * base, 4 * base, 2 * base, base, base)  # channels, coarse to fine
+        self.modulate_bottleneck = Modulation(classes, 8 * base)
+        self.modulate = nn.ModuleList(Modulation(classes, channels) for channels in skips)
+        self.deepest = Doubling(8 * base, 8 * base) if deep else nn.Identity()
+        inputs = (16 * base, 8 * base, 4 * base, 2 * base)
+        outputs = (4 * base, 2 * base, base, base)
+        self.doublings = nn.ModuleList(Doubling(*pair) for pair in zip(inputs, outputs, strict=True))
+        self.draw = nn.Conv2d(2 * base, 1, 3, padding=1)
+
+    def forward(self, bottleneck, skips, expression):
+        """bottleneck (B, 8 base, h, w), skips fine to coarse, expression (B, classes) -> (B, 1, S, S) in -1..1."""
+        features = self.deepest(self.modulate_bottleneck(bottleneck, expression))
+        for number, (modulate, skip) in enumerate(zip(self.modulate, reversed(skips), strict=True)):
+            features = torch.cat((features, modulate(skip, expression)), dim=1)
+            if number < len(self.doublings):
+                features = self.doublings[number](features)
+        return torch.tanh(self.draw(features).float())
+
+
+class FERSNet(nn.Module):
+    """Recognises the expression of a face and draws the face with another one.
+
+    tasks: ("classify",), for the sake of `MODELS`. sharing: "none" (the recognition branch alone: the paper's
+    Baseline), "hard" (both tasks on the same first five blocks: Baseline*) or "selective" (a branch for each,
+    joined by ConvFLUs). classes: of expressions. size: 48 or 96, of the faces; recognition alone takes any.
+    kernel: of the ConvFLUs. base: channels of the stem; 64 is the network of the paper.
+    """
+
+    def __init__(self, tasks=("classify",), sharing="selective", classes=CLASSES, size=48, kernel=1, base=64):
+        super().__init__()
+        if sharing not in FERSNET_SHARINGS or tuple(tasks) != ("classify",) or size not in SIZES:
+            raise ValueError(f"no FERSNet has sharing {sharing!r}, tasks {tasks!r} and size {size!r}")
+        self.tasks, self.sharing, self.classes = tuple(tasks), sharing, classes
+        widths = [base * 2**stage for stage in range(STAGES + 1)]
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU(inplace=True)
+        )
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.recognition = nn.ModuleList(BasicBlock(*pair, 1) for pair in pairs)
+        joint = widths[-1]
+        if sharing == "selective":
+            self.synthesis = nn.ModuleList(BasicBlock(*pair, 1, instance_norm) for pair in pairs)
+            self.exchange = nn.ModuleList(Exchange(width, kernel) for width in widths[1:])
+            joint *= 2
+        self.joint = BasicBlock(joint, joint, 1)
+        self.deep = size == SIZES[1]
+        self.last = nn.Sequential(
+            nn.Conv2d(widths[-1], widths[-1], 3, padding=1, bias=False),
+            nn.BatchNorm2d(widths[-1]),
+            nn.ReLU(inplace=True),
+        )
+        self.classifier = nn.Linear(widths[-1], classes)
+        if sharing != "none":
+            self.decoder = Decoder(classes, base, self.deep)
+
+    def forward(self, images, target=None):
+        """images (B, 1, S, S) in -1..1; target (B,) int64, the expressions to draw, or None to draw nothing.
+
+        Returns {"classify": logits (B, classes) float32}; with a target also "drawn": (B, 1, S, S) float32 in
+        -1..1. A network that shares selectively adds "gates": per stage {branch: (reset, update)}.
+        """
+        features = self.stem(images)  # (B, base, S, S)
+        skips = [features]
+        x = y = F.max_pool2d(features, 2)
+        skips.append(y)
+        gates = []
+        for stage, block in enumerate(self.recognition):
+            x = F.max_pool2d(block(x), 2)  # (B, base * 2**(stage + 1), S / 2**(stage + 2), ...)
+            if self.sharing == "selective":
+                y = F.max_pool2d(self.synthesis[stage](y), 2)
+                x, y, stage_gates = self.exchange[stage](x, y)
+                gates.append(stage_gates)
+            else:
+                y = x
+            skips.append(y)
+        joint = self.joint(torch.cat((x, y), dim=1) if self.sharing == "selective" else x)
+        if self.deep:
+            joint = F.max_pool2d(joint, 2)
+        x, y = joint.chunk(2, dim=1) if self.sharing == "selective" else (joint, joint)
+        pooled = self.last(x).mean(dim=(2, 3)).to(self.classifier.weight.dtype)
+        with torch.autocast(images.device.type, enabled=False):
+            outputs = {"classify": self.classifier(pooled)}
+        if target is not None:
+            outputs["drawn"] = self.decoder(y, skips, F.one_hot(target, self.classes).float())
+        return outputs | {"gates": gates} if gates else outputs
+
+    def part(self, task):
+        """What serves `task`, as (tasks, state dict) that rebuild it: all of it."""
+        return self.tasks, self.state_dict()
+
+
+class Discriminator(nn.Sequential):
+    """Conditional PatchGAN: (faces (B, 1, S, S), expressions (B,) int64) -> a score of each patch (B, 1, h, w).
+
+    base: channels of its first layer, 64 in the paper.
+    """
+
+    def __init__(self, classes, base=64):
+        widths = (1 + classes, base, 2 * base, 4 * base, 8 * base)
+        layers = []
+        for number, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
+            layers.append(nn.Conv2d(inner, outer, 4, stride=2 if number < STAGES else 1, padding=1))
+            layers += [instance_norm(outer)] if number else []  # the first sees the picture as it is
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+        super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        self.classes = classes
+
+    def forward(self, faces, expression):
+        maps = F.one_hot(expression, self.classes).to(faces.dtype)[:, :, None, None]
+        return super().forward(torch.cat((faces, maps.expand(-1, -1, *faces.shape[2:])), dim=1)).float()
+
+
+class IdentityNetwork(nn.Module):
+    """Tells people apart: faces (B, 1, S, S) to logits over subjects (B, subjects); `embed` is what it sees."""
+
+    def __init__(self, subjects, base=32):
+        super().__init__()
+        widths = (1, base, 2 * base, 4 * base, 8 * base)
+        layers = []
+        for inner, outer in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(inner, outer, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.classifier = nn.Linear(widths[-1], subjects)
+
+    def embed(self, faces):
+        """Features of unit length (B, 8 base), float32; differentiable with respect to the faces."""
+        return F.normalize(self.trunk(faces).mean(dim=(2, 3)).float())
+
+    def forward(self, faces):
+        with torch.autocast(faces.device.type, enabled=False):
+            return self.classifier(16 * self.embed(faces))  # a softmax of unit vectors alone would be flat

@@ -1,0 +1,160 @@
+"""FERSNet over one fold: train an epoch, recognise, draw, measure. All return plain values; none knows files."""
+
+import torch
+
+from data.batches import normalise
+from data.pairs import shifted
+from utils.classifier import PREPROCESSING
+from utils.engine import FiniteCheck, memory_advice
+from utils.metrics import classification_metrics
+from utils.progress import Progress
+from utils.similarity import structural_similarity
+from utils.synthesis import FIGURES, PairBatch
+
+BATCH = 64  # faces of a forward pass without learning
+
+
+def pair_batch(faces, plan, step):
+    """The `PairBatch` of a step. faces: `SubjectFaces`; plan: `PairPlan`, both on one device."""
+    order, target, target_labels, *crop = plan.batch(step)
+    both = shifted(faces.images, torch.cat((order, target)), *(torch.cat((part, part)) for part in crop))
+    sources, targets = normalise(both, **PREPROCESSING).chunk(2)
+    return PairBatch(sources, faces.labels[order], targets, target_labels, target >= 0)
+
+
+def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda: False):
+    """Train on the batches of `plan`, a `PairPlan` of `faces`, both on the learner's device.
+
+    learner: `FERSNetLearner`; label: of the progress bar; start: {"step", "sums"} of an interrupted epoch; stop:
+    asked between steps, True ends the epoch early. Returns (figures, position): figures is {name: mean per face} of
+    `FIGURES`, None when stopped early, and position is what `start` takes to go on from. Raises UserError when the
+    loss is not finite or memory runs out.
+    """
+    start = start or {"step": 0, "sums": torch.zeros(len(FIGURES), dtype=torch.float64)}
+    learner.model.train()
+    device = faces.labels.device
+    first, sums, check = start["step"], start["sums"].to(device, copy=True), FiniteCheck(device)
+    step, batch_size = first, min(plan.batch_size, len(faces))
+    with memory_advice(batch_size), Progress(label, plan.steps * batch_size, first * batch_size) as progress:
+        for step in range(first, plan.steps):
+            batch = pair_batch(faces, plan, step)
+            loss, figures = learner.step(batch, epoch * plan.steps + step, plan.steps)
+            check.watch(loss, step)
+            sums += figures
+            if progress.add(batch_size):
+                check.verify(epoch)
+                progress.show(loss=loss.item(), rate=progress.rate)
+            if step + 1 < plan.steps and stop():
+                break
+    check.verify(epoch)
+    position = {"step": step + 1, "sums": sums.cpu()}
+    if position["step"] < plan.steps:
+        return None, position
+    means = (sums / (plan.steps * batch_size)).tolist()
+    return dict(zip(FIGURES, means, strict=True)), position
+
+
+@torch.inference_mode()
+def recognise(network, images, runtime):
+    """Logits (N, classes) float32 of faces (N, S, S) uint8. network: in evaluation mode, on runtime.device."""
+    logits = []
+    for part in images.split(BATCH):
+        with runtime.autocast():
+            outputs = network(normalise(part[:, None], **PREPROCESSING))
+        logits.append((outputs["classify"] if isinstance(outputs, dict) else outputs).float())
+    return torch.cat(logits)
+
+
+@torch.inference_mode()
+def draw(network, images, expressions, runtime):
+    """The faces (N, S, S) uint8 with the expressions (N,) int64, drawn: (N, S, S) uint8."""
+    drawn = []
+    for part, wanted in zip(images.split(BATCH), expressions.split(BATCH), strict=True):
+        with runtime.autocast():
+            pictures = network(normalise(part[:, None], **PREPROCESSING), wanted)["drawn"]
+        drawn.append(((pictures[:, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(drawn)
+
+
+def counterparts(faces):
+    """For each face the number of a face of the same subject with each expression, -1 where there is none.
+
+    (N, classes) int64. Of several the last is taken, which in a dataset of sequences is where the expression is
+    strongest; a face's own expression has -1.
+    """
+    table = torch.full((len(faces.subject_names), len(faces.class_names)), -1, dtype=torch.int64)
+    subjects, labels = faces.subjects.cpu(), faces.labels.cpu()
+    for number, (subject, label) in enumerate(zip(subjects.tolist(), labels.tolist(), strict=True)):
+        table[subject, label] = number
+    result = table[subjects].scatter(1, labels[:, None], -1)
+    return result.to(faces.labels.device)
+
+
+def test(network, faces, runtime):
+    """Figures of a network on the held-out `SubjectFaces`: those of the classification and its confusion matrix.
+
+    One that draws adds L1 (mean absolute difference, pixels in 0..1) and SSIM between each drawn face and the real
+    one of the same subject with that expression, over all such pairs; None where the fold has no pair.
+    """
+    figures = classification_metrics(recognise(network, faces.images, runtime), faces.labels)
+    if hasattr(network, "decoder"):
+        real = counterparts(faces)
+        source, expression = (real >= 0).nonzero(as_tuple=True)
+        figures |= {"L1": None, "SSIM": None}
+        if len(source):
+            drawn = draw(network, faces.images[source], expression, runtime)[:, None].float() / 255
+            wanted = faces.images[real[source, expression]][:, None].float() / 255
+            figures["L1"] = (drawn - wanted).abs().mean().item()
+            figures["SSIM"] = structural_similarity(drawn, wanted).mean().item()
+    return figures
+
+
+def share_read_as_wanted(network, judge, faces, runtime):
+    """Percent of the held-out faces, each drawn with every other expression, that `judge` reads as that expression.
+
+    judge: a classifier that shares nothing with the network. Also returns its accuracy on the real faces, percent.
+    """
+    classes = len(faces.class_names)
+    wanted = torch.arange(classes, device=faces.labels.device).repeat(len(faces))
+    source = torch.arange(len(faces), device=wanted.device).repeat_interleave(classes)
+    other = wanted != faces.labels[source]
+    source, wanted = source[other], wanted[other]
+    drawn = draw(network, faces.images[source], wanted, runtime)
+    hits = recognise(judge, drawn, runtime).argmax(dim=1) == wanted
+    real = recognise(judge, faces.images, runtime).argmax(dim=1) == faces.labels
+    return 100 * hits.double().mean().item(), 100 * real.double().mean().item()
+
+
+def draw_to_balance(network, faces, count, seed, runtime):
+    """`count` drawn faces that enlarge `faces` and make its classes as equal as can be.
+
+    Returns (images (count, S, S) uint8, labels (count,) int64) on the faces' device. Each is drawn from a random
+    face of another expression.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = faces.labels.cpu()
+    present = torch.bincount(labels, minlength=len(faces.class_names))
+    wanted = torch.repeat_interleave(torch.arange(len(present)), shares_to_balance(present, count))
+    source = torch.empty_like(wanted)
+    for label in range(len(present)):
+        others, mine = (labels != label).nonzero()[:, 0], wanted == label
+        source[mine] = others[torch.randint(len(others), (int(mine.sum()),), generator=generator)]
+    device = faces.labels.device
+    wanted = wanted.to(device)
+    return draw(network, faces.images[source.to(device)], wanted, runtime), wanted
+
+
+def shares_to_balance(present, count):
+    """How many of `count` new faces each class gets, so that the smallest classes are filled up first.
+
+    present: (classes,) int64, faces there are. Returns (classes,) int64 that sum to `count`.
+    """
+    level = torch.sort(present).values
+    # With the n smallest classes filled up to one level, the level is (their faces + count) / n.
+    filled = (level.cumsum(0) + count).double() / torch.arange(1, len(level) + 1)
+    reached = filled[(filled >= level).nonzero()[-1, 0]]
+    shares = (reached - present).clamp_min(0)
+    result = shares.floor().long()
+    left = count - int(result.sum())
+    result[(shares - result).argsort(descending=True, stable=True)[:left]] += 1
+    return result

@@ -1,0 +1,239 @@
+"""Cross-validation on disk: folds by subject, their history, checkpoints and records; begin, resume, finish."""
+
+import hashlib
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from data.folds import assign_folds, write_folds
+from models.fersnet import Discriminator, FERSNet, IdentityNetwork
+from utils import checkpoint
+from utils.classifier import PREPROCESSING, identity_network, judge_network, train_classifier
+from utils.files import UserError, move_aside
+from utils.fold_engine import counterparts, draw, draw_to_balance, share_read_as_wanted, test
+from utils.fold_record import write_records
+from utils.record import owned_files
+from utils.run import FORMAT, versions
+from utils.sheet import contact_sheet
+from utils.synthesis import FERSNetLearner
+
+FOLDS = 10
+SHEET_SUBJECTS = 4
+
+
+class FoldRun:
+    """What a cross-validation keeps on disk and in its history.
+
+    settings: `Settings` with a `FERSNetRecipe`; faces: `SubjectFaces` on runtime.device; out: output folder.
+    `rows` are the results of finished epochs, in order, `results` those of finished folds, `position` where in the
+    next epoch to go on (None: its beginning). Folds count from 0 here, from 1 in everything that is written.
+    """
+
+    def __init__(self, settings, faces, runtime, out):
+        self.settings, self.recipe, self.faces, self.runtime = settings, settings.recipe, faces, runtime
+        self.out = Path(out)
+        self.folder = self.out / settings.run_name
+        self.fold_of = assign_folds(faces.labels, faces.subjects, FOLDS)
+        self.wanted = range(FOLDS) if settings.fold == "all" else (int(settings.fold) - 1,)
+        self.fingerprint = self._fingerprint()
+        self.rows, self.results, self.position = [], [], None
+        self._state = None  # of the learner, from last.t7, until the fold goes on
+        self._saved = time.monotonic()
+
+    @property
+    def remaining(self):
+        """The folds that are not finished."""
+        return [fold for fold in self.wanted if fold not in {result["fold"] for result in self.results}]
+
+    def epoch(self, fold):
+        """The epoch of `fold` to train next."""
+        return sum(row["fold"] == fold for row in self.rows)
+
+    def seed(self, fold):
+        """What all chance in a fold derives from."""
+        return self.settings.seed * FOLDS + fold
+
+    def split(self, fold):
+        """(training faces, held-out faces): `SubjectFaces` that have no subject in common."""
+        held_out = self.fold_of == fold
+        return self.faces.select(~held_out), self.faces.select(held_out)
+
+    def begin(self):
+        """Make room for a new run: move an earlier one's files aside, and say so; write down the folds."""
+        moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
+        if moved:
+            print(f"Files of an earlier run were moved to {moved}")
+        write_folds(self.out / "folds.csv", self.faces, self.fold_of)
+        self._log(f"new run: {self.settings}")
+
+    def resume(self, content):
+        """Take up the run whose last.t7 holds `content`. UserError when it began with other data."""
+        if content["data"] != self.fingerprint:
+            raise UserError("The faces, or the network of --pretrain, are not those that the run to resume began with.")
+        if content["device"] != self.runtime.describe():
+            print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
+                  "differs by rounding from a run without the change.")  # fmt: skip
+        self.rows, self.results = content["rows"], content["results"]
+        self.position, self._state = content["position"], content["learner"]
+        self._log("resumed")
+        self._write_records()
+
+    def learner(self, fold, training):
+        """The `FERSNetLearner` of a fold: new, or as the checkpoint left it."""
+        recipe, classes = self.recipe, len(self.faces.class_names)
+        torch.manual_seed(self.seed(fold))
+        network = FERSNet(("classify",), recipe.sharing, classes, self.faces.size, recipe.kernel)
+        discriminator = identity = None
+        if recipe.sharing != "none":
+            discriminator = Discriminator(classes)
+            if self._state is None:
+                print(f"fold {fold + 1}: learning to tell the subjects of the training folds apart", flush=True)
+                identity = identity_network(training, self.seed(fold), self.runtime)
+            else:
+                identity = IdentityNetwork(len(training.subjects.unique()))
+        if self.settings.pretrain is not None and self._state is None:
+            checkpoint.take_over(network, self.settings.pretrain)
+        learner = FERSNetLearner(network, discriminator, identity, recipe, self.runtime)
+        if self._state is not None:
+            try:
+                learner.load_state_dict(self._state)
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise UserError(f"{self.folder / 'last.t7'} does not fit the network it names.") from error
+            self._state = None
+        return learner
+
+    def record(self, fold, figures, tested, learner, held_out, seconds):
+        """Keep the results of an epoch: last.t7, CSVs, data.txt, a sheet of drawn faces."""
+        epoch = self.epoch(fold)
+        self.rows.append({"fold": fold, "epoch": epoch, "Training": figures, "Test": tested})
+        self.position = None
+        if learner.discriminator is not None:
+            path = self.folder / f"fold{fold + 1:02d}" / f"epoch{epoch:03d}.png"
+            self._write_sheet(path, learner.averaged, held_out)
+        # The state is large; a run that was killed repeats what the last one lacks, with the same results.
+        if time.monotonic() - self._saved > 60 or epoch + 1 == self.recipe.epochs:
+            self.save_last(learner)
+        self._write_records()
+        self._log(f"fold {fold + 1}, epoch {epoch}: {seconds:.1f} s")
+
+    def finish_fold(self, fold, learner, training, held_out):
+        """After the last epoch of a fold: its checkpoint, the measures of synthesis, the tuning with drawn faces."""
+        mine = [row for row in self.rows if row["fold"] == fold]
+        best = max(mine, key=lambda row: row["Test"]["Acc"])
+        network = self.runtime.for_inference(learner.averaged)
+        result = {"fold": fold, "faces": len(held_out), **mine[-1]["Test"]}
+        result |= {"BestAcc": best["Test"]["Acc"], "BestEpoch": best["epoch"]}
+        result |= dict.fromkeys(("TargetShare", "JudgeAcc", "TunedAcc"))
+        if learner.discriminator is not None:
+            print(f"fold {fold + 1}: an independent network reads the drawn faces", flush=True)
+            judge = self.runtime.for_inference(judge_network(training, self.seed(fold), self.runtime))
+            shares = share_read_as_wanted(network, judge, held_out, self.runtime)
+            result["TargetShare"], result["JudgeAcc"] = shares
+        self._save_network(f"Fold{fold + 1:02d}_model_classify.t7", learner.averaged, result)
+        if self.recipe.synthetic:
+            print(f"fold {fold + 1}: tuning with {self.recipe.synthetic:,} drawn faces", flush=True)
+            tuned = self._tune(learner.averaged, network, training, self.seed(fold))
+            tested = test(self.runtime.for_inference(tuned), held_out, self.runtime)
+            result |= {"TunedAcc": tested["Acc"], "tuned_confusion": tested["confusion"]}
+            self._save_network(f"Fold{fold + 1:02d}_model_tuned.t7", tuned, result)
+        self.results.append(result)
+        self.save_last(None)
+        self._write_records()
+        self._log(f"fold {fold + 1} finished")
+
+    def save_last(self, learner, position=None):
+        """Write last.t7, all that it takes to go on. learner: of the fold in progress, None between folds."""
+        content = {
+            "format": FORMAT,
+            "net": {},
+            "learner": None if learner is None else learner.state_dict(),
+            "rows": self.rows,
+            "results": self.results,
+            "position": position,
+            "settings": self.settings.to_plain(),
+            "precision": self.runtime.precision,
+            "device": self.runtime.describe(),
+            "data": self.fingerprint,
+        }
+        checkpoint.save(self.folder / "last.t7", content)
+        self._saved = time.monotonic()
+
+    def _tune(self, averaged, network, training, seed):
+        """The network `averaged`, its recognition tuned with real and drawn faces; `network` draws them."""
+        recipe = self.recipe
+        images, labels = draw_to_balance(network, training, recipe.synthetic, seed, self.runtime)
+        images, labels = torch.cat((training.images, images)), torch.cat((training.labels, labels))
+        tune = partial(train_classifier, weight_decay=recipe.weight_decay, rate=recipe.tuning_rate)
+        return tune(averaged, images, labels, recipe.tuning_epochs, seed, self.runtime)
+
+    def _save_network(self, name, network, result):
+        content = {
+            "net": {key: value.contiguous() for key, value in network.state_dict().items()},
+            "task": "classify",
+            "tasks": ["classify"],
+            "sharing": network.sharing,
+            "dataset": self.settings.dataset,
+            "model": self.settings.model,
+            "options": {"classes": len(self.faces.class_names), "size": self.faces.size, "kernel": self.recipe.kernel},
+            "class_names": list(self.faces.class_names),
+            "preprocessing": PREPROCESSING,
+            "held_out": [self.faces.subject_names[number] for number in self._held_out_subjects(result["fold"])],
+            "results": result,
+            "versions": versions(),
+        }
+        checkpoint.save(self.folder / name, content)
+
+    def _held_out_subjects(self, fold):
+        return self.faces.subjects.cpu()[self.fold_of == fold].unique().tolist()
+
+    def _write_sheet(self, path, network, held_out):
+        """Held-out subjects, one below the other: a face, drawn with each expression, and the real ones below."""
+        subjects = held_out.subjects.unique()[:SHEET_SUBJECTS]
+        first = torch.stack([(held_out.subjects == subject).nonzero()[0, 0] for subject in subjects])
+        classes = len(held_out.class_names)
+        network = self.runtime.for_inference(network)
+        source = first.repeat_interleave(classes)
+        expressions = torch.arange(classes, device=first.device).repeat(len(first))
+        drawn = draw(network, held_out.images[source], expressions, self.runtime).cpu().numpy()
+        real = counterparts(held_out)[first].tolist()
+        rows = []
+        for number, face in enumerate(first.tolist()):
+            name = held_out.subject_names[held_out.subjects[face]]
+            label = held_out.class_names[held_out.labels[face]]
+            picture = held_out.images[face].cpu().numpy()
+            others = [None if other < 0 else held_out.images[other].cpu().numpy() for other in real[number]]
+            rows.append((f"{name} {label}", [picture, *drawn[number * classes : (number + 1) * classes]]))
+            rows.append(("real", [None, *others]))
+        contact_sheet(path, rows, ("input", *held_out.class_names))
+
+    def _write_records(self):
+        write_records(self.out, self.folder, self._header(), self.rows, self.results, self.faces.class_names)
+
+    def _header(self):
+        recipe = ", ".join(f"{key} {value}" for key, value in vars(self.recipe).items())
+        return {
+            "dataset": self.settings.dataset,
+            "source": self.faces.description,
+            "protocol": f"{FOLDS} folds, no subject in two of them (folds.csv); folds of this run: "
+            + ", ".join(str(fold + 1) for fold in self.wanted),
+            "model": self.settings.model,
+            "recipe": f"{self.settings.recipe_name} ({recipe})",
+            "pre-trained": self.settings.pretrain or "no",
+            "seed": self.settings.seed,
+            "device": self.runtime.describe(),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        }
+
+    def _fingerprint(self):
+        digest = hashlib.sha256(self.faces.fingerprint().encode())
+        if self.settings.pretrain is not None:
+            checkpoint.load(self.settings.pretrain)  # says what is wrong before anything is trained
+            digest.update(Path(self.settings.pretrain).read_bytes())
+        return digest.hexdigest()
+
+    def _log(self, line):
+        self.out.mkdir(parents=True, exist_ok=True)
+        with open(self.out / "run.log", "a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
