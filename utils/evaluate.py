@@ -21,7 +21,7 @@ from data import DATASETS
 from data.ferplus import PLEASURE_AROUSAL_DOMINANCE, SCALE
 from utils import metrics
 from utils.engine import predict
-from utils.files import UserError, write_text
+from utils.files import UserError, exit_code, write_text
 from utils.networks import RELEASED, load_networks
 from utils.runtime import DEVICES, PRECISIONS, decide
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS, VAD_LIMIT
@@ -213,11 +213,4 @@ def build_parser():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(build_parser().parse_args()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(exit_code(lambda: main(build_parser().parse_args())))
