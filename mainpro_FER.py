@@ -20,7 +20,7 @@ from data import DATASETS, SUBJECT_DATASETS, default_dataset
 from data.batches import plan_epoch
 from models import MODELS
 from utils.engine import evaluate, train_one_epoch
-from utils.files import UserError
+from utils.files import UserError, exit_code
 from utils.folds import cross_validate
 from utils.interrupt import StopRequest
 from utils.learner import Learner
@@ -157,15 +157,10 @@ def say_how_to_resume(run):
 
 def command_line():
     """`main` with the arguments of the command line, and what the user did wrong told in a sentence; the exit code."""
+    stopped = "Stopped. What was saved is complete; --resume goes on from there."
     try:
-        return main(build_parser((*DATASETS, *SUBJECT_DATASETS), tuple(MODELS)).parse_args())
-    except UserError as error:
-        if is_first():
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped. What was saved is complete; --resume goes on from there.", file=sys.stderr)
-        return 130
+        parser = build_parser((*DATASETS, *SUBJECT_DATASETS), tuple(MODELS))
+        return exit_code(lambda: main(parser.parse_args()), stopped, quiet=not is_first())
     finally:
         leave()
 

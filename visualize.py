@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from data.mapped import prefetch
 from utils import pictures, results
-from utils.files import UserError
+from utils.files import UserError, exit_code
 from utils.networks import RELEASED, load_networks
 from utils.pictures import VIDEO_SUFFIXES
 from utils.places import Places, expand, save_figure
@@ -276,11 +276,4 @@ def build_parser():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(build_parser().parse_args()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(exit_code(lambda: main(build_parser().parse_args())))

@@ -95,21 +95,16 @@ def training_batches(faces, plan, device, first=0):
 
     faces: `Faces` on `device`, or with the pictures in their file: those are read ahead while the device works.
     """
+
+    def move(part):
+        return part.to(device, non_blocking=True)
+
     steps = range(first, plan.steps)
-    if not faces.in_file:
-        for step in steps:
-            order, *crop = plan.batch(step)
-            vad = None if faces.vad is None else faces.vad[order]
-            yield random_crops(faces.images, order, *crop), faces.labels[order], vad
-        return
-    pictures = prefetch(lambda step: faces.images[plan.batch(step)[0]], steps)
-    for step, images in zip(steps, pictures, strict=True):
+    take = prefetch if faces.in_file else map
+    for step, images in zip(steps, take(lambda step: faces.images[plan.batch(step)[0]], steps), strict=True):
         order, *crop = plan.batch(step)
-        vad = None if faces.vad is None else faces.vad[order].to(device, non_blocking=True)
-        everyone = torch.arange(len(order), device=device)
-        crop = [part.to(device, non_blocking=True) for part in crop]
-        crops = random_crops(images.to(device, non_blocking=True), everyone, *crop)
-        yield crops, faces.labels[order].to(device, non_blocking=True), vad
+        crops = random_crops(move(images), torch.arange(len(order), device=device), *map(move, crop))
+        yield crops, move(faces.labels[order]), None if faces.vad is None else move(faces.vad[order])
 
 
 def random_crops(images, order, top, left, flip):

@@ -16,7 +16,7 @@ class MappedImages:
     rows: int64 numbers of those to show, in order (None: all).
     """
 
-    dtype, device = torch.uint8, torch.device("cpu")
+    dtype = torch.uint8
 
     def __init__(self, path, offset, shape, rows=None):
         self.path, self.offset, self.stored = path, offset, tuple(shape)

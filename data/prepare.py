@@ -21,7 +21,7 @@ from tqdm import tqdm
 from data import store
 from data.archive import find_source, open_source
 from data.collect import ONE_COLOUR, collected, find_repeated, write_report
-from utils.files import UserError, move_aside, replacing
+from utils.files import UserError, exit_code, move_aside, replacing
 
 __all__ = ["Preparation", "check", "default_h5_path", "describe", "ensure", "find_source", "prepare"]
 
@@ -236,16 +236,12 @@ def main(arguments=None):
         "--h5", type=Path, metavar="PATH", help="what to write (default: data.h5 in the source's folder)"
     )
     args = parser.parse_args(arguments)
-    try:
-        h5_path = ensure(args.source, args.h5)
-        contents = check(h5_path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
-    faces = ", ".join(f"{count:,} {split}" for split, count in contents.counts.items())
+    return exit_code(lambda: _make_ready(args.source, args.h5), "stopped; nothing was written")
+
+
+def _make_ready(source, h5_path):
+    h5_path = ensure(source, h5_path)
+    faces = ", ".join(f"{count:,} {split}" for split, count in check(h5_path).counts.items())
     print(f"{h5_path} is ready: {faces} faces")
     return 0
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from utils.files import move_aside, replacing, write_text
+from utils.files import UserError, exit_code, move_aside, replacing, write_text
 
 
 def test_a_failed_write_leaves_the_earlier_file_and_no_temporary_one(tmp_path):
@@ -50,3 +50,23 @@ def test_moving_aside_twice_in_a_second_keeps_both(tmp_path):
         folders.append(move_aside([tmp_path / "run" / "last.t7", tmp_path / "absent"], tmp_path))
     assert [(folder / "run" / "last.t7").read_text() for folder in folders] == ["first", "second"]
     assert move_aside([tmp_path / "absent"], tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [(UserError("wrong"), 2, "error: wrong\n"), (KeyboardInterrupt(), 130, "\nhalted\n"), (None, 7, "")],
+)
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_ends_a_program_is_told_in_a_line(raised, code, told, quiet, capsys):
+    def program():
+        if raised is not None:
+            raise raised
+        return 7
+
+    assert exit_code(program, "halted", quiet) == code
+    assert capsys.readouterr() == ("", "" if quiet else told)
+
+
+def test_faults_of_the_program_itself_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        exit_code(lambda: 1 / 0)

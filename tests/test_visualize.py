@@ -109,6 +109,16 @@ def test_one_file_that_holds_all_tasks_is_enough(tmp_path, checkpoints):
         assert [network.tasks for network in load_networks(given)] == [list(TASKS)]
 
 
+@pytest.mark.parametrize("tasks", [tuple(TASKS), ("classify", "regressV")])
+def test_a_file_is_read_once(tmp_path, monkeypatch, tasks):
+    (file,) = save(tmp_path, make_model(tasks=tasks), ["classify"]).iterdir()
+    read, load_model = [], checkpoint.load_model
+    monkeypatch.setattr(checkpoint, "load_model", lambda *asked: read.append(asked[0]) or load_model(*asked))
+    for given in (tmp_path, file):
+        assert [network.tasks for network in load_networks(given)] == [list(tasks)]
+    assert read == [file, file]  # once for each of the two
+
+
 def test_a_trunk_per_task(tmp_path):
     save(tmp_path, make_model(sharing="none"))
     networks = load_networks(tmp_path)

@@ -95,7 +95,7 @@ def _search(grey, cascades):
             middle = (grey.shape[1] - middle if cascade.mirrored else middle) + cascade.shift * side
             whole = side * cascade.side
             found.append(Box(float(middle - whole / 2), float(top + side / 2 - whole / 2), float(whole)))
-    return _merge(sorted(found, key=lambda box: -box.side))
+    return _merge(found)
 
 
 def _search_tilted(grey):
@@ -108,12 +108,12 @@ def _search_tilted(grey):
         for box in _search(tilted, TILTED):
             x, y = back @ (box.left + box.side / 2, box.top + box.side / 2, 1)
             found.append(Box(float(x - box.side / 2), float(y - box.side / 2), box.side))
-    return _merge(sorted(found, key=lambda box: -box.side))
+    return _merge(found)
 
 
 def _merge(found):
     """One box for each face: the mean of the boxes on it, without those that saw only a part. Largest first."""
-    faces = []
+    found, faces = sorted(found, key=lambda box: -box.side), []
     while found:
         mine = [box for box in found if _overlap(box, found[0]) >= OVERLAP]
         found = [box for box in found if box not in mine]

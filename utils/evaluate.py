@@ -20,9 +20,8 @@ import torch
 from data import DATASETS
 from data.ferplus import PLEASURE_AROUSAL_DOMINANCE, SCALE
 from utils import metrics
-from utils.engine import predict
-from utils.files import UserError, write_text
-from utils.networks import RELEASED, load_networks
+from utils.files import UserError, exit_code, write_text
+from utils.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
 from utils.runtime import DEVICES, PRECISIONS, decide
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS, VAD_LIMIT
 
@@ -37,12 +36,12 @@ VOTE_NAMES = dict(
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
     runtime = decide(arguments.device, arguments.precision, "off")
-    networks = load_networks(arguments.checkpoints)
+    networks = ready_to_predict(load_networks(arguments.checkpoints), runtime)
     dataset = DATASETS["FER2013"](arguments.data, False, None)
     outputs, report = {}, {}
     for split in arguments.split:
         faces = dataset.splits[split]
-        outputs[split] = predict_all(networks, faces, runtime, arguments.crops, split)
+        outputs[split] = predict_tasks(networks, faces.images, runtime, arguments.crops, split)
         report[split] = {
             name: figures_of(TASKS[name], output, metrics.task_target(TASKS[name], faces.labels, faces.vad))
             for name, output in outputs[split].items()
@@ -51,7 +50,7 @@ def main(arguments):
     if arguments.gold is not None:
         faces = dataset.splits[GOLD_SPLIT]
         if GOLD_SPLIT not in outputs:
-            outputs[GOLD_SPLIT] = predict_all(networks, faces, runtime, arguments.crops, GOLD_SPLIT)
+            outputs[GOLD_SPLIT] = predict_tasks(networks, faces.images, runtime, arguments.crops, GOLD_SPLIT)
         rows, ratings = read_gold(arguments.gold, len(faces))
         stretch = spread_stretch(dataset.splits["Training"])
         predicted = {name: out[rows] for name, out in outputs[GOLD_SPLIT].items() if TASKS[name].dimension is not None}
@@ -67,16 +66,6 @@ def main(arguments):
     return 0
 
 
-def predict_all(networks, faces, runtime, crops, label):
-    """{task: (N, width) float32 on the CPU} of all `networks` on `Faces`."""
-    faces, outputs = faces.to(runtime.device), {}
-    for network in networks:
-        model = runtime.for_inference(runtime.place(network.model))
-        found = predict(model, faces.images, network.preprocessing, runtime, crops, label)
-        outputs |= {task: found[task].float().cpu() for task in network.tasks}
-    return {name: outputs[name] for name in TASKS if name in outputs}
-
-
 def spread_stretch(training):
     """A function (task name, (N, 1) values) -> values stretched to the spread that published ratings have.
 
@@ -85,18 +74,11 @@ def spread_stretch(training):
     and Mehrabian, 1977, see `data.ferplus`), divided by that of the classes' mean annotations; the stretch is about the
     mean annotation. Nothing of it is fitted to ratings of the faces that are measured. training: `Faces`.
     """
-    counts = torch.bincount(training.labels.cpu(), minlength=len(EMOTIONS)).double()
-    sums = torch.zeros(len(EMOTIONS), 3, dtype=torch.float64).index_add_(
-        0, training.labels.cpu(), training.vad.double().cpu()
-    )
-    weights = (counts / counts.sum())[:, None]
-    means = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), 0)
+    labels, vad = training.labels.cpu(), training.vad.cpu().double()
     published = SCALE * torch.tensor([PLEASURE_AROUSAL_DOMINANCE[VOTE_NAMES[name]] for name in EMOTIONS]).double()
-    middle = (weights * means).sum(dim=0)
-    spreads = [
-        (weights * (values - (weights * values).sum(dim=0)).square()).sum(dim=0).sqrt() for values in (published, means)
-    ]
-    factors = spreads[0] / spreads[1].clamp_min(1e-6)
+    means = torch.stack([vad[labels == label].mean(dim=0) for label in range(len(EMOTIONS))])
+    spreads = [values[labels].std(dim=0, correction=0) for values in (published, means)]
+    factors, middle = spreads[0] / spreads[1].clamp_min(1e-6), vad.mean(dim=0)
 
     def stretch(name, values):
         dimension = TASKS[name].dimension
@@ -122,10 +104,8 @@ def figures_of(task, output, target):
         each = [_dimension_figures(output[sample], target[sample]) for sample in samples]
         resampled = {name: torch.tensor([figures[name] for figures in each]) for name in values}
         extra = {}
-    known = {
-        name: value.item() for name, value in values.items() if not value.isnan()
-    }  # not: recall of an absent class
-    return {name: _interval(value, resampled[name]) for name, value in known.items()} | extra
+    known = [name for name, value in values.items() if not value.isnan()]  # the recall of an absent class is not
+    return {name: _interval(values[name].item(), resampled[name]) for name in known} | extra
 
 
 def _confusion(logits, labels, sample):
@@ -213,11 +193,4 @@ def build_parser():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(build_parser().parse_args()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(exit_code(lambda: main(build_parser().parse_args())))

@@ -5,6 +5,7 @@ only when it is complete, so a reader (Excel, a resumed run) never sees half of 
 """
 
 import os
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,24 @@ from pathlib import Path
 class UserError(Exception):
     """Something that the user can put right. Its text says what was wrong, where, and what to do.
 
-    Entry scripts print the text without a traceback and exit with code 2.
+    Entry scripts print the text without a traceback and exit with code 2 (`exit_code`).
     """
+
+
+def exit_code(program, stopped="stopped", quiet=False):
+    """Run `program()` for the command line and return its exit code: 2 after a UserError, 130 after Ctrl-C.
+
+    Either is told in a line on stderr, Ctrl-C by the text `stopped`, unless `quiet`.
+    """
+    try:
+        return program()
+    except UserError as error:
+        told, code = f"error: {error}", 2
+    except KeyboardInterrupt:
+        told, code = f"\n{stopped}", 130
+    if not quiet:
+        print(told, file=sys.stderr)
+    return code
 
 
 @contextmanager

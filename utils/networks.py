@@ -1,11 +1,13 @@
 """The networks in a folder of checkpoints, for whoever predicts with them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from models.original import is_original
 from utils import checkpoint
+from utils.engine import predict
 from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS
 
@@ -42,10 +44,10 @@ def load_networks(path):
             f"{path} has no checkpoint (such as {TASKS['classify'].checkpoint('PrivateTest')}): train first with "
             "python mainpro_FER.py, or give the folder of the .t7 files with --checkpoints."
         )
-    networks = []
+    networks, loaded = [], {}
     for task in TASKS:
         for file in dict.fromkeys((*present[task], *others)):
-            network = _load(file, task if file in present[task] else None)
+            network = loaded.get(file) or _load(file, task if file in present[task] else None, loaded)
             if network is not None and task in network.model.tasks:
                 _add(networks, network, task)
                 break
@@ -57,8 +59,25 @@ def load_networks(path):
     return networks
 
 
-def _load(file, task):
-    """The `Network` in a file; None when it is one of the original project that predicts another task."""
+def ready_to_predict(networks, runtime):
+    """The same `Network`s on the device of `runtime`, in the form that predicts fastest."""
+    return [replace(network, model=runtime.for_inference(runtime.place(network.model))) for network in networks]
+
+
+def predict_tasks(networks, images, runtime, crops, label=None):
+    """{task: (N, width) float32 on the CPU} of networks that are `ready_to_predict`; the rest as in `predict`."""
+    outputs = {}
+    for network in networks:
+        found = predict(network.model, images, network.preprocessing, runtime, crops, label)
+        outputs |= {task: found[task].float().cpu() for task in network.tasks}
+    return {name: outputs[name] for name in TASKS if name in outputs}
+
+
+def _load(file, task, loaded):
+    """The `Network` in a file; None when it is one of the original project that predicts another task.
+
+    loaded: {file: `Network`}, to which it is added if it predicts the same whatever `task` it is asked for.
+    """
     try:
         model, content = checkpoint.load_model(file, task)
     except checkpoint.OtherTask:
@@ -68,7 +87,10 @@ def _load(file, task):
         raise UserError(f"{file} knows other emotions ({', '.join(names)}) than those of FER2013.")
     if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
         raise UserError(f"{file} holds weights that are not finite numbers: its training diverged.")
-    return Network(model, [], content["preprocessing"], content.get("dataset", "the original project"))
+    network = Network(model, [], content["preprocessing"], content.get("dataset", "the original project"))
+    if not is_original(content["net"]):  # such a file does not say what it predicts
+        loaded[file] = network
+    return network
 
 
 def _add(networks, new, task):
@@ -76,7 +98,7 @@ def _add(networks, new, task):
     state = new.model.state_dict()
     for network in networks:
         known = network.model.state_dict()
-        if known.keys() == state.keys() and all(torch.equal(known[key], state[key]) for key in state):
+        if network is new or known.keys() == state.keys() and all(torch.equal(known[key], state[key]) for key in state):
             network.tasks.append(task)
             return
     new.tasks.append(task)

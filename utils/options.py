@@ -153,7 +153,6 @@ def build_parser(datasets, models):
     machine.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     machine.add_argument("--precision", choices=PRECISIONS, help="default: auto (bf16 where the hardware has it)")
     machine.add_argument("--compile", choices=SWITCHES, default="auto", help="torch.compile (default: auto)")
-
     machine.add_argument("--faces", choices=PLACES, default="auto",
                          help="keep the faces in memory or in their file (default: auto, by what is free)")  # fmt: skip
 

@@ -7,8 +7,7 @@ import torch
 
 from data.batches import FACE_SIZE
 from utils import detect
-from utils.engine import predict
-from utils.networks import RELEASED, load_networks
+from utils.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
 from utils.pictures import read_picture, to_grey
 from utils.runtime import decide
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS
@@ -62,9 +61,7 @@ class EmotionRecognizer:
                  precision="auto"):  # fmt: skip
         self.runtime = decide(device, precision, "off")
         self.crops = crops
-        self.networks = load_networks(checkpoints)
-        for network in self.networks:
-            network.model = self.runtime.for_inference(self.runtime.place(network.model))
+        self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
         self._find = detect.whole if face == "none" else detect.find_faces
         if face_model is not None:
             self._find = detect.YuNet(face_model)
@@ -95,17 +92,10 @@ class EmotionRecognizer:
         faces = [detect.crop_face(grey, box, FACE_SIZE) for grey, box in pairs]
         if not faces:
             return [[] for _ in greys]
-        values = iter(self._predict(np.stack(faces)))
-        return [[self._describe(box, next(values)) for box in found] for found in boxes]
-
-    def _predict(self, faces):
-        """uint8 (N, 48, 48) -> N dicts {task: list of outputs}."""
-        images = torch.from_numpy(faces).to(self.runtime.device)
-        outputs = {}
-        for network in self.networks:
-            found = predict(network.model, images, network.preprocessing, self.runtime, self.crops)
-            outputs |= {task: found[task].float().cpu() for task in network.tasks}
-        return [{task: values[row] for task, values in outputs.items()} for row in range(len(faces))]
+        images = torch.from_numpy(np.stack(faces)).to(self.runtime.device)
+        outputs = predict_tasks(self.networks, images, self.runtime, self.crops)
+        rows = ({task: values[row] for task, values in outputs.items()} for row in range(len(faces)))
+        return [[self._describe(box, next(rows)) for box in found] for found in boxes]
 
     def _describe(self, box, outputs):
         probabilities = dict(zip(EMOTIONS, outputs["classify"].softmax(0).tolist(), strict=True))

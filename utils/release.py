@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from utils import checkpoint
-from utils.files import UserError
+from utils.files import UserError, exit_code
 
 
 def release(source, folder):
@@ -40,8 +40,4 @@ if __name__ == "__main__":
     )
     parser.add_argument("checkpoint", type=Path, help="a .t7 file of a run")
     parser.add_argument("folder", type=Path, help="where to write it, under the same name")
-    try:
-        sys.exit(main(parser.parse_args()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(lambda: main(parser.parse_args())))

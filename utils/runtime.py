@@ -1,8 +1,10 @@
-"""Where and how it runs: device, precision, threads, compilation. Decided once, with the reason."""
+"""Where and how it runs: device, precision, threads, memory, compilation. Decided once, with the reason."""
 
 import contextlib
+import ctypes
 import os
 import platform
+import sys
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ DEVICES = ("auto", "cuda", "cpu")
 PRECISIONS = ("auto", "bf16", "fp32")
 SWITCHES = ("auto", "on", "off")
 PLACES = ("auto", "memory", "file")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,17 @@ class Runtime:
 
 
 def decide(device="auto", precision="auto", compile_switch="auto"):
-    """Choose the runtime and apply its process-wide settings (threads, determinism); meet the other processes.
+    """Choose the runtime and apply its process-wide settings (threads, memory, determinism); meet the other processes.
 
     Raises UserError when CUDA was asked for and is not there.
     """
     reasons = []
     device = _choose_device(device, reasons)
     precision = _choose_precision(device, precision, reasons)
-    threads = _choose_threads(reasons) if device.type == "cpu" else torch.get_num_threads()
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        threads = _choose_threads(reasons)
+        _keep_freed_memory(reasons)
     if parallel.ranks()[1] > 1:
         reasons.append(f"data-parallel: {parallel.ranks()[1]} processes share every batch")
     parallel.join(device)
@@ -149,3 +155,16 @@ def _choose_threads(reasons):
     torch.set_num_threads(threads)
     reasons.append(f"{threads} threads: the processor cores this process may use")
     return threads
+
+
+def _keep_freed_memory(reasons):
+    """Let glibc keep freed memory, where it otherwise maps large tensors, page by page, anew in every step.
+
+    Other C libraries are left alone, and so is an allocator that the user has chosen or tuned.
+    """
+    tuned = any(name in ("LD_PRELOAD", "GLIBC_TUNABLES") or name.startswith("MALLOC_") for name in os.environ)
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc" or tuned:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt and mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1):
+        reasons.append("freed memory is kept for the next step: mapping it anew takes time")

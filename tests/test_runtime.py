@@ -1,0 +1,43 @@
+"""What `decide` changes in the process: memory that large tensors use again."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+FAULTS = """
+import resource
+import torch
+from utils.runtime import decide
+
+def count():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(64 << 20, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+reasons = decide("cpu", "fp32").reasons
+for _ in range(4):
+    count()  # until the pieces that alignment leaves fit together
+print(count(), any("freed memory" in reason for reason in reasons))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.parametrize(
+    ("tuned", "kept"), [({}, True), ({"MALLOC_ARENA_MAX": "4"}, False), ({"GLIBC_TUNABLES": "glibc.rtld.nns=4"}, False)]
+)
+def test_large_tensors_use_freed_memory_again_unless_the_user_tuned_it(tuned, kept):
+    chosen = ("LD_PRELOAD", "GLIBC_TUNABLES")
+    environment = {k: v for k, v in os.environ.items() if k not in chosen and not k.startswith("MALLOC_")} | tuned
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    faults, told = done.stdout.split()
+    assert told == str(kept)
+    pages = 5 * 64 // 2  # of the largest size, 2 MB; usually they have 4 kB
+    assert int(faults) < pages / 5 if kept else int(faults) >= pages
