@@ -125,7 +125,7 @@ class FERSNet(nn.Module):
         super().__init__()
         if sharing not in FERSNET_SHARINGS or tuple(tasks) != ("classify",) or size not in SIZES:
             raise ValueError(f"no FERSNet has sharing {sharing!r}, tasks {tasks!r} and size {size!r}")
-        self.tasks, self.sharing, self.classes = tuple(tasks), sharing, classes
+        self.tasks, self.sharing, self.classes, self.base = tuple(tasks), sharing, classes, base
         widths = [base * 2**stage for stage in range(STAGES + 1)]
         self.stem = nn.Sequential(
             nn.Conv2d(1, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU(inplace=True)
@@ -176,7 +176,7 @@ class FERSNet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             outputs = {"classify": self.classifier(pooled)}
         if target is not None:
-            outputs["drawn"] = self.decoder(y, skips, F.one_hot(target, self.classes).float())
+            outputs["drawn"] = self.decoder(y, skips, F.one_hot(target, self.classes).to(pooled.dtype))
         return outputs | {"gates": gates} if gates else outputs
 
     def part(self, task):

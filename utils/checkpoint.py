@@ -87,7 +87,7 @@ def load_model(path, task=None):
         raise UserError(f"{path} is not a checkpoint of this project: it lacks {', '.join(sorted(missing))}.")
     if content["model"] not in MODELS:
         raise UserError(f"{path} holds a {content['model']}, which is unknown here: {', '.join(MODELS)}.")
-    model = MODELS[content["model"]](tuple(content["tasks"]), content["sharing"])
+    model = MODELS[content["model"]](tuple(content["tasks"]), content["sharing"], **content.get("options", {}))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -103,15 +103,17 @@ def take_over(network, path):
     when the file holds another network.
     """
     content = load(path)
-    if content.get("model") != "FERSNet":
+    if "recognition.0.conv1.weight" not in content["net"]:
         raise UserError(f"{path} holds no FERSNet: train one with --model FERSNet and give its .t7 file to --pretrain.")
     state, taken = network.state_dict(), 0
     for name, value in content["net"].items():
         old = state.get(name)
-        if old is None or name.startswith("classifier") or value.ndim != old.ndim:
+        if old is None or name.startswith("classifier"):
             continue
-        if all(small <= large for small, large in zip(value.shape, old.shape, strict=True)):
-            old[tuple(slice(length) for length in value.shape)] = value.to(old.dtype)
+        if name.startswith("joint"):
+            old = old[tuple(slice(length) for length in value.shape)]
+        if old.shape == value.shape and value.ndim:
+            old.copy_(value)
             taken += 1
     if not taken:
         raise UserError(f"{path} holds a FERSNet of other widths: nothing of it fits.")

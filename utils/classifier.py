@@ -18,8 +18,8 @@ JUDGE_CHANNELS = 32
 def train_classifier(network, images, labels, epochs, seed, runtime, rate=1e-3, batch_size=32, weight_decay=0.01):
     """Train a network with cross-entropy on shifted and mirrored faces: AdamW, one cycle of the learning rate.
 
-    network: (B, 1, S, S) in -1..1 to logits (B, classes), on runtime.device; images (N, S, S) uint8 and labels (N,)
-    int64 there. Returns the network in evaluation mode.
+    network: (B, 1, S, S) in -1..1 to logits (B, classes), or a FERSNet, on runtime.device; images (N, S, S) uint8 and
+    labels (N,) int64 there. Returns the network in evaluation mode.
     """
     steps = plan_epoch(len(images), batch_size, seed, 0).steps
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
@@ -30,12 +30,17 @@ def train_classifier(network, images, labels, epochs, seed, runtime, rate=1e-3, 
         for step in range(steps):
             order, *crop = plan.batch(step)
             with runtime.autocast():
-                logits = network(normalise(shifted(images, order, *crop), **PREPROCESSING))
-            F.cross_entropy(logits.float(), labels[order]).backward()
+                outputs = network(normalise(shifted(images, order, *crop), **PREPROCESSING))
+            F.cross_entropy(logits_of(outputs), labels[order]).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
     return network.eval()
+
+
+def logits_of(outputs):
+    """The logits (B, classes) float32 that a network gave, FERSNet or another."""
+    return (outputs["classify"] if isinstance(outputs, dict) else outputs).float()
 
 
 def identity_network(faces, seed, runtime):

@@ -4,7 +4,7 @@ import torch
 
 from data.batches import normalise
 from data.pairs import shifted
-from utils.classifier import PREPROCESSING
+from utils.classifier import PREPROCESSING, logits_of
 from utils.engine import FiniteCheck, memory_advice
 from utils.metrics import classification_metrics
 from utils.progress import Progress
@@ -61,7 +61,7 @@ def recognise(network, images, runtime):
     for part in images.split(BATCH):
         with runtime.autocast():
             outputs = network(normalise(part[:, None], **PREPROCESSING))
-        logits.append((outputs["classify"] if isinstance(outputs, dict) else outputs).float())
+        logits.append(logits_of(outputs))
     return torch.cat(logits)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from data.folds import assign_folds, write_folds
-from models.fersnet import Discriminator, FERSNet, IdentityNetwork
+from models import MODELS
+from models.fersnet import Discriminator, IdentityNetwork
 from utils import checkpoint
 from utils.classifier import PREPROCESSING, identity_network, judge_network, train_classifier
 from utils.files import UserError, move_aside
@@ -82,12 +83,12 @@ class FoldRun:
 
     def learner(self, fold, training):
         """The `FERSNetLearner` of a fold: new, or as the checkpoint left it."""
-        recipe, classes = self.recipe, len(self.faces.class_names)
+        recipe = self.recipe
         torch.manual_seed(self.seed(fold))
-        network = FERSNet(("classify",), recipe.sharing, classes, self.faces.size, recipe.kernel)
+        network = MODELS[self.settings.model](("classify",), recipe.sharing, **self._options())
         discriminator = identity = None
         if recipe.sharing != "none":
-            discriminator = Discriminator(classes)
+            discriminator = Discriminator(len(self.faces.class_names), network.base)
             if self._state is None:
                 print(f"fold {fold + 1}: learning to tell the subjects of the training folds apart", flush=True)
                 identity = identity_network(training, self.seed(fold), self.runtime)
@@ -176,7 +177,7 @@ class FoldRun:
             "sharing": network.sharing,
             "dataset": self.settings.dataset,
             "model": self.settings.model,
-            "options": {"classes": len(self.faces.class_names), "size": self.faces.size, "kernel": self.recipe.kernel},
+            "options": self._options(),
             "class_names": list(self.faces.class_names),
             "preprocessing": PREPROCESSING,
             "held_out": [self.faces.subject_names[number] for number in self._held_out_subjects(result["fold"])],
@@ -184,6 +185,10 @@ class FoldRun:
             "versions": versions(),
         }
         checkpoint.save(self.folder / name, content)
+
+    def _options(self):
+        """What makes the network, besides its tasks and its sharing."""
+        return {"classes": len(self.faces.class_names), "size": self.faces.size, "kernel": self.recipe.kernel}
 
     def _held_out_subjects(self, fold):
         return self.faces.subjects.cpu()[self.fold_of == fold].unique().tolist()

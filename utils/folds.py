@@ -3,6 +3,7 @@
 import time
 
 from data.pairs import plan_pairs
+from models import FOLD_MODELS
 from utils.files import UserError
 from utils.fold_engine import test, train_one_epoch
 from utils.fold_run import FoldRun
@@ -76,6 +77,8 @@ def summary(figures, tested):
 def say_how_to_resume(run):
     """Tell the user that everything is saved; returns the exit code of an interrupted program."""
     flags = f"--resume --dataset {run.settings.dataset}"
+    if run.settings.model != FOLD_MODELS[0]:
+        flags += f" --model {run.settings.model}"
     if str(run.out) != ".":
         flags += f' --out "{run.out}"'
     print(f"Saved. Go on with: python mainpro_FER.py {flags}")

@@ -5,6 +5,9 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from models import FOLD_MODELS
+from models.fersnet import FERSNET_SHARINGS
+from models.multitask import SHARINGS
 from utils.files import UserError
 from utils.losses import CONSTRAINTS
 from utils.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
@@ -13,7 +16,6 @@ from utils.tasks import TASKS
 
 EVALUATIONS = ("auto", "tencrop", "center")
 DEFAULT_MODEL = "ResNet18RegressionTwoOutputs"
-FOLD_MODEL = "FERSNet"  # what is trained on datasets with subjects
 FOLD_CHOICES = ("all", *map(str, range(1, 11)))
 # Flags that override a field of the recipe; one that the recipe does not have cannot be given.
 OVERRIDES = {
@@ -39,7 +41,6 @@ SYNTHESIS_WEIGHTS = {
     "cycle": "squared error of the face drawn back",
     "expression": "cross-entropy of the drawn face",
 }
-SHARINGS = {"ResNet18RegressionTwoOutputs": ("trunk", "none"), "FERSNet": ("none", "hard", "selective")}
 # Flags that mean something only where there are splits, or only where there are folds.
 SPLIT_FLAGS = ("tasks", "limit", "drop_duplicates", "evaluation", "tensorboard")
 FOLD_FLAGS = ("fold", "pretrain")
@@ -102,6 +103,7 @@ def build_parser(datasets, models):
     defaults = RECIPES["default"]
     parser = argparse.ArgumentParser(
         prog="mainpro_FER.py",
+        usage="%(prog)s [options]",
         description="Train a network for seven emotions and for valence, arousal and dominance.",
         epilog="Defaults marked * come from the recipe (values of --recipe default are shown).",
     )
@@ -114,7 +116,7 @@ def build_parser(datasets, models):
 
     what = parser.add_argument_group("network and objective")
     what.add_argument("--model", choices=models, help=f"default: {DEFAULT_MODEL}")
-    what.add_argument("--sharing", choices=("trunk", "none", "hard", "selective"),
+    what.add_argument("--sharing", choices=tuple(dict.fromkeys((*SHARINGS, *FERSNET_SHARINGS))),
                       help=f"one trunk for all tasks, or none: one each (default*: {defaults.sharing}); FERSNet: "
                            "none, hard or selective")  # fmt: skip
     what.add_argument("--tasks", nargs="+", choices=tuple(TASKS), metavar="TASK",
@@ -140,7 +142,8 @@ def build_parser(datasets, models):
     fersnet, drawn = parser.add_argument_group("FERSNet (CK+, Oulu-CASIA)"), FERSNET_RECIPES["default"]
     fersnet.add_argument("--fold", choices=FOLD_CHOICES, metavar="K",
                          help="held-out tenth of the subjects, 1 to 10, or all in turn (default: all)")  # fmt: skip
-    fersnet.add_argument("--pretrain", type=Path, metavar="FILE", help="begin with the weights of a FERSNet .t7 file")
+    fersnet.add_argument("--pretrain", type=Path, metavar="FILE",
+                         help="begin with the weights of a FERSNet .t7 file (default: from scratch)")  # fmt: skip
     fersnet.add_argument("--kernel", type=int, choices=(1, 3),
                          help=f"size of the leaky units' convolutions (default*: {drawn.kernel})")  # fmt: skip
     for name, meaning in SYNTHESIS_WEIGHTS.items():
@@ -169,14 +172,14 @@ def resolve(arguments, dataset, has_folds=False):
 
     dataset: the name that was decided on; has_folds: whether it is one with subjects.
     """
-    model = arguments.model or (FOLD_MODEL if has_folds else DEFAULT_MODEL)
+    model = arguments.model or (FOLD_MODELS[0] if has_folds else DEFAULT_MODEL)
     _check_flags(arguments, dataset, model, has_folds)
     name = arguments.recipe or ("demo" if dataset == "Demo" else "default")
     if has_folds and name not in FERSNET_RECIPES:
         raise UserError(f"--recipe {name} is not for {dataset}: {' or '.join(FERSNET_RECIPES)}.")
     recipe = FERSNET_RECIPES[name] if has_folds else RECIPES[name]
     tasks = tuple(name for name in TASKS if name in (arguments.tasks or TASKS))
-    if model == FOLD_MODEL:
+    if model in FOLD_MODELS:
         tasks = ("classify",)
         if not has_folds:  # one face a subject: nothing to draw from it, so the recognition branch alone
             recipe = replace(recipe, sharing="none")
@@ -200,8 +203,8 @@ def resolve(arguments, dataset, has_folds=False):
 
 def _check_flags(arguments, dataset, model, has_folds):
     """Raise UserError for a flag that means nothing for this dataset and model."""
-    if has_folds and model != FOLD_MODEL:
-        raise UserError(f"--dataset {dataset} trains {FOLD_MODEL}, not {model}: leave --model out.")
+    if has_folds and model not in FOLD_MODELS:
+        raise UserError(f"--dataset {dataset} trains {' or '.join(FOLD_MODELS)}, not {model}.")
     recipe = FERSNetRecipe if has_folds else Recipe
     known = {field.name for field in fields(recipe)}
     foreign = [flag for flag, field in OVERRIDES.items() if field not in known]
@@ -210,8 +213,8 @@ def _check_flags(arguments, dataset, model, has_folds):
         if getattr(arguments, flag):
             shown = {"evaluation": "eval"}.get(flag, flag).replace("_", "-")
             raise UserError(f"--{shown} means nothing for {dataset} with {model}: leave it out.")
-    allowed = SHARINGS.get(model, SHARINGS[DEFAULT_MODEL])
-    if model == FOLD_MODEL and not has_folds:
+    allowed = FERSNET_SHARINGS if has_folds else SHARINGS
+    if model in FOLD_MODELS and not has_folds:
         allowed = ("none",)
         if arguments.tasks not in (None, ["classify"]):
             raise UserError(f"{model} only classifies {dataset}: leave --tasks out.")

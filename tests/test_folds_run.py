@@ -1,0 +1,279 @@
+"""Cross-validation as its user runs it: records, folds, resuming, and flags that do not go together."""
+
+import csv
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mainpro_FER
+from data import DATASETS, SUBJECT_DATASETS, ckplus
+from data.drawing import CLASS_VAD, draw_face
+from data.folds import assign_folds
+from models import MODELS
+from models.fersnet import Discriminator, FERSNet, IdentityNetwork
+from utils import checkpoint, classifier, fold_run, folds
+from utils.files import UserError
+from utils.options import build_parser
+
+FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A folder like CK+: eleven drawn subjects with three expressions each."""
+    root = tmp_path_factory.mktemp("data") / "CK+48"
+    for folder in FOLDERS:
+        (root / folder).mkdir(parents=True)
+    for subject in range(11):
+        for number in range(3):
+            label = (subject + 2 * number) % 7
+            face = draw_face(label, CLASS_VAD[label], subject)
+            Image.fromarray(face).save(root / FOLDERS[label] / f"S{subject:03}_{number:03}_00000001.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Narrow networks that learn for a moment: what is tested is that nothing is lost or mixed up."""
+    monkeypatch.setitem(MODELS, "FERSNet", partial(FERSNet, base=4))
+    monkeypatch.setattr(fold_run, "IdentityNetwork", partial(IdentityNetwork, base=4))
+    monkeypatch.setattr(classifier, "IdentityNetwork", partial(IdentityNetwork, base=4))
+    for name, value in (("IDENTITY_EPOCHS", 1), ("JUDGE_EPOCHS", 1), ("JUDGE_CHANNELS", 16)):  # oneDNN crashes on fewer
+        monkeypatch.setattr(classifier, name, value)
+
+
+def run(tree, out, *flags, dataset="CK+"):
+    parser = build_parser((*DATASETS, *SUBJECT_DATASETS), tuple(MODELS))
+    fixed = ["--dataset", dataset, "--data", tree, "--out", out, "--device", "cpu", "--precision", "fp32"]
+    return mainpro_FER.main(parser.parse_args(list(map(str, (*fixed, *flags)))))
+
+
+def table(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def everything(out):
+    """{name: content} of what equal runs write equally; tensors for checkpoints."""
+    found = {path.name: path.read_bytes() for path in out.glob("*.csv")} | {"data.txt": (out / "data.txt").read_bytes()}
+    for path in sorted(out.rglob("*.png")):
+        found[str(path.relative_to(out))] = path.read_bytes()
+    for path in sorted(out.rglob("Fold*.t7")):
+        found[path.name] = {name: value.numpy().tobytes() for name, value in checkpoint.load(path)["net"].items()}
+    return found
+
+
+def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
+    assert run(tree, tmp_path, "--epochs", 2, "--bs", 8, "--synthetic", 6, "--sharing", "selective") == 0
+    faces = ckplus.load(tree)
+    rows, results = table(tmp_path / "AccProcess_classify.csv"), table(tmp_path / "AccProcess_folds.csv")
+    assert [(row["Fold"], row["Epoch"]) for row in rows] == [(str(f), str(e)) for f in range(1, 11) for e in (0, 1)]
+    assert [result["Fold"] for result in results] == [*map(str, range(1, 11)), "all"]
+    *each, overall = results
+    last = {row["Fold"]: row for row in rows if row["Epoch"] == "1"}
+    hits = 0.0
+    for result in each:
+        assert result["LastAcc"] == last[result["Fold"]]["TestAcc"]
+        accuracies = [float(row["TestAcc"]) for row in rows if row["Fold"] == result["Fold"]]
+        assert float(result["BestAccOptimistic"]) == max(accuracies)
+        assert int(result["BestEpoch"]) == accuracies.index(max(accuracies))
+        hits += float(result["LastAcc"]) * int(result["Faces"]) / 100
+        assert 0 <= float(result["ReadAsTarget"]) <= 100 and result["TunedAcc"]
+    assert int(overall["Faces"]) == len(faces) == 33
+    assert float(overall["LastAcc"]) == pytest.approx(100 * hits / 33, abs=0.01)
+
+    assigned = {row["Subject"]: int(row["Fold"]) for row in table(tmp_path / "folds.csv")}
+    expected = assign_folds(faces.labels, faces.subjects)
+    for number, subject in enumerate(faces.subject_names):
+        assert {assigned[subject]} == {int(fold) + 1 for fold in expected[faces.subjects == number]}
+    folder = tmp_path / "CK+_FERSNet"
+    assert len(list(folder.glob("fold*/epoch*.png"))) == 20
+    for fold in range(1, 11):
+        network, content = checkpoint.load_model(folder / f"Fold{fold:02d}_model_classify.t7")
+        assert set(content["held_out"]) == {name for name, other in assigned.items() if other == fold}
+        assert network.sharing == "selective" and (folder / f"Fold{fold:02d}_model_tuned.t7").exists()
+    told = (tmp_path / "data.txt").read_text()
+    assert "Overall, 10 folds" in told and "optimistic" in told and "independent network" in told
+    assert (folder / "Test_confusion.png").stat().st_size > 1000
+    assert "Finished" in capsys.readouterr().out
+
+
+def test_the_result_is_that_of_the_saved_network(tree, tmp_path):
+    run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--fold", 3, "--sharing", "none")
+    faces = ckplus.load(tree)
+    held_out = faces.select(assign_folds(faces.labels, faces.subjects) == 2)
+    network, content = checkpoint.load_model(tmp_path / "CK+_FERSNet" / "Fold03_model_classify.t7")
+    pictures = held_out.images[:, None].float() / 255 - content["preprocessing"]["mean"]
+    with torch.no_grad():
+        logits = network(pictures / content["preprocessing"]["std"])["classify"]
+    accuracy = 100 * np.mean(logits.argmax(1).numpy() == held_out.labels.numpy())
+    (result, _) = table(tmp_path / "AccProcess_folds.csv")
+    assert float(result["LastAcc"]) == pytest.approx(accuracy, abs=0.001)
+    assert result["ReadAsTarget"] == "" and result["L1"] == ""  # this network draws nothing
+
+
+def test_no_subject_of_the_held_out_fold_is_learnt_from(tree, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(name, original):
+        def called(*arguments, **named):
+            seen.append((name, {tuple(face.flatten().tolist()) for a in arguments for face in images_of(a)}))
+            return original(*arguments, **named)
+
+        return called
+
+    def images_of(argument):
+        found = getattr(argument, "images", argument)
+        return found if isinstance(found, torch.Tensor) and found.dtype == torch.uint8 and found.ndim == 3 else ()
+
+    for module, name in (
+        (fold_run, "identity_network"),
+        (fold_run, "judge_network"),
+        (fold_run, "train_classifier"),
+        (fold_run, "draw_to_balance"),
+        (folds, "train_one_epoch"),
+    ):
+        monkeypatch.setattr(module, name, spy(name, getattr(module, name)))
+    run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--fold", 2, "--synthetic", 3)
+    faces = ckplus.load(tree)
+    held_out = faces.select(assign_folds(faces.labels, faces.subjects) == 1)
+    forbidden = {tuple(face.flatten().tolist()) for face in held_out.images}
+    assert [name for name, _ in seen] == [
+        "identity_network", "train_one_epoch", "judge_network", "draw_to_balance", "train_classifier",
+    ]  # fmt: skip
+    for name, pictures in seen:
+        assert len(pictures) >= 30 and not pictures & forbidden, name
+
+
+class StopAt:
+    """A `StopRequest` that asks to stop when it is asked for the n-th time."""
+
+    left = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def __call__(self):
+        StopAt.left -= 1
+        return StopAt.left == 0
+
+
+@pytest.mark.parametrize("sharing", ("hard", "selective"))
+def test_a_resumed_run_ends_like_one_that_was_never_interrupted(tree, tmp_path, monkeypatch, capsys, sharing):
+    flags = ("--epochs", 2, "--bs", 8, "--fold", "all", "--sharing", sharing, "--synthetic", 4)
+    monkeypatch.setattr(fold_run, "FOLDS", 3)
+    assert run(tree, tmp_path / "whole", *flags) == 0
+    monkeypatch.setattr(folds, "StopRequest", StopAt)
+    interrupted, resume = tmp_path / "interrupted", ()
+    # In the middle of an epoch, between epochs, right before a fold ends, between folds.
+    for stop_after in (2, 3, 2, 4, 3, 1):
+        StopAt.left = stop_after
+        code = run(tree, interrupted, *flags, *resume)
+        assert code == 130, stop_after
+        resume = ("--resume",)
+    StopAt.left = 10**6
+    assert run(tree, interrupted, *flags, "--resume") == 0
+    told = re.search(r"Go on with: python mainpro_FER.py (.*)", capsys.readouterr().out)
+    assert told and "--resume --dataset CK+" in told[1]
+    whole, again = everything(tmp_path / "whole"), everything(interrupted)
+    assert whole.keys() == again.keys() and len(whole) > 10
+    for name, content in whole.items():
+        assert again[name] == content, name
+
+
+def test_what_a_killed_run_lacks_is_repeated_with_the_same_result(tree, tmp_path, monkeypatch):
+    flags = ("--epochs", 3, "--bs", 8, "--fold", 1, "--sharing", "hard")
+    run(tree, tmp_path / "whole", *flags)
+
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fold_run.FoldRun, "finish_fold", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tree, tmp_path / "killed", *flags)
+    assert run(tree, tmp_path / "killed", *flags, "--resume") == 0
+    assert everything(tmp_path / "killed") == everything(tmp_path / "whole")
+
+
+def test_an_earlier_run_is_moved_aside(tree, tmp_path):
+    run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--fold", 1, "--sharing", "none")
+    first = everything(tmp_path)
+    run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--fold", 2, "--sharing", "none")
+    (moved,) = (tmp_path / "previous").iterdir()
+    assert everything(moved) == first
+
+
+def test_resuming_on_other_faces_is_refused(tree, tmp_path):
+    flags = ("--epochs", 1, "--bs", 8, "--fold", 1, "--sharing", "none")
+    run(tree, tmp_path / "out", *flags)
+    other = tmp_path / "CK+48"
+    for path in sorted(tree.rglob("*.png")):
+        target = other / path.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - np.array(Image.open(path))).save(target)
+    with pytest.raises(UserError, match="differs from the run|not those that the run"):
+        run(other, tmp_path / "out", *flags, "--resume")
+
+
+def test_pre_training_is_used_and_its_absence_told(tree, tmp_path):
+    torch.manual_seed(1)
+    pre = tmp_path / "pre.t7"
+    checkpoint.save(pre, {"net": FERSNet(sharing="none", base=4).state_dict()})
+    flags = ("--epochs", 1, "--bs", 8, "--fold", 1, "--sharing", "none")
+    run(tree, tmp_path / "with", *flags, "--pretrain", pre)
+    run(tree, tmp_path / "without", *flags)
+    assert everything(tmp_path / "with") != everything(tmp_path / "without")
+    assert f"pre-trained: {pre}" in (tmp_path / "with" / "data.txt").read_text()
+    with pytest.raises(UserError, match=r"gone\.t7 does not exist"):
+        run(tree, tmp_path / "gone", *flags, "--pretrain", tmp_path / "gone.t7")
+    assert not (tmp_path / "gone" / "data.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "dataset, flags, told",
+    (
+        ("CK+", ("--tasks", "classify"), "--tasks means nothing for CK\\+"),
+        ("CK+", ("--orth", "1"), "--orth means nothing"),
+        ("CK+", ("--eval", "center"), "--eval means nothing"),
+        ("CK+", ("--limit", "5"), "--limit means nothing"),
+        ("CK+", ("--sharing", "trunk"), "--sharing trunk is not for CK\\+ with FERSNet: none or hard or selective"),
+        ("CK+", ("--model", "ResNet18RegressionTwoOutputs"), "trains FERSNet or FERSNetHalf"),
+        ("CK+", ("--recipe", "demo"), "--recipe demo is not for CK\\+"),
+        ("Demo", ("--fold", "1"), "--fold means nothing for Demo"),
+        ("Demo", ("--kernel", "3"), "--kernel means nothing"),
+        ("Demo", ("--pretrain", "x.t7"), "--pretrain means nothing"),
+        ("Demo", ("--sharing", "hard"), "--sharing hard is not for Demo"),
+        ("Demo", ("--model", "FERSNet", "--sharing", "selective"), "--sharing selective is not for Demo with FERSNet"),
+        ("Demo", ("--model", "FERSNet", "--tasks", "regressV"), "FERSNet only classifies Demo"),
+    ),
+)
+def test_flags_that_do_not_go_together_are_refused(tree, tmp_path, dataset, flags, told):
+    with pytest.raises(UserError, match=told):
+        run(tree, tmp_path, *flags, dataset=dataset)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fersnet_learns_to_recognise_from_faces_without_subjects(tmp_path):
+    parser = build_parser((*DATASETS, *SUBJECT_DATASETS), tuple(MODELS))
+    flags = ["--dataset", "Demo", "--model", "FERSNet", "--limit", "32", "--epochs", "1", "--out", str(tmp_path)]
+    assert mainpro_FER.main(parser.parse_args([*flags, "--device", "cpu", "--precision", "fp32"])) == 0
+    network, _ = checkpoint.load_model(tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7")
+    assert network.sharing == "none" and network.tasks == ("classify",)
+    checkpoint.take_over(
+        FERSNet(sharing="selective", base=4), tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7"
+    )
+
+
+def test_the_discriminator_is_as_wide_as_the_network(tree, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(fold_run, "Discriminator", lambda *a: made.append(Discriminator(*a)) or made[-1])
+    run(tree, tmp_path, "--epochs", 1, "--bs", 16, "--fold", 1)
+    assert made[0][0].out_channels == 4 and made[0].classes == 7
