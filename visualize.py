@@ -4,6 +4,7 @@
     python visualize.py holiday/ --recursive --csv faces.csv
     python visualize.py talk.mp4                     # an annotated video, a table, a plot over time
     python visualize.py --webcam
+    python visualize.py photo.jpg --synthesize all   # each face drawn with other expressions (FERSNet)
     python visualize.py --export onnx
 
 From Python:
@@ -22,12 +23,12 @@ import numpy as np
 from tqdm import tqdm
 
 from data.mapped import prefetch
-from utils import pictures, results
+from utils import detect, pictures, results
 from utils.files import UserError, exit_code
 from utils.networks import RELEASED, load_networks
 from utils.pictures import VIDEO_SUFFIXES
-from utils.places import Places, expand, save_figure
-from utils.recognise import FACE_CHOICES, EmotionRecognizer, Face
+from utils.places import OURS, Places, expand, save_figure
+from utils.recognise import EmotionRecognizer, Face
 from utils.runtime import DEVICES, PRECISIONS
 
 __all__ = ["EmotionRecognizer", "Face"]
@@ -44,14 +45,16 @@ def main(arguments):
         from utils.export import export_onnx
 
         path = places.beside(Path("emotion.onnx"), "", ".onnx")
-        export_onnx(load_networks(arguments.checkpoints), path)
+        export_onnx(load_networks(arguments.checkpoints or RELEASED), path)
         print(f"written: {path}")
         return 0
     inputs = list(expand(arguments.inputs, arguments.recursive))
     if not inputs and arguments.webcam is None:
         raise UserError("Nothing to look at: give pictures, folders or videos, or --webcam.")
+    if arguments.synthesize:
+        return synthesize(inputs, places, arguments)
     recognizer = EmotionRecognizer(
-        arguments.checkpoints, arguments.face, arguments.face_model, arguments.crops, arguments.device,
+        arguments.checkpoints or RELEASED, arguments.face, arguments.face_model, arguments.crops, arguments.device,
         arguments.precision,
     )  # fmt: skip
     warn_of_drawn_faces(recognizer, arguments)
@@ -146,6 +149,35 @@ def line(path, face):
         f"{name[0].upper()} {value:+.2f}" for name, value in face.dimensions.items() if value is not None
     )
     return f"{path}  [{left},{top} {right},{bottom}]  {face.emotion} {face.probability:.0%}  {values}"
+
+
+def synthesize(inputs, places, arguments):
+    """Draw every face of every picture with other expressions. Returns the exit code."""
+    from utils.drawer import RELEASED_DRAWER, FaceDrawer
+    from utils.sheet import contact_sheet
+
+    drawer = FaceDrawer(arguments.checkpoints or RELEASED_DRAWER, arguments.device, arguments.precision)
+    expressions = drawer.expressions(arguments.synthesize)
+    locate, failures = detect.Finder(arguments.face, arguments.face_model), 0
+    for path in inputs:
+        try:
+            grey = pictures.to_grey(pictures.read_picture(path))
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failures += 1
+            continue
+        boxes, remark = locate(grey)
+        if remark:
+            say(arguments, f"{path}: {remark}")
+        if boxes:
+            faces = np.stack([detect.crop_face(grey, box, drawer.size) for box in boxes])
+            drawn = drawer.draw(faces, expressions)
+            rows = [(str(number), [face, *others])
+                    for number, (face, others) in enumerate(zip(faces, drawn, strict=True), 1)]  # fmt: skip
+            target = places.beside(path, "_emotion_drawn", ".png")
+            contact_sheet(target, rows, ("input", *expressions), OURS)
+            say(arguments, f"{path}: {len(faces)} faces, drawn: {target}")
+    return 1 if failures else 0
 
 
 def read_video(recognizer, path, add, places, arguments):
@@ -254,10 +286,10 @@ def build_parser():
     parser.add_argument("--webcam", nargs="?", type=int, const=0, metavar="N", help="watch camera N (default: 0)")
 
     faces = parser.add_argument_group("faces and network")
-    faces.add_argument("--face", choices=FACE_CHOICES, default="auto",
+    faces.add_argument("--face", choices=detect.FACE_CHOICES, default="auto",
                        help="find faces, or none: take each whole picture as one (default: auto)")  # fmt: skip
     faces.add_argument("--face-model", type=Path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
-    faces.add_argument("--checkpoints", type=Path, default=RELEASED, metavar="DIR",
+    faces.add_argument("--checkpoints", type=Path, metavar="DIR",
                        help=f"folder of .t7 files, or one file (default: {RELEASED.name})")  # fmt: skip
     faces.add_argument("--crops", choices=("tencrop", "center"), default="tencrop",
                        help="as the evaluation does, or ten times as fast (default: tencrop)")  # fmt: skip
@@ -271,6 +303,8 @@ def build_parser():
     output.add_argument("--no-pictures", action="store_true", help="do not draw pictures")
     output.add_argument("--show", action="store_true", help="open each drawn picture in a window")
     output.add_argument("--quiet", action="store_true", help="print errors only")
+    output.add_argument("--synthesize", nargs="+", metavar="EXPRESSION",
+                        help="draw each face with these expressions, or all, by a FERSNet, instead")  # fmt: skip
     output.add_argument("--export", choices=("onnx",), help="write the network as emotion.onnx instead")
     return parser
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from utils.files import UserError
 
+FACE_CHOICES = ("auto", "none")  # find faces, or take each whole picture as one
 LONGEST_SIDE = 1280  # pixels; larger pictures are searched in a smaller copy
 SMALLEST_FACE = 24  # pixels in that copy
 OVERLAP = 0.3  # share of the smaller box from which on two boxes are the same face
@@ -153,6 +154,28 @@ class YuNet:
             side = self.SIDE * (width + height) / 2
             boxes.append(Box(float(left + width / 2 - side / 2), float(top + height / 2 - side / 2), float(side)))
         return sorted(boxes, key=lambda box: -box.side)
+
+
+class Finder:
+    """Finds the faces in a picture as the user asked for it: `face` is one of `FACE_CHOICES`, `face_model` a file
+    with a YuNet model, or None. Raises UserError when that is none.
+    """
+
+    def __init__(self, face="auto", face_model=None):
+        self._find = whole if face == "none" else find_faces
+        if face_model is not None:
+            self._find = YuNet(face_model)
+
+    def __call__(self, grey):
+        """([`Box`], remark or None) of a grey picture. The remark says that no face was found, and what is done."""
+        if self._find is whole or nearly_square(grey, FACE_CROP):
+            return whole(grey), None
+        boxes = self._find(grey)
+        if boxes:
+            return boxes, None
+        if nearly_square(grey, SMALL_PICTURE):
+            return whole(grey), "no face found: the whole picture is taken as one"
+        return [], "no face found"
 
 
 def whole(grey):

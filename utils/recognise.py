@@ -12,8 +12,6 @@ from utils.pictures import read_picture, to_grey
 from utils.runtime import decide
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS
 
-FACE_CHOICES = ("auto", "none")
-
 
 @dataclass(frozen=True)
 class Face:
@@ -62,9 +60,7 @@ class EmotionRecognizer:
         self.runtime = decide(device, precision, "off")
         self.crops = crops
         self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
-        self._find = detect.whole if face == "none" else detect.find_faces
-        if face_model is not None:
-            self._find = detect.YuNet(face_model)
+        self.locate = detect.Finder(face, face_model)
 
     def recognize(self, image):
         """The faces in one picture: a path, or uint8 (H, W, 3) RGB or (H, W) grey. A list of `Face`, largest first."""
@@ -74,17 +70,6 @@ class EmotionRecognizer:
         """For each of several pictures what `recognize` gives; all their faces go through the network together."""
         greys = [to_grey(image if isinstance(image, np.ndarray) else read_picture(image)) for image in images]
         return self.read_faces(greys, [self.locate(grey)[0] for grey in greys])
-
-    def locate(self, grey):
-        """([`Box`], remark or None) of a grey picture. The remark says that no face was found, and what is done."""
-        if self._find is detect.whole or detect.nearly_square(grey, detect.FACE_CROP):
-            return detect.whole(grey), None
-        boxes = self._find(grey)
-        if boxes:
-            return boxes, None
-        if detect.nearly_square(grey, detect.SMALL_PICTURE):
-            return detect.whole(grey), "no face found: the whole picture is taken as one"
-        return [], "no face found"
 
     def read_faces(self, greys, boxes):
         """For each picture its [`Face`]. greys: uint8 (H, W) arrays; boxes: a list of `Box` for each of them."""

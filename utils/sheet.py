@@ -2,6 +2,7 @@
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from utils.files import replacing
 
@@ -10,11 +11,12 @@ GAP = 8  # pixels between cells, and between titles and cells
 TITLE_SIZE = 16  # pixels
 
 
-def contact_sheet(path, rows, columns):
+def contact_sheet(path, rows, columns, software=None):
     """Write a PNG of faces in rows and columns, enlarged twice, on white.
 
     rows: at least one (row title, faces), a face per column: uint8 (S, S), all of one size, or None for an empty
-    cell; columns: their titles. Raises ValueError when a row has not as many faces as there are columns.
+    cell; columns: their titles; software: the name of a program, to be kept inside the PNG. Raises ValueError when a
+    row has not as many faces as there are columns.
     """
     faces = [face for _, row in rows for face in row if face is not None]
     side = ENLARGED * len(faces[0]) if faces else 0
@@ -33,8 +35,11 @@ def contact_sheet(path, rows, columns):
             if face is not None:
                 enlarged = np.asarray(face).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
                 sheet.paste(Image.fromarray(enlarged), (left, top))
+    info = PngInfo()
+    if software is not None:
+        info.add_text("Software", software)
     with replacing(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        sheet.save(temporary, format="PNG", pnginfo=info)
 
 
 def _width(text, font):
