@@ -94,19 +94,26 @@ def test(network, faces, runtime):
     """Figures of a network on the held-out `SubjectFaces`: those of the classification and its confusion matrix.
 
     One that draws adds L1 (mean absolute difference, pixels in 0..1) and SSIM between each drawn face and the real
-    one of the same subject with that expression, over all such pairs; None where the fold has no pair.
+    one of the same subject with that expression, over all such pairs, and CopyL1 and CopySSIM, the same for the face
+    that it was drawn from: what a network reaches that changes nothing. None where the fold has no pair.
     """
     figures = classification_metrics(recognise(network, faces.images, runtime), faces.labels)
     if hasattr(network, "decoder"):
         real = counterparts(faces)
         source, expression = (real >= 0).nonzero(as_tuple=True)
-        figures |= {"L1": None, "SSIM": None}
+        figures |= dict.fromkeys(("L1", "SSIM", "CopyL1", "CopySSIM"))
         if len(source):
-            drawn = draw(network, faces.images[source], expression, runtime)[:, None].float() / 255
-            wanted = faces.images[real[source, expression]][:, None].float() / 255
-            figures["L1"] = (drawn - wanted).abs().mean().item()
-            figures["SSIM"] = structural_similarity(drawn, wanted).mean().item()
+            drawn = draw(network, faces.images[source], expression, runtime)
+            wanted = _unit(faces.images[real[source, expression]])
+            for prefix, pictures in (("", _unit(drawn)), ("Copy", _unit(faces.images[source]))):
+                figures[f"{prefix}L1"] = (pictures - wanted).abs().mean().item()
+                figures[f"{prefix}SSIM"] = structural_similarity(pictures, wanted).mean().item()
     return figures
+
+
+def _unit(images):
+    """uint8 (N, S, S) to float (N, 1, S, S) in 0..1."""
+    return images[:, None].float() / 255
 
 
 def share_read_as_wanted(network, judge, faces, runtime):

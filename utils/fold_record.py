@@ -29,6 +29,8 @@ FOLD_COLUMNS = (
     ("TunedAcc", "TunedAcc", 3),
     ("L1", "L1", 6),
     ("SSIM", "SSIM", 6),
+    ("CopyL1", "CopyL1", 6),
+    ("CopySSIM", "CopySSIM", 6),
     ("ReadAsTarget", "TargetShare", 3),
     ("JudgeAccOnReal", "JudgeAcc", 3),
 )
@@ -120,6 +122,9 @@ def _epoch_line(row):
 def _fold_lines(result):
     yield f"  result (last epoch, {result['faces']} held-out faces): accuracy {result['Acc']:.3f} %"
     yield f"  optimistic, at epoch {result['BestEpoch']}, chosen on the held-out faces: {result['BestAcc']:.3f} %"
+    if result.get("L1") is not None:
+        yield (f"  drawn faces and the real ones: L1 {result['L1']:.6f}, SSIM {result['SSIM']:.6f}; the unchanged face "
+               f"would have {result['CopyL1']:.6f} and {result['CopySSIM']:.6f}")  # fmt: skip
     if result["TargetShare"] is not None:
         yield (f"  drawn faces that an independent network reads as wanted: {result['TargetShare']:.3f} %; it reads "
                f"{result['JudgeAcc']:.3f} % of the real ones rightly")  # fmt: skip
