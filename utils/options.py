@@ -31,7 +31,6 @@ OVERRIDES = {
     "identity": "identity",
     "adversarial": "adversarial",
     "cycle": "cycle",
-    "expression": "expression",
     "synthetic": "synthetic",
 }
 SYNTHESIS_WEIGHTS = {
@@ -39,7 +38,6 @@ SYNTHESIS_WEIGHTS = {
     "identity": "distance of identity features",
     "adversarial": "what the discriminator says",
     "cycle": "squared error of the face drawn back",
-    "expression": "cross-entropy of the drawn face",
 }
 # Flags that mean something only where there are splits, or only where there are folds.
 SPLIT_FLAGS = ("tasks", "limit", "drop_duplicates", "evaluation", "tensorboard")

@@ -73,13 +73,13 @@ class FERSNetRecipe:
 
     schedule, warmup, decay, decay_every, decay_from, averaging: as in `Recipe`. The optimizer is Adam.
     sharing: "none" (the paper's Baseline), "hard" (Baseline*) or "selective"; kernel: of the ConvFLUs, 1 or 3.
-    reconstruction, identity, adversarial, cycle, expression: weights of the losses of a drawn face (see
-    `utils.synthesis`). discriminator_steps: for each step of the network.
+    reconstruction, identity, adversarial, cycle: weights of the losses of a drawn face (see `utils.synthesis`).
+    discriminator_steps: for each step of the network.
     synthetic: drawn faces with which the recognition is tuned after the last epoch (0: none; the paper's FERSNet*
     has 21,000), for `tuning_epochs` passes at `tuning_rate`.
     """
 
-    epochs: int = 40
+    epochs: int = 30
     batch_size: int = 16
     learning_rate: float = 5e-4
     schedule: str = "one-cycle"
@@ -91,11 +91,10 @@ class FERSNetRecipe:
     averaging: float = 0.99
     sharing: str = "selective"
     kernel: int = 1
-    reconstruction: float = 1.0
+    reconstruction: float = 10.0
     identity: float = 0.05
     adversarial: float = 0.3
     cycle: float = 0.5
-    expression: float = 0.1
     discriminator_steps: int = 3
     synthetic: int = 0
     tuning_epochs: int = 2
@@ -107,6 +106,6 @@ FERSNET_RECIPES = {
     "default": FERSNetRecipe(),
     # What the paper tells of its training.
     "paper": FERSNetRecipe(
-        epochs=500, batch_size=8, learning_rate=1e-4, schedule="staircase", averaging=0.0, expression=0.0
+        epochs=500, batch_size=8, learning_rate=1e-4, schedule="staircase", averaging=0.0, reconstruction=1.0
     ),
 }

@@ -1,9 +1,8 @@
 """FERSNet while it learns: its losses, one training step of network and discriminator, and its whole state.
 
 Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on Selective
-Feature Sharing", ICPR 2020, arXiv 2007.04514, with two differences: the identity features come from a small network
-that learnt to tell the subjects of the training folds apart (`utils.classifier.identity_network`), and `expression`,
-absent there, is the cross-entropy of the drawn face as the network itself reads it.
+Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a small network that learnt to tell
+the subjects of the training folds apart (`utils.classifier.identity_network`).
 """
 
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from torch import nn
 
 from utils.optim import WeightAverage, learning_rate, set_learning_rate
 
-FIGURES = ("Acc", "Loss", "L1", "Identity", "Adversarial", "Cycle", "Expression", "Discriminator")
+FIGURES = ("Acc", "Loss", "L1", "Identity", "Adversarial", "Cycle", "Discriminator")
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class FERSNetLearner:
 
         The faces are drawn once; the discriminator learns from them `discriminator_steps` times, then the network.
         Returns (loss, figures): the scalar that the network minimised and the sums over the batch of `FIGURES`,
-        (8,) float64, both on the device. Waits for nothing.
+        (7,) float64, both on the device. Waits for nothing.
         """
         rate = learning_rate(self.recipe, number, steps_per_epoch)
         set_learning_rate(self.optimizer, rate)
@@ -132,7 +131,6 @@ class FERSNetLearner:
             + recipe.identity * parts["Identity"]
             + recipe.adversarial * parts["Adversarial"]
             + recipe.cycle * parts["Cycle"]
-            + recipe.expression * parts["Expression"]
         )
 
     def _discriminator_step(self, batch, drawn):
@@ -148,14 +146,13 @@ class FERSNetLearner:
     def _synthesis_losses(self, batch, drawn):
         with self.runtime.autocast(), frozen(self.discriminator), without_running_statistics(self.model):
             scores = self.discriminator(drawn, batch.target_labels)
-            again = self.model(drawn, batch.labels)
+            again = self.model(drawn, batch.labels)["drawn"]
             features, wanted = self.identity.embed(drawn), self.identity.embed(batch.faces)
         return {
             "L1": masked_l1(drawn, batch.targets, batch.known),
             "Identity": (features - wanted).square().sum(dim=1).mean(),
             "Adversarial": (scores - 1).square().mean(),
-            "Cycle": F.mse_loss(again["drawn"], batch.faces),
-            "Expression": F.cross_entropy(again["classify"], batch.target_labels),
+            "Cycle": F.mse_loss(again, batch.faces),
         }
 
     def state_dict(self):
