@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from skimage.metrics import structural_similarity as scikit_ssim
 
 from data.drawing import CLASS_VAD, draw_face
 from data.pairs import plan_pairs
@@ -28,7 +29,6 @@ from utils.fold_engine import (
 )
 from utils.recipes import FERSNetRecipe
 from utils.runtime import decide
-from utils.similarity import structural_similarity
 from utils.synthesis import FIGURES, FERSNetLearner, frozen, masked_l1, without_running_statistics
 
 test.__test__ = False  # a function of the program, not a test
@@ -305,14 +305,10 @@ def test_eight_faces_are_learnt_by_heart(runtime):
         train_one_epoch(learner, faces, plan, epoch, None)
     network = learner.averaged.eval()
     assert (recognise(network, faces.images, runtime).argmax(1) == faces.labels).all()
-    real = counterparts(faces)
-    source, expression = (real >= 0).nonzero(as_tuple=True)
-    drawn = draw(network, faces.images[source], expression, runtime)[:, None].float() / 255
-    wanted = faces.images[real[source, expression]][:, None].float() / 255
-    unchanged = faces.images[source][:, None].float() / 255
-    assert structural_similarity(drawn, wanted).mean() > 0.75
+    figures = test(network, faces, runtime)
+    assert figures["SSIM"] > 0.8 > figures["CopySSIM"]
     # Much nearer to the wanted face than the face that it was drawn from.
-    assert (drawn - wanted).abs().mean() < 0.6 * (unchanged - wanted).abs().mean()
+    assert figures["L1"] < 0.75 * figures["CopyL1"]
 
 
 # ---------------------------------------------------------------- around it
@@ -369,6 +365,25 @@ def test_the_identity_network_tells_people_apart(runtime, monkeypatch):
         told = network(pictures).argmax(1)
         assert network.embed(pictures).norm(dim=1).allclose(torch.ones(len(unknown)))
     assert (told == unknown.subjects).double().mean() >= 0.75  # one in four by chance
+
+
+def test_drawn_and_unchanged_faces_are_compared_with_the_real_ones(runtime):
+    torch.manual_seed(0)
+    faces = drawn_faces(2, (0, 3, 5))
+    network = Narrow(sharing="selective").eval()
+    figures, known = test(network, faces, runtime), {"L1": [], "SSIM": [], "CopyL1": [], "CopySSIM": []}
+    for source in range(6):
+        for wanted in range(6):
+            if faces.subjects[source] == faces.subjects[wanted] and source != wanted:
+                drawn = draw(network, faces.images[source : source + 1], faces.labels[wanted : wanted + 1], runtime)[0]
+                for prefix, picture in (("", drawn), ("Copy", faces.images[source])):
+                    pair = picture.numpy() / 255, faces.images[wanted].numpy() / 255
+                    known[f"{prefix}L1"].append(np.abs(pair[0] - pair[1]).mean())
+                    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+                    known[f"{prefix}SSIM"].append(scikit_ssim(*pair, data_range=1.0, **options))
+    for name, values in known.items():
+        assert len(values) == 12
+        assert figures[name] == pytest.approx(np.mean(values), abs=1e-6), name
 
 
 def test_a_fold_without_pairs_has_no_figures_of_drawing(runtime):
