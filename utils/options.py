@@ -98,7 +98,7 @@ def _number(kind, low, low_is_allowed=True, high=None):
 
 def build_parser(datasets, models):
     """The argument parser. Run-defining flags default to None so that given ones can be told apart."""
-    defaults = RECIPES["default"]
+    defaults, drawn = RECIPES["default"], FERSNET_RECIPES["default"]
     parser = argparse.ArgumentParser(
         prog="mainpro_FER.py",
         usage="%(prog)s [options]",
@@ -128,16 +128,23 @@ def build_parser(datasets, models):
 
     how = parser.add_argument_group("training")
     how.add_argument("--recipe", choices=tuple(RECIPES), help="default: default; demo for the Demo dataset")
-    how.add_argument("--epochs", type=_number(int, 1), metavar="N", help=f"default*: {defaults.epochs}")
-    how.add_argument("--bs", type=_number(int, 1), metavar="N", help=f"batch size (default*: {defaults.batch_size})")
+    how.add_argument(
+        "--epochs", type=_number(int, 1), metavar="N", help=f"default*: {defaults.epochs}; FERSNet {drawn.epochs}"
+    )
+    how.add_argument(
+        "--bs",
+        type=_number(int, 1),
+        metavar="N",
+        help=f"batch size (default*: {defaults.batch_size}; FERSNet {drawn.batch_size})",
+    )
     how.add_argument("--lr", type=_number(float, 0, False), metavar="RATE",
-                     help=f"highest learning rate (default*: {defaults.learning_rate})")  # fmt: skip
+                     help=f"highest learning rate (default*: {defaults.learning_rate}; FERSNet {drawn.learning_rate})")  # fmt: skip
     how.add_argument("--seed", type=_number(int, 0, high=2**31), metavar="N", help="default: 0")
     how.add_argument("--eval", dest="evaluation", choices=EVALUATIONS,
                      help="crops per test face; auto: ten on CUDA, the centre on a CPU and ten for the "
                           "chosen models at the end (default: auto)")  # fmt: skip
 
-    fersnet, drawn = parser.add_argument_group("FERSNet (CK+, Oulu-CASIA)"), FERSNET_RECIPES["default"]
+    fersnet = parser.add_argument_group("FERSNet (CK+, Oulu-CASIA)")
     fersnet.add_argument("--fold", choices=FOLD_CHOICES, metavar="K",
                          help="held-out tenth of the subjects, 1 to 10, or all in turn (default: all)")  # fmt: skip
     fersnet.add_argument("--pretrain", type=Path, metavar="FILE",
@@ -207,10 +214,11 @@ def _check_flags(arguments, dataset, model, has_folds):
     known = {field.name for field in fields(recipe)}
     foreign = [flag for flag, field in OVERRIDES.items() if field not in known]
     foreign += SPLIT_FLAGS if has_folds else FOLD_FLAGS
-    for flag in foreign:
-        if getattr(arguments, flag):
-            shown = {"evaluation": "eval"}.get(flag, flag).replace("_", "-")
-            raise UserError(f"--{shown} means nothing for {dataset} with {model}: leave it out.")
+    given = [flag for flag in foreign if getattr(arguments, flag) is not None and getattr(arguments, flag) is not False]
+    given += [flag for flag in ("compile", "faces") if has_folds and getattr(arguments, flag) != "auto"]
+    if given:
+        shown = {"evaluation": "eval"}.get(given[0], given[0]).replace("_", "-")
+        raise UserError(f"--{shown} means nothing for {dataset} with {model}: leave it out.")
     allowed = FERSNET_SHARINGS if has_folds else SHARINGS
     if model in FOLD_MODELS and not has_folds:
         allowed = ("none",)
