@@ -137,8 +137,10 @@ def build_parser(datasets, models):
         metavar="N",
         help=f"batch size (default*: {defaults.batch_size}; FERSNet {drawn.batch_size})",
     )
-    how.add_argument("--lr", type=_number(float, 0, False), metavar="RATE",
-                     help=f"highest learning rate (default*: {defaults.learning_rate}; FERSNet {drawn.learning_rate})")  # fmt: skip
+    rates = f"{defaults.learning_rate}; FERSNet {drawn.learning_rate}"
+    how.add_argument(
+        "--lr", type=_number(float, 0, False), metavar="RATE", help=f"highest learning rate (default*: {rates})"
+    )
     how.add_argument("--seed", type=_number(int, 0, high=2**31), metavar="N", help="default: 0")
     how.add_argument("--eval", dest="evaluation", choices=EVALUATIONS,
                      help="crops per test face; auto: ten on CUDA, the centre on a CPU and ten for the "
