@@ -13,7 +13,7 @@ from utils.files import UserError, move_aside
 from utils.losses import constraint_tables
 from utils.options import Settings
 from utils.parallel import is_first, wait_for_all
-from utils.record import best_epochs, owned_files, write_confusion, write_records
+from utils.record import best_epochs, discard_unfinished, owned_files, write_confusion, write_records
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
 FORMAT = 2
@@ -61,6 +61,7 @@ class Run:
         """Make room for a new run: move an earlier one's files aside, and say so."""
         if not is_first():
             return
+        discard_unfinished(self.out, self.settings.run_name)
         moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
         if moved:
             print(f"Files of an earlier run were moved to {moved}")
@@ -80,6 +81,7 @@ class Run:
                   "differs by rounding from a run without the change.")  # fmt: skip
         self.history, self.position, self.final = content["history"], content["position"], content["final"]
         if is_first():
+            discard_unfinished(self.out, self.settings.run_name)
             self._log(f"resumed at epoch {self.epoch}")
             if self.history:
                 self._write_records()
