@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from data.mapped import prefetch
 from utils import pictures, results
-from utils.files import UserError
+from utils.files import UserError, given_path
 from utils.networks import RELEASED, load_networks
 from utils.pictures import VIDEO_SUFFIXES
 from utils.places import Places, expand, save_figure
@@ -249,15 +249,17 @@ def build_parser():
         description="Show emotion, valence, arousal and dominance of the faces in pictures and videos.",
         epilog=f"Scales: {MEANING}.",
     )
-    parser.add_argument("inputs", nargs="*", type=Path, metavar="FILE", help="pictures, videos, or folders of them")
+    parser.add_argument(
+        "inputs", nargs="*", type=given_path, metavar="FILE", help="pictures, videos, or folders of them"
+    )
     parser.add_argument("--recursive", action="store_true", help="also the folders below a folder")
     parser.add_argument("--webcam", nargs="?", type=int, const=0, metavar="N", help="watch camera N (default: 0)")
 
     faces = parser.add_argument_group("faces and network")
     faces.add_argument("--face", choices=FACE_CHOICES, default="auto",
                        help="find faces, or none: take each whole picture as one (default: auto)")  # fmt: skip
-    faces.add_argument("--face-model", type=Path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
-    faces.add_argument("--checkpoints", type=Path, default=RELEASED, metavar="DIR",
+    faces.add_argument("--face-model", type=given_path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
+    faces.add_argument("--checkpoints", type=given_path, default=RELEASED, metavar="DIR",
                        help=f"folder of .t7 files, or one file (default: {RELEASED.name})")  # fmt: skip
     faces.add_argument("--crops", choices=("tencrop", "center"), default="tencrop",
                        help="as the evaluation does, or ten times as fast (default: tencrop)")  # fmt: skip
@@ -265,9 +267,9 @@ def build_parser():
     faces.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
 
     output = parser.add_argument_group("output")
-    output.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default: beside each file)")
-    output.add_argument("--csv", type=Path, metavar="FILE", help="also write a table, a row a face")
-    output.add_argument("--json", type=Path, metavar="FILE", help="the same as JSON")
+    output.add_argument("--out", type=given_path, metavar="DIR", help="folder for results (default: beside each file)")
+    output.add_argument("--csv", type=given_path, metavar="FILE", help="also write a table, a row a face")
+    output.add_argument("--json", type=given_path, metavar="FILE", help="the same as JSON")
     output.add_argument("--no-pictures", action="store_true", help="do not draw pictures")
     output.add_argument("--show", action="store_true", help="open each drawn picture in a window")
     output.add_argument("--quiet", action="store_true", help="print errors only")

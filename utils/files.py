@@ -4,6 +4,8 @@ Every file that the project writes goes through `replacing`: it appears under it
 only when it is complete, so a reader (Excel, a resumed run) never sees half of one.
 """
 
+import argparse
+import errno
 import os
 import time
 from contextlib import contextmanager
@@ -15,6 +17,19 @@ class UserError(Exception):
 
     Entry scripts print the text without a traceback and exit with code 2.
     """
+
+
+def given_path(text):
+    """The `Path` that an argument of the command line names; for `type=` of argparse."""
+    if not text:
+        raise argparse.ArgumentTypeError("invalid path: it is empty")
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            reason = f"invalid path: ...{text[-60:]} ({error.strerror}): give another"
+            raise argparse.ArgumentTypeError(reason) from error
+    return Path(text)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from utils.files import UserError
+from utils.files import UserError, given_path
 from utils.losses import CONSTRAINTS
 from utils.recipes import RECIPES, Recipe
 from utils.runtime import DEVICES, PLACES, PRECISIONS, SWITCHES
@@ -84,7 +84,9 @@ def build_parser(datasets, models):
     )
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", choices=datasets, help="default: FER2013 where its data is found, else Demo")
-    data.add_argument("--data", type=Path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)")
+    data.add_argument(
+        "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
+    )
     data.add_argument("--limit", type=_number(int, 1), metavar="N", help="use N faces of each split (default: all)")
     data.add_argument("--drop-duplicates", action="store_true", default=None,
                       help="leave out training faces that a test split holds too (default: keep)")  # fmt: skip
@@ -122,7 +124,7 @@ def build_parser(datasets, models):
                          help="keep the faces in memory or in their file (default: auto, by what is free)")  # fmt: skip
 
     output = parser.add_argument_group("output")
-    output.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="default: the current folder")
+    output.add_argument("--out", type=given_path, default=Path("."), metavar="DIR", help="default: the current folder")
     output.add_argument("-r", "--resume", action="store_true", help="go on from last.t7 of the same run")
     output.add_argument("--tensorboard", action="store_true",
                         help="also write event files (pip install tensorboard; default: off)")  # fmt: skip

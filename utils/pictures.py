@@ -12,6 +12,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".
                     ".ppm", ".pbm", ".pnm", ".avif", ".jp2", ".tga", ".heic", ".exr", ".hdr")  # fmt: skip
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 MOST_PIXELS = 200_000_000  # more takes gigabytes
+AGAIN = "get it again, or leave it out"
 BACKGROUND = 255  # what shows through where a picture is transparent
 
 
@@ -23,7 +24,7 @@ def read_picture(path):
     path = Path(path)
     try:
         if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty.")
+            raise UserError(f"{path} is empty: {AGAIN}.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of large pictures and of odd metadata
             with Image.open(path) as picture:
@@ -36,10 +37,10 @@ def read_picture(path):
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} has too many pixels: make it smaller.") from error
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
+        raise UserError(f"{path} does not exist: give the path of a picture.") from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(f"{path} cannot be read as a picture ({reason}).") from error
+        raise UserError(f"{path} cannot be read as a picture ({reason}): {AGAIN}.") from error
 
 
 def _to_rgb(picture):
@@ -78,7 +79,7 @@ def _read_with_opencv(path):
     except cv2.error:
         picture = None
     if picture is None:
-        raise UserError(f"{path} is not a picture, or of a kind that neither Pillow nor OpenCV reads.")
+        raise UserError(f"{path} is not a picture, or of a kind that neither Pillow nor OpenCV reads: {AGAIN}.")
     picture = picture[:, :, ::-1]
     return np.ascontiguousarray(picture) if picture.dtype == np.uint8 else _to_eight_bits(picture)
 

@@ -14,9 +14,14 @@ from utils.losses import constraint_tables
 from utils.options import Settings
 from utils.parallel import is_first, wait_for_all
 from utils.record import best_epochs, discard_unfinished, owned_files, write_confusion, write_records
+from utils.runtime import PRECISIONS
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
 FORMAT = 2
+CONTENT = {  # what last.t7 holds beside the network: {name: what it is}
+    "averaged": dict, "optimizer": dict, "history": list, "position": (dict, type(None)), "final": (dict, type(None)),
+    "settings": dict, "precision": str, "device": str, "random": torch.Tensor, "data": str,
+}  # fmt: skip
 
 
 def fingerprint(splits):
@@ -70,12 +75,17 @@ class Run:
     def resume(self, content, learner):
         """Take up the run whose last.t7 holds `content`: learner, history, position, random state."""
         if content["data"] != self.fingerprint:
-            raise UserError("The faces or their annotations are not those that the run to resume began with.")
+            raise UserError(
+                f"{self.folder / 'last.t7'}: the faces or their annotations are not those that this run began with. "
+                "Give the same --data, or start a new run without --resume."
+            )
         try:
             learner.load_state_dict(content)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(f"{self.folder / 'last.t7'} does not fit the network it names.") from error
-        torch.set_rng_state(content["random"])
+            torch.set_rng_state(content["random"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.folder / 'last.t7'} does not fit the network it names: start a new run without --resume."
+            ) from error
         if content["device"] != self.runtime.describe():
             print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
                   "differs by rounding from a run without the change.")  # fmt: skip
@@ -236,4 +246,10 @@ def load_last(out, run_name):
     content = checkpoint.load(path)
     if content.get("format") != FORMAT:
         raise UserError(f"{path} was written by another version of this program; start a new run.")
-    return Settings.from_plain(content["settings"]), content
+    wrong = [name for name, kinds in CONTENT.items() if name not in content or not isinstance(content[name], kinds)]
+    if wrong:
+        raise UserError(f"{path} lacks {', '.join(wrong)}: start a new run without --resume.")
+    settings = Settings.from_plain(content["settings"])
+    if settings.run_name != run_name or content["precision"] not in PRECISIONS:
+        raise UserError(f"{path} is of another run, {settings.run_name}: start a new run without --resume.")
+    return settings, content

@@ -5,7 +5,7 @@ import runpy
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +32,7 @@ class Case:
     flags; in them {folder} stands for that folder, {good} for one of intact files, {out} for one for results.
     told: regular expressions, which the one line of error must all contain; among them the name of the file.
     code: the exit code; a tuple where a harmless spot may be hit (then 0, and all faces are right).
+    copied: a folder in {good} whose files are put into {folder} first.
     """
 
     kind: str
@@ -40,7 +41,7 @@ class Case:
     command: tuple
     told: tuple
     code: int | tuple = 2
-    environment: dict = field(default_factory=dict)
+    copied: str = ""
 
     def __str__(self):
         return f"{self.kind}: {self.name}".replace(" ", "-")

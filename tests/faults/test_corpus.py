@@ -7,22 +7,29 @@ import sys
 
 import h5py
 import pytest
+from PIL import Image
 
 from data import prepare
-from tests.faults import archives, tables
+from tests.conftest import run_program
+from tests.faults import archives, flags, photographs, stored, tables
 from tests.faults.entry import contents, enter, start
 from tests.samples import SPLIT_FILES, expected, sample_row, table, three_splits, write_zip
+from tests.test_visualize import make_model, save
 from utils.tasks import SPLITS
 
-CASES = [*archives.CASES, *tables.CASES]
+CASES = [*archives.CASES, *tables.CASES, *stored.CASES, *photographs.CASES, *flags.CASES]
 HUGE = [*archives.HUGE, *tables.HUGE]
 MOST_MEMORY = 2 * 10**9  # bytes
 
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory):
-    """A folder of what is intact: data/data.zip with its data.h5."""
+    """A folder of what is intact: data/data.zip with its data.h5, checkpoints/, face.png, and run/ to resume."""
     folder = tmp_path_factory.mktemp("good")
+    save(folder / "checkpoints", make_model())
+    Image.fromarray(photographs.FACE).save(folder / "face.png")
+    flags = ["--dataset", "Demo", "--model", "Narrow", "--limit", 8, "--bs", 4, "--epochs", 1]
+    assert run_program(folder / "run", *flags) == 0
     (folder / "data").mkdir()
     write_zip(folder / "data" / "data.zip", three_splits()[0])
     prepare.ensure(folder / "data", progress=False)
@@ -41,6 +48,8 @@ def places(tmp_path, monkeypatch):
 
 def arrange(case, places, good):
     """Make the input, beside an earlier data.h5 where one is made; (program, flags)."""
+    if case.copied:
+        shutil.copytree(good / case.copied, places["folder"], dirs_exist_ok=True)
     case.make(places["folder"])
     program, *flags = case.command
     if program == "data.prepare" and not list(places["folder"].glob("*.h5")):
