@@ -108,7 +108,7 @@ def build_parser(datasets, models):
     how.add_argument("--recipe", choices=tuple(RECIPES), help="default: default; demo for the Demo dataset")
     how.add_argument("--epochs", type=_number(int, 1), metavar="N", help=f"default*: {defaults.epochs}")
     how.add_argument("--bs", type=_number(int, 1), metavar="N", help=f"batch size (default*: {defaults.batch_size})")
-    how.add_argument("--lr", type=_number(float, 0, False), metavar="RATE",
+    how.add_argument("--lr", type=_number(float, 0, False, 1e30), metavar="RATE",
                      help=f"highest learning rate (default*: {defaults.learning_rate})")  # fmt: skip
     how.add_argument("--seed", type=_number(int, 0, high=2**31), metavar="N", help="default: 0")
     how.add_argument("--eval", dest="evaluation", choices=EVALUATIONS,

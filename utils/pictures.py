@@ -11,7 +11,7 @@ from utils.files import UserError
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".pgm",
                     ".ppm", ".pbm", ".pnm", ".avif", ".jp2", ".tga", ".heic", ".exr", ".hdr")  # fmt: skip
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
-MOST_PIXELS = 200_000_000  # more takes gigabytes
+MOST_PIXELS = 64_000_000  # with more, a few pictures under way would take over 2 GB
 AGAIN = "get it again, or leave it out"
 BACKGROUND = 255  # what shows through where a picture is transparent
 
@@ -51,7 +51,7 @@ def _to_rgb(picture):
         picture = picture.convert("RGBA")
         below = Image.new("RGBA", picture.size, (BACKGROUND,) * 3 + (255,))
         picture = Image.alpha_composite(below, picture)
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _to_eight_bits(values):
@@ -59,7 +59,7 @@ def _to_eight_bits(values):
 
     16-bit numbers by their high byte, unless all are small; others from their smallest to their largest.
     """
-    values = np.nan_to_num(values.astype(np.float64))
+    values = np.nan_to_num(values.astype(np.float32), copy=False)
     if values.min() >= 0 and 255 < values.max() <= 65535 and values.max() > 4095:
         values = values / 257
     elif values.min() < 0 or values.max() > 255 or values.max() <= 1:

@@ -9,9 +9,9 @@ HERE = Path(__file__).resolve().parent
 TITLES = {
     "test_corpus": "malformed input",
     "test_disk": "full disks and vanished folders",
-    "test_hostile": "hostile files",
     "test_kill": "kills",
     "test_numbers": "degenerate numbers",
+    "test_properties": "properties of rows and metrics",
     "test_surroundings": "odd surroundings",
 }
 results = {}  # {kind of fault: Counter of outcomes}

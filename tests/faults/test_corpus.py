@@ -15,6 +15,7 @@ from tests.faults import archives, flags, photographs, stored, tables
 from tests.faults.entry import contents, enter, start
 from tests.samples import SPLIT_FILES, expected, sample_row, table, three_splits, write_zip
 from tests.test_visualize import make_model, save
+from utils.interrupt import StopRequest
 from utils.tasks import SPLITS
 
 CASES = [*archives.CASES, *tables.CASES, *stored.CASES, *photographs.CASES, *flags.CASES]
@@ -125,3 +126,47 @@ def test_a_malformed_row_is_reported_and_the_others_are_kept(name, places, monke
                 label, vad, pixels = expected({**row, "emotion": row["emotion"][:1], "pixels": pixels})
                 assert h5[f"{split}_label"][place] == label and h5[f"{split}_VAD"][place].tolist() == vad
                 assert h5[f"{split}_pixel"][place].tolist() == pixels
+
+
+SEEN = ("--checkpoints", "{good}/checkpoints", "--device", "cpu", "--out", "{out}")
+
+
+@pytest.mark.parametrize("name", photographs.ODD)
+def test_odd_pictures_are_read(name, places, good, tmp_path, monkeypatch, capsys, record_property):
+    record_property("fault", "pictures")
+    photographs.ODD[name](places["folder"])
+    flags = [flag.format(good=good, **places) for flag in SEEN]
+    assert enter("visualize", [places["folder"], *flags], monkeypatch) == 0
+    output = "".join(capsys.readouterr())
+    assert "error" not in output and "Traceback" not in output
+    assert [path.name for path in places["out"].iterdir()] == ["a_emotion.png"]
+    assert not list(places["elsewhere"].iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="measures memory as Unix does")
+@pytest.mark.parametrize("name", photographs.LARGE)
+def test_large_pictures_take_little_memory(name, places, good, record_property):
+    record_property("fault", "huge input")
+    for number in range(3):
+        (places["folder"] / f"{number}.png").write_bytes(photographs.LARGE[name]())
+    done = start("visualize", [places["folder"], *(flag.format(good=good, **places) for flag in SEEN)])
+    assert done.code == 0 and "Traceback" not in done.output, done.output
+    assert done.peak < MOST_MEMORY, f"{done.peak / 1e6:,.0f} MB"
+    assert len(list(places["out"].iterdir())) == 3
+
+
+@pytest.mark.parametrize("flag", flags.HUGE)
+def test_huge_values_are_refused_or_work(flag, places, good, monkeypatch, capsys, record_property):
+    record_property("fault", "options")
+    asked = iter(range(4))  # a run without end is asked to stop
+    monkeypatch.setattr(StopRequest, "__call__", lambda self: next(asked, None) is None)
+    command = ["--data", good / "data", "--model", "Narrow", "--device", "cpu", "--eval", "center", "--bs", 2]
+    command += [] if flag == "--epochs" else ["--epochs", 1]
+    code = enter("mainpro_FER", [*command, "--out", places["out"], flag, flags.HUGE[flag]], monkeypatch)
+    output = "".join(capsys.readouterr())
+    assert code in (0, 2, 130) and "Traceback" not in output, output
+    assert output.count("error: ") == (code == 2)
+    if code == 2:
+        assert "stopped being" in output and "Try a smaller --lr" in output
+    assert not list(places["out"].rglob("*.tmp"))
