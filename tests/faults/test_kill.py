@@ -7,9 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 
-import psutil
 import pytest
 import torch
 
@@ -20,32 +18,35 @@ from utils import lock
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 ASKED = [name for name in ("SIGTERM", "SIGINT") if hasattr(signal, name)]  # what a run answers by saving
 KINDS = {"killed": ["SIGKILL"], "asked": ASKED}
-LONGEST_WAIT = 2.0  # seconds of processor time from the start of the work to the signal
+MOST_STAGES, LONGEST_WAIT = 20, 0.3  # until the signal: changes of what is being done, and then seconds
 
 # The program, which also writes down what it is doing, so that it can be told where the signals hit.
 WATCHED = """
+import itertools
 import os
-import sys
 
 import mainpro_FER
 import utils.checkpoint
 import utils.run
 
-stage = os.open({path!r}, os.O_CREAT | os.O_WRONLY)
+stage, number = os.open({path!r}, os.O_CREAT | os.O_WRONLY), itertools.count()
 
-def watch(module, name, told):
+def tell(doing):
+    os.pwrite(stage, f"{{next(number):6}} {{doing:20}}".encode(), 0)
+
+def watch(module, name, doing):
     function = getattr(module, name)
 
     def watched(*arguments, **options):
-        os.pwrite(stage, told.ljust(16).encode(), 0)
+        tell(doing)
         try:
             return function(*arguments, **options)
         finally:
-            os.pwrite(stage, b"between         ", 0)
+            tell("between")
 
     setattr(module, name, watched)
 
-os.pwrite(stage, b"beginning       ", 0)
+tell("beginning")
 watch(mainpro_FER, "train_one_epoch", "training")
 watch(mainpro_FER, "evaluate", "evaluation")
 watch(utils.checkpoint, "save", "a checkpoint")
@@ -65,23 +66,18 @@ def pipes():
     return {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
 
-def wait(process, out, seconds):
-    """Return once the process has worked for so many seconds of its own time, or has ended; whether it has not.
+def doing(stage):
+    """(number of changes so far, what the program does now)."""
+    number, _, told = stage.read_text().strip().partition(" ")
+    return int(number or 0), told
 
-    Its work begins when it takes the lock of the output folder.
-    """
-    began = None
-    with suppress(psutil.NoSuchProcess):
-        while process.poll() is None:
-            times = psutil.Process(process.pid).cpu_times()
-            spent = times.user + times.system
-            if began is not None and spent - began >= seconds:
-                return True
-            with suppress(OSError):
-                if began is None and f'"process": {process.pid},' in (out / lock.NAME).read_text():
-                    began = spent
-            time.sleep(0.005)
-    return False
+
+def wait(process, stage, stages, seconds):
+    """Return after so many changes and then seconds, whether the process still runs."""
+    while process.poll() is None and (not stage.exists() or doing(stage)[0] < stages):
+        time.sleep(0.002)
+    time.sleep(seconds)
+    return process.poll() is None
 
 
 def stop_and_resume(out, signals, kills, epochs):
@@ -89,14 +85,16 @@ def stop_and_resume(out, signals, kills, epochs):
     moments, hits = random.Random(kills), Counter()
     stage = out.with_name("stage")
     while True:
+        stage.unlink(missing_ok=True)
         program = WATCHED.format(path=str(stage)) + PROGRAM
         with subprocess.Popen(command(program, out, epochs), **pipes()) as process:
             number = None
-            if hits.total() < kills and wait(process, out, moments.uniform(0, LONGEST_WAIT)):
-                hits[stage.read_text().strip()] += 1
+            moment = moments.randrange(MOST_STAGES), moments.uniform(0, LONGEST_WAIT)
+            if hits.total() < kills and wait(process, stage, *moment):
+                hits[doing(stage)[1]] += 1
                 number = getattr(signal, moments.choice(signals))
                 process.send_signal(number)
-            output, _ = process.communicate(timeout=600)
+            output, _ = process.communicate(timeout=1200)
         assert "Traceback" not in output, output
         if process.returncode == 0:
             return hits
@@ -111,25 +109,32 @@ def assert_nothing_lost(whole, killed):
     assert_same_run(whole, killed)
 
 
+def undisturbed(out, epochs):
+    done = subprocess.run(command(PROGRAM, out, epochs), **pipes())
+    assert done.returncode == 0, done.stdout
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_stopped_a_few_times(tmp_path, kind):
+def test_stopped_a_few_times(tmp_path, kind, record_property):
     hits = stop_and_resume(tmp_path / "out", KINDS[kind], kills=4, epochs=8)
-    assert hits.total() > 0
-    done = subprocess.run(command(PROGRAM, tmp_path / "whole", 8), **pipes())
-    assert done.returncode == 0, done.stdout
-    assert_nothing_lost(tmp_path / "whole", tmp_path / "out")
+    record_property("faults", hits.total())
+    assert hits.total() == 4
+    assert_nothing_lost(undisturbed(tmp_path / "whole", 8), tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    return undisturbed(tmp_path_factory.mktemp("long") / "whole", 100)
 
 
 @pytest.mark.endurance
-def test_stopped_two_hundred_times(tmp_path, capsys):
-    """A hundred times killed, and a hundred times asked to stop by SIGTERM or Ctrl-C."""
-    done = subprocess.run(command(PROGRAM, tmp_path / "whole", 120), **pipes())
-    assert done.returncode == 0, done.stdout
-    for kind, signals in KINDS.items():
-        (tmp_path / kind).mkdir()
-        hits = stop_and_resume(tmp_path / kind / "out", signals, kills=100, epochs=120)
-        with capsys.disabled():
-            print(f"\n{kind} {hits.total()} times, during: {dict(hits.most_common())}")
-        assert hits.total() == 100 and {"training", "evaluation", "a checkpoint", "CSVs and figures"} <= hits.keys()
-        assert_nothing_lost(tmp_path / "whole", tmp_path / kind / "out")
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_a_hundred_times(tmp_path, kind, long_run, capsys, record_property):
+    hits = stop_and_resume(tmp_path / "out", KINDS[kind], kills=100, epochs=100)
+    record_property("faults", hits.total())
+    with capsys.disabled():
+        print(f"\n{kind} {hits.total()} times, during: {dict(hits.most_common())}")
+    assert hits.total() == 100 and {"training", "evaluation", "a checkpoint", "CSVs and figures"} <= hits.keys()
+    assert_nothing_lost(long_run, tmp_path / "out")
