@@ -20,7 +20,7 @@ from data import DATASETS, default_dataset
 from data.batches import plan_epoch
 from models import MODELS
 from utils.engine import evaluate, train_one_epoch
-from utils.files import UserError
+from utils.files import UserError, print_any_name
 from utils.interrupt import StopRequest
 from utils.learner import Learner
 from utils.lock import only_one
@@ -34,6 +34,7 @@ from utils.tasks import TASKS, TEST_SPLITS
 
 def main(arguments):
     """Load, build, train. Returns the exit code. Raises UserError for what the user can put right."""
+    print_any_name()
     name = arguments.dataset or default_dataset(arguments.data)
     settings, last = resolve(arguments, name), None
     if arguments.resume:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from data.mapped import prefetch
 from utils import pictures, results
-from utils.files import UserError, given_path
+from utils.files import UserError, as_text, given_path, print_any_name
 from utils.networks import RELEASED, load_networks
 from utils.pictures import VIDEO_SUFFIXES
 from utils.places import Places, expand, save_figure
@@ -39,6 +39,7 @@ MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; do
 
 def main(arguments):
     """Read everything that was asked for. Returns the exit code: 1 when something could not be read."""
+    print_any_name()
     places = Places(arguments.out)
     if arguments.export:
         from utils.export import export_onnx
@@ -131,7 +132,7 @@ def tell(seen, add, places, arguments):
         from utils.show import draw  # drawing is slow to import, and the lines above need not wait for it
 
         path = places.beside(seen.path, "_emotion", ".png")
-        figure = draw(seen.picture, seen.faces, seen.path.name)
+        figure = draw(seen.picture, seen.faces, as_text(seen.path.name))
         save_figure(figure, path)
         say(arguments, f"  drawn: {path}")
         if arguments.show:
@@ -174,7 +175,7 @@ def read_video(recognizer, path, add, places, arguments):
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return False
-    save_figure(draw_timeline(rows, path.name), plot)
+    save_figure(draw_timeline(rows, as_text(path.name)), plot)
     say(arguments, f"{path}: {len(rows)} frames with faces. Written: {video}, {table.name}, {plot.name}")
     return True
 

@@ -21,7 +21,7 @@ from data import DATASETS
 from data.ferplus import PLEASURE_AROUSAL_DOMINANCE, SCALE
 from utils import metrics
 from utils.engine import predict
-from utils.files import UserError, given_path, write_text
+from utils.files import UserError, given_path, print_any_name, write_text
 from utils.networks import RELEASED, load_networks
 from utils.runtime import DEVICES, PRECISIONS, decide
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS, VAD_LIMIT
@@ -36,6 +36,7 @@ VOTE_NAMES = dict(
 
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
+    print_any_name()
     runtime = decide(arguments.device, arguments.precision, "off")
     networks = load_networks(arguments.checkpoints)
     dataset = DATASETS["FER2013"](arguments.data, False, None)

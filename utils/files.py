@@ -7,6 +7,7 @@ only when it is complete, so a reader (Excel, a resumed run) never sees half of 
 import argparse
 import errno
 import os
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,17 @@ def given_path(text):
             reason = f"invalid path: ...{text[-60:]} ({error.strerror}): give another"
             raise argparse.ArgumentTypeError(reason) from error
     return Path(text)
+
+
+def print_any_name():
+    """Let names of files be printed whatever their bytes: what the terminal has no letter for appears as an escape."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def as_text(name):
+    """The name of a file as text for a file in UTF-8; what is no text in it is replaced."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import json
 from contextlib import ExitStack, contextmanager
 from itertools import chain, repeat
 
-from utils.files import UserError, move_aside, replacing
+from utils.files import UserError, as_text, move_aside, replacing
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 COLUMNS = (
@@ -18,7 +18,7 @@ def row(file, number, face, frame=None, seconds=None):
     """{column: value} of the face `number` (from 1) in `file`; frame and its time where it is a video."""
     left, top, right, bottom = face.box.rounded()
     return {
-        "file": str(file), "frame": frame, "seconds": seconds, "face": number,
+        "file": as_text(file), "frame": frame, "seconds": seconds, "face": number,
         "left": left, "top": top, "right": right, "bottom": bottom,
         "emotion": face.emotion, "probability": face.probability,
         **face.probabilities, **{name: face.dimensions[name.lower()] for name in DIMENSIONS},
