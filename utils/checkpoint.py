@@ -27,9 +27,10 @@ def save(path, content):
     try:
         with replacing(path) as temporary:
             torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # the latter is what PyTorch raises when the disk is full
+        reason = getattr(error, "strerror", None) or "the disk is full, or refuses to be written to"
         raise UserError(
-            f"Could not write {path}: {error}. Make room or choose another --out; earlier files are intact, "
+            f"Could not write {path}: {reason}. Make room or choose another --out; earlier files are intact, "
             "and --resume goes on from the last finished epoch."
         ) from error
 

@@ -219,9 +219,15 @@ class Run:
         }
 
     def _log(self, line):
-        self.out.mkdir(parents=True, exist_ok=True)
-        with open(self.out / "run.log", "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        path = self.out / "run.log"
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as log:
+                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        except OSError as error:
+            raise UserError(
+                f"{path} could not be written ({error.strerror}): make room for it, then continue with --resume."
+            ) from error
 
 
 def versions():
