@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data.mapped import prefetch
 from utils import detect, pictures, results
-from utils.files import UserError, exit_code
+from utils.files import UserError, as_text, exit_code, given_path, print_any_name
 from utils.networks import RELEASED, load_networks
 from utils.pictures import VIDEO_SUFFIXES
 from utils.places import OURS, Places, expand, save_figure
@@ -40,6 +40,7 @@ MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; do
 
 def main(arguments):
     """Read everything that was asked for. Returns the exit code: 1 when something could not be read."""
+    print_any_name()
     places = Places(arguments.out)
     if arguments.export:
         from utils.export import export_onnx
@@ -134,7 +135,7 @@ def tell(seen, add, places, arguments):
         from utils.show import draw  # drawing is slow to import, and the lines above need not wait for it
 
         path = places.beside(seen.path, "_emotion", ".png")
-        figure = draw(seen.picture, seen.faces, seen.path.name)
+        figure = draw(seen.picture, seen.faces, as_text(seen.path.name))
         save_figure(figure, path)
         say(arguments, f"  drawn: {path}")
         if arguments.show:
@@ -206,7 +207,7 @@ def read_video(recognizer, path, add, places, arguments):
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return False
-    save_figure(draw_timeline(rows, path.name), plot)
+    save_figure(draw_timeline(rows, as_text(path.name)), plot)
     say(arguments, f"{path}: {len(rows)} frames with faces. Written: {video}, {table.name}, {plot.name}")
     return True
 
@@ -281,15 +282,17 @@ def build_parser():
         description="Show emotion, valence, arousal and dominance of the faces in pictures and videos.",
         epilog=f"Scales: {MEANING}.",
     )
-    parser.add_argument("inputs", nargs="*", type=Path, metavar="FILE", help="pictures, videos, or folders of them")
+    parser.add_argument(
+        "inputs", nargs="*", type=given_path, metavar="FILE", help="pictures, videos, or folders of them"
+    )
     parser.add_argument("--recursive", action="store_true", help="also the folders below a folder")
     parser.add_argument("--webcam", nargs="?", type=int, const=0, metavar="N", help="watch camera N (default: 0)")
 
     faces = parser.add_argument_group("faces and network")
     faces.add_argument("--face", choices=detect.FACE_CHOICES, default="auto",
                        help="find faces, or none: take each whole picture as one (default: auto)")  # fmt: skip
-    faces.add_argument("--face-model", type=Path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
-    faces.add_argument("--checkpoints", type=Path, metavar="DIR",
+    faces.add_argument("--face-model", type=given_path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
+    faces.add_argument("--checkpoints", type=given_path, metavar="DIR",
                        help=f"folder of .t7 files, or one file (default: {RELEASED.name})")  # fmt: skip
     faces.add_argument("--crops", choices=("tencrop", "center"), default="tencrop",
                        help="as the evaluation does, or ten times as fast (default: tencrop)")  # fmt: skip
@@ -297,9 +300,9 @@ def build_parser():
     faces.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
 
     output = parser.add_argument_group("output")
-    output.add_argument("--out", type=Path, metavar="DIR", help="folder for results (default: beside each file)")
-    output.add_argument("--csv", type=Path, metavar="FILE", help="also write a table, a row a face")
-    output.add_argument("--json", type=Path, metavar="FILE", help="the same as JSON")
+    output.add_argument("--out", type=given_path, metavar="DIR", help="folder for results (default: beside each file)")
+    output.add_argument("--csv", type=given_path, metavar="FILE", help="also write a table, a row a face")
+    output.add_argument("--json", type=given_path, metavar="FILE", help="the same as JSON")
     output.add_argument("--no-pictures", action="store_true", help="do not draw pictures")
     output.add_argument("--show", action="store_true", help="open each drawn picture in a window")
     output.add_argument("--quiet", action="store_true", help="print errors only")

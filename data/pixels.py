@@ -110,7 +110,8 @@ def pixel_fault(text):
     for place, word in enumerate(words, start=1):
         if not word.isdigit():
             return f"pixels: number {place} is {quoted(word)}, not an integer in 0-255"
-        if len(word.lstrip(b"0")) > 3 or int(word) > PIXEL_MAX:
+        digits = word.lstrip(b"0") or b"0"  # int() refuses a word of thousands of them
+        if len(digits) > 3 or int(digits) > PIXEL_MAX:
             return f"pixels: number {place} is {quoted(word)}, above 255"
     if len(words) != PIXELS:
         return f"pixels: {len(words)} numbers instead of {PIXELS}"

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from data import store
 from data.archive import find_source, open_source
 from data.collect import ONE_COLOUR, collected, find_repeated, write_report
-from utils.files import UserError, exit_code, move_aside, replacing
+from utils.files import UserError, exit_code, given_path, move_aside, print_any_name, replacing
 
 __all__ = ["Preparation", "check", "default_h5_path", "describe", "ensure", "find_source", "prepare"]
 
@@ -132,7 +132,9 @@ def prepare(source, h5_path, progress=True):
                 store.write(temporary, splits, stamps.result(), origin)
                 write_report(report_path, report)
     except OSError as error:
-        raise UserError(f"preparing {h5_path} failed: {error}") from error
+        raise UserError(
+            f"preparing {h5_path} failed ({error.strerror or error}): make room, or choose another place with --h5"
+        ) from error
     preparation = Preparation(
         h5_path,
         report_path,
@@ -228,14 +230,15 @@ def main(arguments=None):
     parser.add_argument(
         "source",
         nargs="?",
-        type=Path,
+        type=given_path,
         default=HOME,
         help="a folder, a RAR, ZIP or tar.gz archive, or a CSV (default: the project's data folder)",
     )
     parser.add_argument(
-        "--h5", type=Path, metavar="PATH", help="what to write (default: data.h5 in the source's folder)"
+        "--h5", type=given_path, metavar="PATH", help="what to write (default: data.h5 in the source's folder)"
     )
     args = parser.parse_args(arguments)
+    print_any_name()
     return exit_code(lambda: _make_ready(args.source, args.h5), "stopped; nothing was written")
 
 

@@ -191,7 +191,7 @@ def _attempt(convert, field):
 
 def _plain(pixels):
     """A good pixel text in the usual way of writing: one space between the numbers, no leading zeros."""
-    return b" ".join(b"%d" % int(number) for number in pixels.split())
+    return b" ".join(number.lstrip(b"0") or b"0" for number in pixels.split())
 
 
 def _split_number(field):

@@ -102,6 +102,8 @@ def check(path):
     Looks at everything but the pixels' values, in milliseconds.
     """
     path = Path(path)
+    if path.is_dir():
+        raise Foreign("a folder")
     with open(path, "rb") as stream:
         start = stream.read(8)
     if start and start != b"\x89HDF\r\n\x1a\n":
@@ -116,7 +118,7 @@ def check(path):
             for split, count in contents.counts.items():
                 _check_split(h5, split, count, contents.vad_origin != "none", path.stat().st_size)
             return contents
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise Damaged(f"damaged ({reason[:120]})") from error
 

@@ -37,7 +37,9 @@ def blocks_of(stream, name, progress):
             yield b"", head[:cut]
             head = head[cut:]
         elif len(head) > RECORD_LIMIT:
-            raise UserError(f"{name} is not a table of faces: it has a line or a quoted field of over 4 MB")
+            raise UserError(
+                f"{name} is not a table of faces: it has a line or a quoted field of over 4 MB: get it again"
+            )
     if head:
         yield b"", head + b"\n"
 

@@ -69,17 +69,18 @@ def write_zip(path, members):
 def write_stored_rar(path, members):
     """A RAR 5 archive without compression, from the published format description."""
     with open(path, "wb") as stream:
-        stream.write(b"Rar!\x1a\x07\x01\x00" + _block([1, 0, 0]))  # main header: no flags
+        stream.write(b"Rar!\x1a\x07\x01\x00" + rar_block([1, 0, 0]))  # main header: no flags
         for name, data in members.items():
             checksum = zlib.crc32(data).to_bytes(4, "little")
             # File header with a data area; file flags: CRC present; method 0 = stored; host 1 = Unix.
             start = [2, 2, len(data), 4, len(data), 0o644]
-            stream.write(_block(start, checksum, [0, 1, len(name.encode())], name.encode()) + data)
-        stream.write(_block([5, 0, 0]))  # end of archive
+            stream.write(rar_block(start, checksum, [0, 1, len(name.encode())], name.encode()) + data)
+        stream.write(rar_block([5, 0, 0]))  # end of archive
     return path
 
 
-def _block(*pieces):
+def rar_block(*pieces):
+    """A header of RAR 5: pieces are bytes, or lists of numbers."""
     header = b"".join(piece if isinstance(piece, bytes) else b"".join(map(_number, piece)) for piece in pieces)
     header = _number(len(header)) + header
     return zlib.crc32(header).to_bytes(4, "little") + header

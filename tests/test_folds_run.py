@@ -219,7 +219,7 @@ def test_resuming_on_other_faces_is_refused(tree, tmp_path):
         target = other / path.relative_to(tree)
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(255 - np.array(Image.open(path))).save(target)
-    with pytest.raises(UserError, match="differs from the run|not those that the run"):
+    with pytest.raises(UserError, match="differs from the run|not those that this run"):
         run(other, tmp_path / "out", *flags, "--resume")
 
 

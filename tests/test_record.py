@@ -507,3 +507,13 @@ def test_owned_files_are_all_that_a_run_writes_and_nothing_else(tmp_path):
 
 def test_owned_files_of_a_folder_that_is_not_there(tmp_path):
     assert move_aside(owned_files(tmp_path / "new", "run"), tmp_path) is None
+
+
+def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
+    ours = ["AccProcess_classify.csv.tmp", "data.txt.tmp", "run/last.t7.tmp", "run/PublicTest_confusion.png.tmp"]
+    theirs = ["notes.tmp", "run/notes.tmp", "run/last.t7", "other/last.t7.tmp"]
+    for name in (*ours, *theirs):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    record.discard_unfinished(tmp_path, "run")
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == sorted(theirs)

@@ -4,14 +4,19 @@ A `.t7` file is a `torch.save` dict of tensors and plain values; it loads with `
 which never executes code from the file.
 """
 
+import math
 from pathlib import Path
 
 import torch
 
 from models import MODELS
+from models.fersnet import FERSNET_SHARINGS
+from models.multitask import SHARINGS
 from models.original import ORIGINAL_PREPROCESSING, convert_original, is_original
 from utils.files import UserError, replacing
 from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
+
+AGAIN = "Get it again, or train anew with: python mainpro_FER.py"
 
 
 class OtherTask(UserError):
@@ -23,9 +28,10 @@ def save(path, content):
     try:
         with replacing(path) as temporary:
             torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # the latter is what PyTorch raises when the disk is full
+        reason = getattr(error, "strerror", None) or "the disk is full, or refuses to be written to"
         raise UserError(
-            f"Could not write {path}: {error}. Make room or choose another --out; earlier files are intact, "
+            f"Could not write {path}: {reason}. Make room or choose another --out; earlier files are intact, "
             "and --resume goes on from the last finished epoch."
         ) from error
 
@@ -40,10 +46,13 @@ def load(path):
     except Exception as error:  # what a damaged file makes the unpickler raise can be anything
         raise UserError(
             f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors and plain "
-            "values, which is refused because loading it could execute code."
+            f"values, which is refused because loading it could execute code. {AGAIN}"
         ) from error
-    if not isinstance(content, dict) or "net" not in content:
-        raise UserError(f"{path} is not a checkpoint of this project: it holds no network ('net').")
+    state = content.get("net") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise UserError(f"{path} is not a checkpoint of this project: it holds no network ('net'). {AGAIN}")
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a checkpoint of this project: its network is more than tensors. {AGAIN}")
     return content
 
 
@@ -76,23 +85,41 @@ def load_model(path, task=None):
     """
     content = load(path)
     state = content["net"]
-    if is_original(state):
+    original = is_original(state)
+    if original:
         task = task or "classify"
-        if state["linear.weight"].shape[0] != TASKS[task].width:
+        if len(state["linear.weight"]) != TASKS[task].width:
             raise OtherTask(f"{path} has no outputs for {task}: say which of V, A, D it predicts.")
-        content = {**content, "preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task]}
-        return convert_original(state, task), content
+        content = {**content, "model": "ResNet-18", "preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task]}
+    else:
+        _check_description(path, content)
+    try:
+        if original:
+            return convert_original(state, task), content
+        model = MODELS[content["model"]](tuple(content["tasks"]), content["sharing"], **content.get("options", {}))
+        model.load_state_dict(state)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise UserError(f"The weights in {path} do not fit a {content['model']}. {AGAIN}") from error
+    return model.eval(), content
+
+
+def _check_description(path, content):
+    """Raise UserError unless the content of a best-of-task file says what its network is and how to feed it."""
     missing = {"model", "tasks", "sharing", "preprocessing"} - content.keys()
     if missing:
-        raise UserError(f"{path} is not a checkpoint of this project: it lacks {', '.join(sorted(missing))}.")
-    if content["model"] not in MODELS:
-        raise UserError(f"{path} holds a {content['model']}, which is unknown here: {', '.join(MODELS)}.")
-    model = MODELS[content["model"]](tuple(content["tasks"]), content["sharing"], **content.get("options", {}))
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"The weights in {path} do not fit a {content['model']}.") from error
-    return model.eval(), content
+        raise UserError(f"{path} is not a checkpoint of this project: it lacks {', '.join(sorted(missing))}. {AGAIN}")
+    model, tasks, pixels = content["model"], content["tasks"], content["preprocessing"]
+    if not isinstance(model, str) or model not in MODELS:
+        raise UserError(f"{path} holds a {str(model)[:100]}, which is unknown here: {', '.join(MODELS)}. {AGAIN}")
+    numbers = [pixels.get(name) for name in ("mean", "std")] if isinstance(pixels, dict) else [None]
+    good = {
+        "tasks": isinstance(tasks, list) and len(tasks) > 0 and all(task in list(TASKS) for task in tasks),
+        "sharing": content["sharing"] in (*SHARINGS, *FERSNET_SHARINGS),
+        "preprocessing": all(isinstance(n, float) and math.isfinite(n) for n in numbers) and numbers[1] > 0,
+    }
+    wrong = [name for name, fits in good.items() if not fits]
+    if wrong:
+        raise UserError(f"{path} is not a checkpoint of this project: its {', '.join(wrong)} make no sense. {AGAIN}")
 
 
 def take_over(network, path):
@@ -108,7 +135,7 @@ def take_over(network, path):
     state, taken = network.state_dict(), 0
     for name, value in content["net"].items():
         old = state.get(name)
-        if old is None or name.startswith("classifier"):
+        if old is None or old.ndim != value.ndim or name.startswith("classifier"):
             continue
         if name.startswith("joint"):
             old = old[tuple(slice(length) for length in value.shape)]

@@ -81,6 +81,8 @@ def find_faces(grey):
     finds, and only where that finds none, the largest in the tilted picture.
     """
     scale = min(1.0, LONGEST_SIDE / max(grey.shape))
+    if min(grey.shape) * scale < SMALLEST_FACE:
+        return []
     small = grey if scale == 1 else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     boxes = _search(small, STRICT) or _search(small, LENIENT)[:1] or _search_tilted(small)[:1]
     return [Box(box.left / scale, box.top / scale, box.side / scale) for box in boxes]
@@ -146,6 +148,8 @@ class YuNet:
 
     def __call__(self, grey):
         scale = min(1.0, LONGEST_SIDE / max(grey.shape))
+        if min(grey.shape) * scale < SMALLEST_FACE:
+            return []
         small = cv2.cvtColor(cv2.resize(grey, None, fx=scale, fy=scale), cv2.COLOR_GRAY2BGR)
         self._detector.setInputSize((small.shape[1], small.shape[0]))
         _, rows = self._detector.detect(small)

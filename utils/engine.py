@@ -109,15 +109,26 @@ def predict(network, images, preprocessing, runtime, crops="center", label=None)
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
+def check_predictions(outputs, label):
+    """Raise UserError when not all of {task: (N, width)} are finite; label: what was predicted."""
+    if not all(output.isfinite().all() for output in outputs.values()):
+        raise UserError(
+            f"What the network predicts stopped being finite numbers ({label}): its training diverged. The checkpoints "
+            "written before are good. Try a smaller --lr, or --precision fp32."
+        )
+
+
 def evaluate(model, faces, tasks, preprocessing, runtime, crops="center", label="evaluating"):
     """{task: metrics} of one split (`Faces` on runtime.device or in their file); tasks are names from `TASKS`.
 
     Where several processes run, each predicts its part of the faces and all get the figures of the whole.
+    Raises UserError when what the network predicts is not finite.
     """
     rank, processes = ranks()
     mine = faces.part(len(faces) * rank // processes, len(faces) * (rank + 1) // processes)
     outputs = predict(runtime.for_inference(model), mine.images, preprocessing, runtime, crops, label)
     outputs = {name: gather_unequal(output) for name, output in outputs.items()}
+    check_predictions(outputs, label)
     device = runtime.device
     vad = None if faces.vad is None else faces.vad.to(device)
     return measure([TASKS[name] for name in tasks], outputs, faces.labels.to(device), vad)

@@ -20,7 +20,7 @@ import torch
 from data import DATASETS
 from data.ferplus import PLEASURE_AROUSAL_DOMINANCE, SCALE
 from utils import metrics
-from utils.files import UserError, exit_code, write_text
+from utils.files import UserError, exit_code, given_path, print_any_name, write_text
 from utils.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
 from utils.runtime import DEVICES, PRECISIONS, decide
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS, VAD_LIMIT
@@ -35,6 +35,7 @@ VOTE_NAMES = dict(
 
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
+    print_any_name()
     runtime = decide(arguments.device, arguments.precision, "off")
     networks = ready_to_predict(load_networks(arguments.checkpoints), runtime)
     dataset = DATASETS["FER2013"](arguments.data, False, None)
@@ -61,7 +62,10 @@ def main(arguments):
             }
     print(spell(report))
     path = arguments.out / "evaluation.json"
-    write_text(path, json.dumps(report, indent=1) + "\n")
+    try:
+        write_text(path, json.dumps(report, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): make room, or choose another --out.") from error
     print(f"written: {path}")
     return 0
 
@@ -141,18 +145,17 @@ def read_gold(path, count):
         table = [[float(line[name]) for name in columns] for line in lines]
     except OSError as error:
         raise UserError(f"--gold {path} cannot be read: {error.strerror}.") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"--gold {path} must have the columns {', '.join(columns)}, all numbers ({error}).") from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"--gold {path} must have the columns {', '.join(columns)}, all numbers ({str(error)[:100]})."
+        ) from error
     table = torch.tensor(table)
     if not len(table):
-        raise UserError(f"--gold {path} has no rows.")
-    rows = table[:, 0].long()
-    if (
-        rows.min() < 0
-        or rows.max() >= count
-        or len(rows.unique()) < len(rows)
-        or (table[:, 1:].abs() > VAD_LIMIT).any()
-    ):
+        raise UserError(f"--gold {path} has no rows: it needs the columns {', '.join(columns)}.")
+    rows = table[:, 0].nan_to_num(-1).clamp(-1, count).long()
+    known = (rows == table[:, 0]) & (rows >= 0) & (rows < count)
+    good = known[:, None] & (table[:, 1:].abs() <= VAD_LIMIT)  # false for NaN, too
+    if not good.all() or len(rows.unique()) < len(rows):
         raise UserError(
             f"--gold {path}: index must name different rows of {GOLD_SPLIT} (0 to {count - 1}), ratings lie in -2..2."
         )
@@ -181,14 +184,18 @@ def build_parser():
     parser = argparse.ArgumentParser(
         prog="python -m utils.evaluate", description="Measure checkpoints on the test splits, with intervals."
     )
-    parser.add_argument("--checkpoints", type=Path, default=RELEASED, metavar="DIR", help=f"default: {RELEASED.name}")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)")
+    parser.add_argument(
+        "--checkpoints", type=given_path, default=RELEASED, metavar="DIR", help=f"default: {RELEASED.name}"
+    )
+    parser.add_argument(
+        "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
+    )
     parser.add_argument("--split", nargs="+", choices=TEST_SPLITS, default=TEST_SPLITS, help="default: both")
-    parser.add_argument("--gold", type=Path, metavar="CSV", help="human ratings of public test faces")
+    parser.add_argument("--gold", type=given_path, metavar="CSV", help="human ratings of public test faces")
     parser.add_argument("--crops", choices=("tencrop", "center"), default="tencrop", help="default: tencrop")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
-    parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="default: the current folder")
+    parser.add_argument("--out", type=given_path, default=Path("."), metavar="DIR", help="default: the current folder")
     return parser
 
 

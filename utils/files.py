@@ -4,6 +4,8 @@ Every file that the project writes goes through `replacing`: it appears under it
 only when it is complete, so a reader (Excel, a resumed run) never sees half of one.
 """
 
+import argparse
+import errno
 import os
 import sys
 import time
@@ -32,6 +34,30 @@ def exit_code(program, stopped="stopped", quiet=False):
     if not quiet:
         print(told, file=sys.stderr)
     return code
+
+
+def given_path(text):
+    """The `Path` that an argument of the command line names; for `type=` of argparse."""
+    if not text:
+        raise argparse.ArgumentTypeError("invalid path: it is empty")
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            reason = f"invalid path: ...{text[-60:]} ({error.strerror}): give another"
+            raise argparse.ArgumentTypeError(reason) from error
+    return Path(text)
+
+
+def print_any_name():
+    """Let names of files be printed whatever their bytes: what the terminal has no letter for appears as an escape."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def as_text(name):
+    """The name of a file as text for a file in UTF-8; what is no text in it is replaced."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import torch
 from data.batches import normalise
 from data.pairs import shifted
 from utils.classifier import PREPROCESSING, logits_of
-from utils.engine import FiniteCheck, memory_advice
+from utils.engine import FiniteCheck, check_predictions, memory_advice
 from utils.metrics import classification_metrics
 from utils.progress import Progress
 from utils.similarity import structural_similarity
@@ -95,9 +95,12 @@ def test(network, faces, runtime):
 
     One that draws adds L1 (mean absolute difference, pixels in 0..1) and SSIM between each drawn face and the real
     one of the same subject with that expression, over all such pairs, and CopyL1 and CopySSIM, the same for the face
-    that it was drawn from: what a network reaches that changes nothing. None where the fold has no pair.
+    that it was drawn from: what a network reaches that changes nothing. None where the fold has no pair. Raises
+    UserError when what the network predicts is not finite.
     """
-    figures = classification_metrics(recognise(network, faces.images, runtime), faces.labels)
+    logits = recognise(network, faces.images, runtime)
+    check_predictions({"classify": logits}, "held-out faces")
+    figures = classification_metrics(logits, faces.labels)
     if hasattr(network, "decoder"):
         real = counterparts(faces)
         source, expression = (real >= 0).nonzero(as_tuple=True)

@@ -15,7 +15,7 @@ from utils.classifier import PREPROCESSING, identity_network, judge_network, tra
 from utils.files import UserError, move_aside
 from utils.fold_engine import counterparts, draw, draw_to_balance, share_read_as_wanted, test
 from utils.fold_record import write_records
-from utils.record import owned_files
+from utils.record import discard_unfinished, owned_files
 from utils.run import FORMAT, versions
 from utils.sheet import contact_sheet
 from utils.synthesis import FERSNetLearner
@@ -63,6 +63,7 @@ class FoldRun:
 
     def begin(self):
         """Make room for a new run: move an earlier one's files aside, and say so; write down the folds."""
+        discard_unfinished(self.out, self.settings.run_name)
         moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
         if moved:
             print(f"Files of an earlier run were moved to {moved}")
@@ -72,12 +73,16 @@ class FoldRun:
     def resume(self, content):
         """Take up the run whose last.t7 holds `content`. UserError when it began with other data."""
         if content["data"] != self.fingerprint:
-            raise UserError("The faces, or the network of --pretrain, are not those that the run to resume began with.")
+            raise UserError(
+                f"{self.folder / 'last.t7'}: the faces, or the network of --pretrain, are not those that this run "
+                "began with. Give the same, or start a new run without --resume."
+            )
         if content["device"] != self.runtime.describe():
             print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
                   "differs by rounding from a run without the change.")  # fmt: skip
         self.rows, self.results = content["rows"], content["results"]
         self.position, self._state = content["position"], content["learner"]
+        discard_unfinished(self.out, self.settings.run_name)
         self._log("resumed")
         self._write_records()
 
@@ -100,8 +105,10 @@ class FoldRun:
         if self._state is not None:
             try:
                 learner.load_state_dict(self._state)
-            except (RuntimeError, ValueError, KeyError) as error:
-                raise UserError(f"{self.folder / 'last.t7'} does not fit the network it names.") from error
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(
+                    f"{self.folder / 'last.t7'} does not fit the network it names: start a new run without --resume."
+                ) from error
             self._state = None
         return learner
 

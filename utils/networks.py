@@ -83,11 +83,11 @@ def _load(file, task, loaded):
     except checkpoint.OtherTask:
         return None
     names = content.get("class_names", list(EMOTIONS))
-    if list(names) != list(EMOTIONS):
-        raise UserError(f"{file} knows other emotions ({', '.join(names)}) than those of FER2013.")
-    if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+    if not isinstance(names, list) or names != list(EMOTIONS):
+        raise UserError(f"{file} knows other emotions ({str(names)[:100]}) than those of FER2013.")
+    if not all(torch.isfinite(values).all() for values in model.state_dict().values()):
         raise UserError(f"{file} holds weights that are not finite numbers: its training diverged.")
-    network = Network(model, [], content["preprocessing"], content.get("dataset", "the original project"))
+    network = Network(model, [], content["preprocessing"], str(content.get("dataset", "the original project")))
     if not is_original(content["net"]):  # such a file does not say what it predicts
         loaded[file] = network
     return network

@@ -8,7 +8,7 @@ from pathlib import Path
 from models import FOLD_MODELS
 from models.fersnet import FERSNET_SHARINGS
 from models.multitask import SHARINGS
-from utils.files import UserError
+from utils.files import UserError, given_path
 from utils.losses import CONSTRAINTS
 from utils.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
 from utils.runtime import DEVICES, PLACES, PRECISIONS, SWITCHES
@@ -107,7 +107,9 @@ def build_parser(datasets, models):
     )
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", choices=datasets, help="default: FER2013 where its data is found, else Demo")
-    data.add_argument("--data", type=Path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)")
+    data.add_argument(
+        "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
+    )
     data.add_argument("--limit", type=_number(int, 1), metavar="N", help="use N faces of each split (default: all)")
     data.add_argument("--drop-duplicates", action="store_true", default=None,
                       help="leave out training faces that a test split holds too (default: keep)")  # fmt: skip
@@ -139,7 +141,7 @@ def build_parser(datasets, models):
     )
     rates = f"{defaults.learning_rate}; FERSNet {drawn.learning_rate}"
     how.add_argument(
-        "--lr", type=_number(float, 0, False), metavar="RATE", help=f"highest learning rate (default*: {rates})"
+        "--lr", type=_number(float, 0, False, 1e30), metavar="RATE", help=f"highest learning rate (default*: {rates})"
     )
     how.add_argument("--seed", type=_number(int, 0, high=2**31), metavar="N", help="default: 0")
     how.add_argument("--eval", dest="evaluation", choices=EVALUATIONS,
@@ -149,7 +151,7 @@ def build_parser(datasets, models):
     fersnet = parser.add_argument_group("FERSNet (CK+, Oulu-CASIA)")
     fersnet.add_argument("--fold", choices=FOLD_CHOICES, metavar="K",
                          help="held-out tenth of the subjects, 1 to 10, or all in turn (default: all)")  # fmt: skip
-    fersnet.add_argument("--pretrain", type=Path, metavar="FILE",
+    fersnet.add_argument("--pretrain", type=given_path, metavar="FILE",
                          help="begin with the weights of a FERSNet .t7 file (default: from scratch)")  # fmt: skip
     fersnet.add_argument("--kernel", type=int, choices=(1, 3),
                          help=f"size of the leaky units' convolutions (default*: {drawn.kernel})")  # fmt: skip
@@ -167,7 +169,7 @@ def build_parser(datasets, models):
                          help="keep the faces in memory or in their file (default: auto, by what is free)")  # fmt: skip
 
     output = parser.add_argument_group("output")
-    output.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="default: the current folder")
+    output.add_argument("--out", type=given_path, default=Path("."), metavar="DIR", help="default: the current folder")
     output.add_argument("-r", "--resume", action="store_true", help="go on from last.t7 of the same run")
     output.add_argument("--tensorboard", action="store_true",
                         help="also write event files (pip install tensorboard; default: off)")  # fmt: skip

@@ -11,7 +11,8 @@ from utils.files import UserError
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".pgm",
                     ".ppm", ".pbm", ".pnm", ".avif", ".jp2", ".tga", ".heic", ".exr", ".hdr")  # fmt: skip
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
-MOST_PIXELS = 200_000_000  # more takes gigabytes
+MOST_PIXELS = 64_000_000  # with more, a few pictures under way would take over 2 GB
+AGAIN = "get it again, or leave it out"
 BACKGROUND = 255  # what shows through where a picture is transparent
 
 
@@ -23,7 +24,7 @@ def read_picture(path):
     path = Path(path)
     try:
         if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty.")
+            raise UserError(f"{path} is empty: {AGAIN}.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of large pictures and of odd metadata
             with Image.open(path) as picture:
@@ -36,10 +37,10 @@ def read_picture(path):
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} has too many pixels: make it smaller.") from error
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
+        raise UserError(f"{path} does not exist: give the path of a picture.") from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(f"{path} cannot be read as a picture ({reason}).") from error
+        raise UserError(f"{path} cannot be read as a picture ({reason}): {AGAIN}.") from error
 
 
 def _to_rgb(picture):
@@ -50,7 +51,7 @@ def _to_rgb(picture):
         picture = picture.convert("RGBA")
         below = Image.new("RGBA", picture.size, (BACKGROUND,) * 3 + (255,))
         picture = Image.alpha_composite(below, picture)
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _to_eight_bits(values):
@@ -58,7 +59,7 @@ def _to_eight_bits(values):
 
     16-bit numbers by their high byte, unless all are small; others from their smallest to their largest.
     """
-    values = np.nan_to_num(values.astype(np.float64))
+    values = np.nan_to_num(values.astype(np.float32), copy=False)
     if values.min() >= 0 and 255 < values.max() <= 65535 and values.max() > 4095:
         values = values / 257
     elif values.min() < 0 or values.max() > 255 or values.max() <= 1:
@@ -78,7 +79,7 @@ def _read_with_opencv(path):
     except cv2.error:
         picture = None
     if picture is None:
-        raise UserError(f"{path} is not a picture, or of a kind that neither Pillow nor OpenCV reads.")
+        raise UserError(f"{path} is not a picture, or of a kind that neither Pillow nor OpenCV reads: {AGAIN}.")
     picture = picture[:, :, ::-1]
     return np.ascontiguousarray(picture) if picture.dtype == np.uint8 else _to_eight_bits(picture)
 

@@ -56,4 +56,6 @@ def save_figure(figure, path):
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": OURS})
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): choose another folder with --out.") from error
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): make room, or choose another folder with --out."
+        ) from error

@@ -101,6 +101,15 @@ def owned_files(out, run_name):
     return [out / name for name in names] + sorted([*folder.rglob("*.t7"), *folder.rglob("*.png")])
 
 
+def discard_unfinished(out, run_name):
+    """Remove what a run named `run_name` was writing into `out` when it was killed."""
+    out = Path(out)
+    for folder, names in ((out, ("AccProcess*", "data.txt")), (out / run_name, ("*.t7", "*.png"))):
+        for name in names:
+            for path in folder.glob(f"{name}.tmp"):
+                path.unlink(missing_ok=True)
+
+
 # ---------------------------------------------------------------- from history to tables
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from utils import checkpoint
-from utils.files import UserError, exit_code
+from utils.files import UserError, exit_code, given_path
 
 
 def release(source, folder):
@@ -38,6 +38,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m utils.release", description="Write a checkpoint in half precision."
     )
-    parser.add_argument("checkpoint", type=Path, help="a .t7 file of a run")
-    parser.add_argument("folder", type=Path, help="where to write it, under the same name")
+    parser.add_argument("checkpoint", type=given_path, help="a .t7 file of a run")
+    parser.add_argument("folder", type=given_path, help="where to write it, under the same name")
     sys.exit(exit_code(lambda: main(parser.parse_args())))

@@ -5,7 +5,7 @@ import json
 from contextlib import ExitStack, contextmanager
 from itertools import chain, repeat
 
-from utils.files import UserError, move_aside, replacing
+from utils.files import UserError, as_text, move_aside, replacing
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 COLUMNS = (
@@ -18,7 +18,7 @@ def row(file, number, face, frame=None, seconds=None):
     """{column: value} of the face `number` (from 1) in `file`; frame and its time where it is a video."""
     left, top, right, bottom = face.box.rounded()
     return {
-        "file": str(file), "frame": frame, "seconds": seconds, "face": number,
+        "file": as_text(file), "frame": frame, "seconds": seconds, "face": number,
         "left": left, "top": top, "right": right, "bottom": bottom,
         "emotion": face.emotion, "probability": face.probability,
         **face.probabilities, **{name: face.dimensions[name.lower()] for name in DIMENSIONS},
@@ -31,7 +31,7 @@ def table(csv_path=None, json_path=None):
 
     Both appear complete at the end; files that stand there are moved to previous/ first.
     """
-    with ExitStack() as stack:
+    with _told(csv_path or json_path), ExitStack() as stack:
         sinks = [opened(stack, path) for path, opened in ((csv_path, _csv), (json_path, _json)) if path is not None]
 
         def add(values):
@@ -41,13 +41,21 @@ def table(csv_path=None, json_path=None):
         yield add
 
 
+@contextmanager
+def _told(path):
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): make room, or choose another place.") from error
+
+
 def _open(stack, path, encoding):
     """A stream to the file that will stand at `path` when the stack ends well."""
-    try:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: choose another name.")
+    with _told(path):
         temporary = stack.enter_context(_moving_aside(path))
         return stack.enter_context(open(temporary, "w", encoding=encoding, newline=""))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place.") from error
 
 
 @contextmanager

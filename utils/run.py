@@ -13,10 +13,18 @@ from utils.files import UserError, move_aside
 from utils.losses import constraint_tables
 from utils.options import Settings
 from utils.parallel import is_first, wait_for_all
-from utils.record import best_epochs, owned_files, write_confusion, write_records
+from utils.record import best_epochs, discard_unfinished, owned_files, write_confusion, write_records
+from utils.runtime import PRECISIONS
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
 FORMAT = 2
+NOTHING = type(None)
+# What last.t7 holds beside the network, {name: what it is}: of every run, of one over splits, of one over folds.
+CONTENT = {"settings": dict, "precision": str, "device": str, "data": str, "position": (dict, NOTHING)}
+SPLIT_CONTENT = {
+    "averaged": dict, "optimizer": dict, "history": list, "final": (dict, NOTHING), "random": torch.Tensor,
+}  # fmt: skip
+FOLD_CONTENT = {"learner": (dict, NOTHING), "rows": list, "results": list}
 
 
 def fingerprint(splits):
@@ -61,6 +69,7 @@ class Run:
         """Make room for a new run: move an earlier one's files aside, and say so."""
         if not is_first():
             return
+        discard_unfinished(self.out, self.settings.run_name)
         moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
         if moved:
             print(f"Files of an earlier run were moved to {moved}")
@@ -69,17 +78,23 @@ class Run:
     def resume(self, content, learner):
         """Take up the run whose last.t7 holds `content`: learner, history, position, random state."""
         if content["data"] != self.fingerprint:
-            raise UserError("The faces or their annotations are not those that the run to resume began with.")
+            raise UserError(
+                f"{self.folder / 'last.t7'}: the faces or their annotations are not those that this run began with. "
+                "Give the same --data, or start a new run without --resume."
+            )
         try:
             learner.load_state_dict(content)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(f"{self.folder / 'last.t7'} does not fit the network it names.") from error
-        torch.set_rng_state(content["random"])
+            torch.set_rng_state(content["random"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.folder / 'last.t7'} does not fit the network it names: start a new run without --resume."
+            ) from error
         if content["device"] != self.runtime.describe():
             print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
                   "differs by rounding from a run without the change.")  # fmt: skip
         self.history, self.position, self.final = content["history"], content["position"], content["final"]
         if is_first():
+            discard_unfinished(self.out, self.settings.run_name)
             self._log(f"resumed at epoch {self.epoch}")
             if self.history:
                 self._write_records()
@@ -207,9 +222,15 @@ class Run:
         }
 
     def _log(self, line):
-        self.out.mkdir(parents=True, exist_ok=True)
-        with open(self.out / "run.log", "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        path = self.out / "run.log"
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as log:
+                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        except OSError as error:
+            raise UserError(
+                f"{path} could not be written ({error.strerror}): make room for it, then continue with --resume."
+            ) from error
 
 
 def versions():
@@ -234,4 +255,11 @@ def load_last(out, run_name):
     content = checkpoint.load(path)
     if content.get("format") != FORMAT:
         raise UserError(f"{path} was written by another version of this program; start a new run.")
-    return Settings.from_plain(content["settings"]), content
+    expected = CONTENT | (FOLD_CONTENT if "rows" in content else SPLIT_CONTENT)
+    wrong = [name for name, kinds in expected.items() if name not in content or not isinstance(content[name], kinds)]
+    if wrong:
+        raise UserError(f"{path} lacks {', '.join(wrong)}: start a new run without --resume.")
+    settings = Settings.from_plain(content["settings"])
+    if settings.run_name != run_name or content["precision"] not in PRECISIONS:
+        raise UserError(f"{path} is of another run, {settings.run_name}: start a new run without --resume.")
+    return settings, content

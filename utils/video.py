@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from utils.files import UserError, replacing
+from utils.pictures import AGAIN
 from utils.show import COLOURS
 
 FALLBACK_RATE = 25.0  # frames per second, where a file does not say
@@ -20,8 +21,8 @@ def read_frames(source):
     capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
     try:
         if not capture.isOpened():
-            what = f"camera {source}" if isinstance(source, int) else source
-            raise UserError(f"{what} cannot be opened as a video.")
+            what = f"Camera {source} cannot be opened: give the number of another with --webcam."
+            raise UserError(what if isinstance(source, int) else f"{source} cannot be opened as a video: {AGAIN}.")
         rate, number = frame_rate(capture), 0
         while True:
             good, frame = capture.read()
@@ -30,7 +31,7 @@ def read_frames(source):
             yield number, number / rate, np.ascontiguousarray(frame[:, :, ::-1])
             number += 1
         if number == 0:
-            raise UserError(f"{source} has no frames that OpenCV can read.")
+            raise UserError(f"{source} has no frames that OpenCV can read: {AGAIN}.")
     finally:
         capture.release()
 

@@ -12,8 +12,11 @@ import pytest
 
 import mainpro_FER
 from tests.conftest import ROOT
+from tests.faults import entry
 from tests.test_fer2013 import SPLIT_FILES, write_csv
 from tests.test_training import FLAGS, MODELS_SAVED, PROGRAM, RUN_NAME, TABLES, assert_same_run, run
+from tests.test_visualize import make_model, save, write_faces
+from utils import checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 
@@ -77,6 +80,97 @@ def test_a_full_disk_while_preparing_is_told(tmp_path):
     assert code == 2 and "Traceback" not in output and "failed" in output, output
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SPLIT_FILES.values())
     assert start("-m", "data.prepare", tmp_path)[0] == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_while_records_are_written_is_told(tmp_path):
+    """A finished run that is resumed writes its CSVs, data.txt, workbook and figure once more: each finds no room."""
+    flags = [*FLAGS, "--device", "cpu", "--epochs", "2", "--eval", "center", "--out", tmp_path]
+    assert start("-c", PROGRAM, *flags)[0] == 0
+    before, told = files(tmp_path), set()
+    sizes = sorted({path.stat().st_size for path in tmp_path.glob("*") if path.is_file()} - {0})
+    for size in sizes:
+        (tmp_path / "run.log").unlink(missing_ok=True)
+        code, output = start("-c", PROGRAM, *flags, "--resume", room=size - 1)
+        if code == 0:  # all that is larger was written before
+            continue
+        assert code == 2 and "Traceback" not in output, output
+        (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert "make room" in error or "Make room" in error
+        told.add(next(name for name in ("AccProcess_", "data.txt", ".xlsx", ".png", "run.log") if name in error))
+        assert files(tmp_path) == before
+    assert {"AccProcess_", "data.txt", ".xlsx", ".png"} <= told
+    assert start("-c", PROGRAM, *flags, "--resume")[0] == 0
+    assert files(tmp_path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--out", "--csv", "--json"])
+def test_a_full_disk_while_faces_are_shown_is_told(tmp_path, flag):
+    save(tmp_path / "checkpoints", make_model())
+    faces = tmp_path / "faces"
+    write_faces(faces, 9)
+    out = tmp_path / "out"
+    out.mkdir()
+    place = out if flag == "--out" else out / "all"
+    command = [faces, "--checkpoints", tmp_path / "checkpoints", "--device", "cpu", flag, place]
+    command += [] if flag == "--out" else ["--no-pictures"]
+    done = entry.start("visualize", command, preexec_fn=limited(500))
+    assert done.code == 2 and "Traceback" not in done.output, done.output
+    (error,) = [line for line in done.output.splitlines() if line.startswith("error: ")]
+    assert str(out) in error and "make room" in error
+    assert not list(out.iterdir())
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own of 64 MB, and a function that makes it read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", folder], capture_output=True).returncode:
+        pytest.skip("may not mount a file system here")
+    try:
+        yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_small_disk_that_fills_up_is_told(disk, tmp_path):
+    """A real lack of space: what was saved stays, and the run goes on when there is room."""
+    flags = [*FLAGS, "--device", "cpu", "--epochs", "2", "--eval", "center"]
+    out, whole, ballast = disk[0] / "out", tmp_path / "whole", disk[0] / "ballast"
+    assert start("-c", PROGRAM, *flags, "--out", whole)[0] == 0
+    ballast.write_bytes(bytes(62 << 20))  # then the files of the run, some 8 MB, find no room
+    code, output = start("-c", PROGRAM, *flags, "--out", out)
+    assert code == 2 and "Traceback" not in output, output
+    (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert str(out) in error and ("No space left" in error or "disk is full" in error) and "--resume" in error
+    assert not list(out.rglob("*.tmp"))
+    for path in out.rglob("*.t7"):
+        checkpoint.load(path)
+    ballast.unlink()
+    resume = ["--resume"] if (out / RUN_NAME / "last.t7").exists() else []
+    assert start("-c", PROGRAM, *flags, "--out", out, *resume)[0] == 0
+    assert_same_run(whole, out)
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_is_told(disk):
+    folder, make_read_only = disk
+    flags = [*FLAGS, "--device", "cpu", "--epochs", "1", "--tasks", "classify", "--eval", "center"]
+    for name in SPLIT_FILES.values():
+        write_csv(folder / name, np.zeros((2, 48, 48), np.uint8) + 1, [1, 2], [(0, 0, 0)] * 2)
+    make_read_only()
+    for command in (
+        ["-c", PROGRAM, *flags, "--out", folder / "out"],
+        ["-c", PROGRAM, *flags, "--out", folder],
+        ["-m", "data.prepare", folder],
+    ):
+        code, output = start(*command)
+        assert code == 2 and "Traceback" not in output, output
+        (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert str(folder) in error and "Read-only" in error and ("another" in error)
 
 
 def test_an_output_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):

@@ -5,54 +5,136 @@ import random
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 
 import pytest
 import torch
 
 from tests.conftest import ROOT
 from tests.test_training import FLAGS, PROGRAM, RUN_NAME, assert_same_run
+from utils import lock
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+ASKED = [name for name in ("SIGTERM", "SIGINT") if hasattr(signal, name)]  # what a run answers by saving
+KINDS = {"killed": ["SIGKILL"], "asked": ASKED}
+MOST_STAGES, LONGEST_WAIT = 20, 0.3  # until the signal: changes of what is being done, and then seconds
+
+# The program, which also writes down what it is doing, so that it can be told where the signals hit.
+WATCHED = """
+import itertools
+import os
+
+import mainpro_FER
+import utils.checkpoint
+import utils.run
+
+stage, number = os.open({path!r}, os.O_CREAT | os.O_WRONLY), itertools.count()
+
+def tell(doing):
+    os.pwrite(stage, f"{{next(number):6}} {{doing:20}}".encode(), 0)
+
+def watch(module, name, doing):
+    function = getattr(module, name)
+
+    def watched(*arguments, **options):
+        tell(doing)
+        try:
+            return function(*arguments, **options)
+        finally:
+            tell("between")
+
+    setattr(module, name, watched)
+
+tell("beginning")
+watch(mainpro_FER, "train_one_epoch", "training")
+watch(mainpro_FER, "evaluate", "evaluation")
+watch(utils.checkpoint, "save", "a checkpoint")
+watch(utils.run, "write_records", "CSVs and figures")
+"""
 
 
-def command(out, epochs):
+def command(program, out, epochs):
     flags = [*FLAGS, "--epochs", str(epochs), "--eval", "center", "--device", "cpu", "--out", str(out)]
     if (out / RUN_NAME / "last.t7").exists():
         flags.append("--resume")
-    return [sys.executable, "-c", PROGRAM, *flags]
+    return [sys.executable, "-c", program, *flags]
 
 
-def kill_and_resume(tmp_path, kills, epochs):
-    """Kill at least `kills` times at random moments, then let it end; compare with an undisturbed run."""
-    moments = random.Random(kills)
+def pipes():
     environment = {**os.environ, "OMP_NUM_THREADS": str(min(2, torch.get_num_threads()))}
-    pipes = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = 0
+    return {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+
+def doing(stage):
+    """(number of changes so far, what the program does now)."""
+    number, _, told = stage.read_text().strip().partition(" ")
+    return int(number or 0), told
+
+
+def wait(process, stage, stages, seconds):
+    """Return after so many changes and then seconds, whether the process still runs."""
+    while process.poll() is None and (not stage.exists() or doing(stage)[0] < stages):
+        time.sleep(0.002)
+    time.sleep(seconds)
+    return process.poll() is None
+
+
+def stop_and_resume(out, signals, kills, epochs):
+    """Send `kills` signals at random moments, resuming after each, then let it end. {where they hit: number}."""
+    moments, hits = random.Random(kills), Counter()
+    stage = out.with_name("stage")
     while True:
-        with subprocess.Popen(command(tmp_path / "killed", epochs), **pipes) as process:
-            try:
-                patience = moments.uniform(1.5, 8.0) if done < kills else 600
-                output, _ = process.communicate(timeout=patience)
-                assert process.returncode == 0, output
-                break
-            except subprocess.TimeoutExpired:
-                process.send_signal(moments.choice(SIGNALS))
-                output, _ = process.communicate(timeout=120)
-                assert "Traceback" not in output, output
-                done += 1
-    undisturbed = subprocess.run(command(tmp_path / "whole", epochs), **pipes)
-    assert undisturbed.returncode == 0, undisturbed.stdout
-    assert not list((tmp_path / "killed").rglob("*.tmp"))
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    return done
+        stage.unlink(missing_ok=True)
+        program = WATCHED.format(path=str(stage)) + PROGRAM
+        with subprocess.Popen(command(program, out, epochs), **pipes()) as process:
+            number = None
+            moment = moments.randrange(MOST_STAGES), moments.uniform(0, LONGEST_WAIT)
+            if hits.total() < kills and wait(process, stage, *moment):
+                hits[doing(stage)[1]] += 1
+                number = getattr(signal, moments.choice(signals))
+                process.send_signal(number)
+            output, _ = process.communicate(timeout=1200)
+        assert "Traceback" not in output, output
+        if process.returncode == 0:
+            return hits
+        # Asked politely, it saves and says how to go on; just before it begins it ends at once.
+        assert number is not None and process.returncode in (130, -number), output
+        assert process.returncode != 130 or "--resume" in output, output
+
+
+def assert_nothing_lost(whole, killed):
+    assert not list(killed.rglob("*.tmp"))
+    assert not (killed / lock.NAME).exists()
+    assert_same_run(whole, killed)
+
+
+def undisturbed(out, epochs):
+    done = subprocess.run(command(PROGRAM, out, epochs), **pipes())
+    assert done.returncode == 0, done.stdout
+    return out
 
 
 @pytest.mark.slow
-def test_killed_a_few_times(tmp_path):
-    assert kill_and_resume(tmp_path, kills=6, epochs=8) > 0
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_a_few_times(tmp_path, kind, record_property):
+    hits = stop_and_resume(tmp_path / "out", KINDS[kind], kills=4, epochs=8)
+    record_property("faults", hits.total())
+    assert hits.total() == 4
+    assert_nothing_lost(undisturbed(tmp_path / "whole", 8), tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    return undisturbed(tmp_path_factory.mktemp("long") / "whole", 100)
 
 
 @pytest.mark.endurance
-def test_killed_a_hundred_times(tmp_path):
-    assert kill_and_resume(tmp_path, kills=100, epochs=200) >= 100
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_a_hundred_times(tmp_path, kind, long_run, capsys, record_property):
+    hits = stop_and_resume(tmp_path / "out", KINDS[kind], kills=100, epochs=100)
+    record_property("faults", hits.total())
+    with capsys.disabled():
+        print(f"\n{kind} {hits.total()} times, during: {dict(hits.most_common())}")
+    assert hits.total() == 100 and {"training", "evaluation", "a checkpoint", "CSVs and figures"} <= hits.keys()
+    assert_nothing_lost(long_run, tmp_path / "out")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import run_program
 from tests.test_fer2013 import SPLIT_FILES, write_csv
+from utils.files import UserError
 from utils.tasks import TASKS
 
 
@@ -47,3 +48,10 @@ def test_both_constraints_with_absent_classes(tmp_path):
     for name in ("table", "gaussian"):
         flags = ("--constraint", name, "--consistency", 1, "--bs", 4)
         train_on(tmp_path / name, tmp_path / f"{name}-out", [0, 0, 3, 3] * 2, [(1, 0, -1), (0, 1, 0)] * 4, *flags)
+
+
+def test_training_that_diverges_in_its_last_step_is_told(tmp_path):
+    """The loss of that step was still finite; what the network predicts afterwards is not."""
+    with pytest.raises(UserError, match="stopped being finite numbers.*smaller --lr"):
+        train_on(tmp_path / "data", tmp_path / "out", [0, 1], [(1, 0, -1), (0, 1, 0)], "--bs", 2, "--lr", 1e30)
+    assert not list((tmp_path / "out").rglob("*.csv")) and not list((tmp_path / "out").rglob("*.t7"))

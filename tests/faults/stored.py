@@ -1,0 +1,301 @@
+"""Malformed h5 files, checkpoints and tables of ratings: [`Case`]."""
+
+import os
+from functools import partial
+
+import h5py
+import numpy as np
+import torch
+
+from data import prepare
+from models.multitask import MultiTask
+from tests.faults.entry import Case
+from tests.samples import three_splits, write_zip
+from tests.test_visualize import save
+from utils import checkpoint
+from utils.tasks import TASKS
+
+# h5 files: given to the training, which has nothing to make them anew from
+
+
+def truncated_h5(folder, tenth):
+    path = good_h5(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * tenth // 10])
+
+
+def good_h5(folder):
+    """faces.h5 alone, without what it was made from."""
+    write_zip(folder / "data.zip", three_splits()[0])
+    prepare.ensure(folder / "data.zip", folder / "faces.h5", progress=False)
+    (folder / "data.zip").unlink()
+    (folder / prepare.REPORT_NAME).unlink()
+    return folder / "faces.h5"
+
+
+def edited_h5(folder, change):
+    with h5py.File(good_h5(folder), "r+") as h5:
+        change(h5)
+
+
+def replaced(h5, name, values):
+    del h5[name]
+    h5[name] = values
+
+
+def attribute(name, value):
+    return lambda h5: h5.attrs.__setitem__(name, value)
+
+
+def elsewhere(h5, kind):
+    """Let the pixels lie in another file."""
+    pixels, folder = h5["Training_pixel"][:], os.path.dirname(h5.filename)
+    del h5["Training_pixel"]
+    with h5py.File(os.path.join(folder, "other.h5"), "w") as other:
+        other["Training_pixel"] = pixels
+    if kind == "external link":
+        h5["Training_pixel"] = h5py.ExternalLink(os.path.join(folder, "other.h5"), "Training_pixel")
+    elif kind == "virtual dataset":
+        layout = h5py.VirtualLayout(pixels.shape, np.uint8)
+        layout[:] = h5py.VirtualSource(os.path.join(folder, "other.h5"), "Training_pixel", pixels.shape)
+        h5.create_virtual_dataset("Training_pixel", layout)
+    elif kind == "soft link":
+        h5["elsewhere"], h5["Training_pixel"] = pixels, h5py.SoftLink("/elsewhere")
+    else:
+        storage = [("/etc/passwd", 0, pixels.size)]
+        h5.create_dataset("Training_pixel", pixels.shape, np.uint8, external=storage)
+
+
+def file_of(content):
+    def make(folder):
+        (folder / "faces.h5").write_bytes(content)
+
+    return make
+
+
+def other_hdf5(folder):
+    with h5py.File(folder / "faces.h5", "w") as h5:
+        h5["Training_pixel"] = np.arange(5)
+
+
+def h5_cases():
+    def case(name, make, *told):
+        command = ("mainpro_FER", "--data", "{folder}/faces.h5", "--out", "{out}", "--device", "cpu")
+        return Case("h5 files", name, make, command, (r"faces\.h5", *told, "give the archive"))
+
+    for tenth in range(10):
+        yield case(f"cut at {tenth} tenths", partial(truncated_h5, tenth=tenth), "damaged|not an HDF5 file")
+    changes = {
+        "an older version": (attribute("format_version", 0), "of format 0, where 1 is needed"),
+        "a version of a hundred numbers": (attribute("format_version", np.arange(100)), "damaged"),
+        "no counts": (lambda h5: h5.attrs.__delitem__("counts"), "damaged"),
+        "counts of nothing": (attribute("counts", "{}"), "counts are"),
+        "counts beyond the file": (attribute("counts", '{"Training": 1000000000}'), "damaged"),
+        "counts that are no JSON": (attribute("counts", "many"), "damaged"),
+        "counts that are a list": (attribute("counts", "[3, 3, 3]"), "damaged"),
+        "sources that are a number": (attribute("sources", "7"), "damaged"),
+        "other classes": (attribute("class_names", ["Joy"]), "other classes"),
+        "another range": (attribute("vad_range", [0.0, 1.0]), "another V/A/D range"),
+        "no labels": (lambda h5: h5.pop("PublicTest_label"), "PublicTest_label is missing"),
+        "labels of float": (lambda h5: replaced(h5, "Training_label", np.zeros(3)), "is float64"),
+        "labels beyond 6": (lambda h5: h5["Training_label"].__setitem__(0, 7), "values outside 0-6"),
+        "negative labels": (lambda h5: h5["Training_label"].__setitem__(0, -1), "values outside 0-6"),
+        "NaN valence": (lambda h5: h5["PublicTest_VAD"].__setitem__((0, 0), np.nan), "values outside -2..2"),
+        "infinite arousal": (lambda h5: h5["PublicTest_VAD"].__setitem__((0, 1), np.inf), "values outside -2..2"),
+        "fewer pixels": (lambda h5: replaced(h5, "Training_pixel", np.zeros((3, 2303), np.uint8)), "2303"),
+        "fewer faces": (lambda h5: replaced(h5, "Training_pixel", np.zeros((2, 2304), np.uint8)), "2304"),
+        "pixels of 16 bits": (lambda h5: replaced(h5, "Training_pixel", np.zeros((3, 2304), np.uint16)), "is uint16"),
+        "a group in place of pixels": (lambda h5: (h5.pop("Training_pixel"), h5.create_group("Training_pixel")),
+                                       "damaged"),
+        "pixels that were never written": (
+            lambda h5: (h5.pop("Training_pixel"), h5.create_dataset("Training_pixel", (3, 2304), np.uint8)),
+            "incomplete or not contiguous"),
+    }  # fmt: skip
+    for name, (change, told) in changes.items():
+        yield case(name, partial(edited_h5, change=change), told)
+    for kind in ("external link", "soft link", "virtual dataset", "external storage"):
+        yield case(kind, partial(edited_h5, change=partial(elsewhere, kind=kind)),
+                   "only a link|incomplete or not contiguous")  # fmt: skip
+    yield case("someone else's HDF5", other_hdf5, "not one of faces prepared here")
+    yield case("notes", file_of(b"my notes"), "not an HDF5 file")
+    yield case("nothing", file_of(b""), "damaged")
+    yield case("a folder", lambda folder: (folder / "faces.h5").mkdir(), "folder|directory")
+    yield case("no file", lambda folder: None, "does not exist")
+
+
+# Checkpoints: given to whoever predicts with them
+
+NAME = TASKS["classify"].checkpoint("PrivateTest")
+
+
+def edited(folder, change):
+    """The good checkpoint with a change to its content."""
+    torch.manual_seed(0)
+    path = save(folder, MultiTask(base=8), ["classify"]) / NAME
+    content = checkpoint.load(path)
+    other = change(content)
+    torch.save(content if other is None else other, path)
+
+
+class Trap:
+    """Unpickling it would create a file."""
+
+    def __reduce__(self):
+        return open, ("attacked", "w")
+
+
+class OwnClass:
+    """A class that only the writer of the file knows."""
+
+
+def truncated(folder, tenth):
+    edited(folder, lambda content: None)
+    data = (folder / NAME).read_bytes()
+    (folder / NAME).write_bytes(data[: len(data) * tenth // 10])
+
+
+def flipped(folder, tenth):
+    edited(folder, lambda content: None)
+    data = bytearray((folder / NAME).read_bytes())
+    data[len(data) * tenth // 10 + 5] ^= 255
+    (folder / NAME).write_bytes(data)
+
+
+def checkpoint_named(content):
+    def make(folder):
+        (folder / NAME).write_bytes(content)
+
+    return make
+
+
+def having(**changes):
+    return lambda content: content.update(changes)
+
+
+def without(key):
+    return lambda content: content.__delitem__(key)
+
+
+def net(name, value):
+    return lambda content: content["net"].__setitem__(name, value(content["net"][name]))
+
+
+def checkpoint_cases():
+    def case(name, make, *told, program="visualize"):
+        inputs = ["{good}/face.png", "--no-pictures"] if program == "visualize" else ["--data", "{good}/data"]
+        command = (program, *inputs, "--checkpoints", f"{{folder}}/{NAME}", "--device", "cpu", "--out", "{out}")
+        return Case("checkpoints", name, make, command, (NAME, *told))
+
+    refused = "not a readable checkpoint.*damaged, or holds more than tensors"
+    for tenth in range(10):
+        yield case(f"cut at {tenth} tenths", partial(truncated, tenth=tenth), refused, "get it again|train")
+    changes = {
+        "code in a pickle": (having(extra=Trap()), refused),
+        "an unknown class": (having(extra=OwnClass()), refused),
+        "a list": (lambda content: [1, 2, 3], "not a checkpoint of this project"),
+        "a tensor": (lambda content: torch.zeros(3), "not a checkpoint of this project"),
+        "no network": (without("net"), "no network"),
+        "a number as network": (having(net=3), "not a checkpoint of this project"),
+        "a network of words": (having(net={"conv1.weight": "x"}), "more than tensors"),
+        "no preprocessing": (without("preprocessing"), "lacks preprocessing"),
+        "preprocessing in words": (having(preprocessing="usual"), "preprocessing"),
+        "no mean": (having(preprocessing={"std": 1.0}), "preprocessing"),
+        "a NaN mean": (having(preprocessing={"mean": float("nan"), "std": 1.0}), "preprocessing"),
+        "a deviation of zero": (having(preprocessing={"mean": 0.5, "std": 0.0}), "preprocessing"),
+        "an unknown network": (having(model="VGG19"), "VGG19, which is unknown"),
+        "a list of networks": (having(model=["a"]), "unknown"),
+        "an unknown task": (having(tasks=["smile"]), "tasks"),
+        "a task as a number": (having(tasks=7), "tasks"),
+        "another sharing": (having(sharing="some"), "sharing"),
+        "a trunk per task": (having(sharing="none"), "do not fit"),
+        "another architecture": (having(model="ResNet18RegressionTwoOutputs"), "do not fit"),
+        "missing weights": (lambda content: content["net"].__delitem__("heads.classify.bias"), "do not fit"),
+        "weights too many": (lambda content: content["net"].update({"more.weight": torch.zeros(1)}), "do not fit"),
+        "weights of another shape": (net("heads.classify.weight", lambda value: value[:3]), "do not fit"),
+        "NaN weights": (net("heads.classify.weight", lambda value: value * float("nan")), "not finite"),
+        "infinite weights": (net("heads.classify.bias", lambda value: value + float("inf")), "not finite"),
+        "NaN statistics": (net("trunks.shared.bn1.running_var", lambda value: value * float("nan")), "not finite"),
+        "other classes": (having(class_names=["Joy", "Fear"]), "other emotions"),
+        "classes as a number": (having(class_names=7), "other emotions"),
+    }  # fmt: skip
+    for name, (change, told) in changes.items():
+        for program in ("visualize", "utils.evaluate"):
+            yield case(f"{name}, {program}", partial(edited, change=change), told, program=program)
+    for name, content in {
+        "empty": b"",
+        "notes": b"my notes",
+        "junk": os.urandom(4000),
+        "zip": b"PK\x03\x04junk",
+    }.items():
+        yield case(name, checkpoint_named(content), refused)
+    yield case("no file", lambda folder: None, "does not exist", "give the folder")
+    yield case("a folder", lambda folder: (folder / NAME).mkdir(), "has no checkpoint", "train first")
+
+
+# last.t7: given to a run that goes on
+
+
+def unfinished(folder, change):
+    """A run's last.t7 with a change to its content, or other bytes in its place."""
+    path = folder / "Demo_Narrow" / "last.t7"
+    if isinstance(change, bytes):
+        path.write_bytes(change)
+        return
+    content = checkpoint.load(path)
+    other = change(content)
+    torch.save(content if other is None else other, path)
+
+
+def resume_cases():
+    def case(name, change, *told):
+        command = ("mainpro_FER", "--resume", "--dataset", "Demo", "--model", "Narrow", "--device", "cpu",
+                   "--out", "{folder}")  # fmt: skip
+        return Case(
+            "runs to resume", name, partial(unfinished, change=change), command, (r"last\.t7", *told), copied="run"
+        )
+
+    again = "[Ss]tart a new run|Get it again"
+    yield case("nothing", b"", "not a readable checkpoint", again)
+    yield case("junk", bytes(5000), "not a readable checkpoint", again)
+    yield case("code", having(history=Trap()), "could execute code", again)
+    yield case("another format", having(format=1), "another version", again)
+    for key in ("settings", "history", "position", "final", "precision", "device", "random", "data", "optimizer",
+                "averaged"):  # fmt: skip
+        yield case(f"no {key}", without(key), again)
+    for key in ("settings", "history", "position", "final", "precision", "random", "optimizer", "averaged", "net"):
+        yield case(f"{key} that is a number", having(**{key: 7}), again)
+    yield case("settings of one", having(settings={"dataset": "Demo"}), again)
+    yield case("other weights", lambda content: content["net"].update({"more.weight": torch.zeros(1)}), "fit", again)
+    yield case("other faces", having(data="0" * 64), "faces", again)
+
+
+# Ratings: given to the evaluation
+
+
+def gold_cases():
+    def case(name, rows, *told, header="index,Valence,Arousal,Dominance"):
+        text = "\n".join([header, *rows]) + "\n"
+        command = ("utils.evaluate", "--checkpoints", "{good}/checkpoints", "--data", "{good}/data", "--device", "cpu",
+                   "--gold", "{folder}/gold.csv", "--out", "{out}")  # fmt: skip
+        return Case("ratings", name, lambda folder: (folder / "gold.csv").write_bytes(
+            text if isinstance(text, bytes) else text.encode(errors="surrogateescape")), command,
+            (r"gold\.csv", *told))  # fmt: skip
+
+    lie = "lie in -2..2"
+    yield case("no rows", [], "no rows", "columns")
+    yield case("a row beyond the split", ["3,0,0,0"], lie)
+    yield case("a negative row", ["-1,0,0,0"], lie)
+    yield case("a row of a half", ["0.5,0,0,0"], lie)
+    yield case("a row that is NaN", ["nan,0,0,0"], lie)
+    yield case("an infinite row", ["inf,0,0,0"], lie)
+    yield case("a row twice", ["1,0,0,0", "1,0,0,0"], lie)
+    yield case("a NaN rating", ["1,nan,0,0"], lie)
+    yield case("an infinite rating", ["1,0,inf,0"], lie)
+    yield case("a rating of 3", ["1,0,0,3"], lie)
+    yield case("ratings in words", ["1,good,0,0"], "all numbers")
+    yield case("too few fields", ["1,0"], "all numbers")
+    yield case("other columns", ["1,0,0,0"], "columns index", header="row,V,A,D")
+    yield case("bytes that are no text", ["1,0,0,0"], "columns index", header="index\udcff")
+    yield case("a field of 200,000 letters", ["x" * 200_000], "columns index")
+
+
+CASES = [*h5_cases(), *checkpoint_cases(), *resume_cases(), *gold_cases()]

@@ -1,0 +1,172 @@
+"""Malformed input, through the programs themselves: an exit code, one sentence, nothing lost, nothing half-written."""
+
+import csv
+import re
+import shutil
+import sys
+
+import h5py
+import pytest
+from PIL import Image
+
+from data import prepare
+from tests.conftest import run_program
+from tests.faults import archives, flags, photographs, stored, tables
+from tests.faults.entry import contents, enter, start
+from tests.samples import SPLIT_FILES, expected, sample_row, table, three_splits, write_zip
+from tests.test_visualize import make_model, save
+from utils.interrupt import StopRequest
+from utils.tasks import SPLITS
+
+CASES = [*archives.CASES, *tables.CASES, *stored.CASES, *photographs.CASES, *flags.CASES]
+HUGE = [*archives.HUGE, *tables.HUGE]
+MOST_MEMORY = 2 * 10**9  # bytes
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory):
+    """A folder of what is intact: data/data.zip with its data.h5, checkpoints/, face.png, and run/ to resume."""
+    folder = tmp_path_factory.mktemp("good")
+    save(folder / "checkpoints", make_model())
+    Image.fromarray(photographs.FACE).save(folder / "face.png")
+    flags = ["--dataset", "Demo", "--model", "Narrow", "--limit", 8, "--bs", 4, "--epochs", 1]
+    assert run_program(folder / "run", *flags) == 0
+    (folder / "data").mkdir()
+    write_zip(folder / "data" / "data.zip", three_splits()[0])
+    prepare.ensure(folder / "data", progress=False)
+    return folder
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """{name: folder} of input, results, and where the program is started; nothing may appear in the last one."""
+    found = {name: tmp_path / name for name in ("folder", "out", "elsewhere")}
+    found["folder"].mkdir()
+    found["elsewhere"].mkdir()
+    monkeypatch.chdir(found["elsewhere"])
+    return found
+
+
+def arrange(case, places, good):
+    """Make the input, beside an earlier data.h5 where one is made; (program, flags)."""
+    if case.copied:
+        shutil.copytree(good / case.copied, places["folder"], dirs_exist_ok=True)
+    case.make(places["folder"])
+    program, *flags = case.command
+    if program == "data.prepare" and not list(places["folder"].glob("*.h5")):
+        shutil.copy(good / "data" / "data.h5", places["folder"])
+    return program, [str(flag).format(good=good, **places) for flag in flags]
+
+
+def assert_told(case, code, output):
+    """The right exit code, and one sentence that says what is wrong, where, and what to do."""
+    assert "Traceback" not in output
+    assert code in (case.code if isinstance(case.code, tuple) else (case.code,)), output
+    (line,) = [line for line in output.splitlines() if re.search(r"(^|[.\w]: )error: ", line)]
+    assert len(line) < 800
+    for pattern in case.told:
+        assert re.search(pattern, line), (pattern, line)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_malformed_input(case, places, good, tmp_path, monkeypatch, capsys, record_property):
+    record_property("fault", case.kind)
+    program, flags = arrange(case, places, good)
+    before = contents(tmp_path)
+    code = enter(program, flags, monkeypatch)
+    output = "".join(capsys.readouterr())
+    if code == 0 and isinstance(case.code, tuple):  # the fault hit a spot that matters to no one
+        assert same_faces(places["folder"] / "data.h5", good / "data" / "data.h5")
+        return
+    assert_told(case, code, output)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="measures memory as Unix does")
+@pytest.mark.parametrize("case", HUGE, ids=str)
+def test_huge_input_takes_little_memory(case, places, good, tmp_path, record_property):
+    record_property("fault", "huge input")
+    program, flags = arrange(case, places, good)
+    before = set(contents(tmp_path))
+    done = start(program, flags)
+    assert_told(case, done.code, done.output)
+    assert done.peak < MOST_MEMORY, f"{done.peak / 1e6:,.0f} MB"
+    assert set(contents(tmp_path)) == before
+
+
+def same_faces(one, other):
+    with h5py.File(one) as first, h5py.File(other) as second:
+        return first.keys() == second.keys() and all((first[name][:] == second[name][:]).all() for name in first)
+
+
+@pytest.mark.parametrize("name", [*tables.DROPPED, *tables.KEPT])
+def test_a_malformed_row_is_reported_and_the_others_are_kept(name, places, monkeypatch, capsys, record_property):
+    record_property("fault", "rows of CSV files")
+    changes, reason = tables.DROPPED.get(name) or (tables.KEPT[name], None)
+    rows = [sample_row(n) for n in range(5)]
+    bad = sample_row(9, **changes)
+    folder = places["folder"]
+    for split, file in SPLIT_FILES.items():
+        mine = [*rows[:2], bad, *rows[2:]] if split == "PublicTest" else rows
+        (folder / file).write_bytes(table(mine).replace(tables.PRIVATE.encode(), b"\xff"))
+    assert enter("data.prepare", [folder], monkeypatch) == 0
+    with open(folder / "data_report.csv", encoding="utf-8-sig", newline="") as stream:
+        report = [row for row in csv.DictReader(stream) if not row["reason"].startswith("repeated")]
+    dropped = [(row["split"], row["file"], row["row"], row["reason"], row["action"]) for row in report]
+    assert dropped == ([("PublicTest", SPLIT_FILES["PublicTest"], "3", reason, "dropped")] if reason else [])
+    said = capsys.readouterr()
+    assert f"rows dropped: {1 if reason else 0}" in said.out and "data_report.csv" in said.out and said.err == ""
+    kept = rows if reason else [*rows[:2], bad, *rows[2:]]
+    with h5py.File(folder / "data.h5") as h5:
+        for split in SPLITS:
+            wanted = kept if split == "PublicTest" else rows
+            for place, row in enumerate(wanted):
+                pixels = " ".join(word.lstrip("0") or "0" for word in row["pixels"].split())
+                label, vad, pixels = expected({**row, "emotion": row["emotion"][:1], "pixels": pixels})
+                assert h5[f"{split}_label"][place] == label and h5[f"{split}_VAD"][place].tolist() == vad
+                assert h5[f"{split}_pixel"][place].tolist() == pixels
+
+
+SEEN = ("--checkpoints", "{good}/checkpoints", "--device", "cpu", "--out", "{out}")
+
+
+@pytest.mark.parametrize("name", photographs.ODD)
+def test_odd_pictures_are_read(name, places, good, tmp_path, monkeypatch, capsys, record_property):
+    record_property("fault", "pictures")
+    photographs.ODD[name](places["folder"])
+    flags = [flag.format(good=good, **places) for flag in SEEN]
+    assert enter("visualize", [places["folder"], *flags], monkeypatch) == 0
+    output = "".join(capsys.readouterr())
+    assert "error" not in output and "Traceback" not in output
+    assert [path.name for path in places["out"].iterdir()] == ["a_emotion.png"]
+    assert not list(places["elsewhere"].iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="measures memory as Unix does")
+@pytest.mark.parametrize("name", photographs.LARGE)
+def test_large_pictures_take_little_memory(name, places, good, record_property):
+    record_property("fault", "huge input")
+    for number in range(3):
+        (places["folder"] / f"{number}.png").write_bytes(photographs.LARGE[name]())
+    done = start("visualize", [places["folder"], *(flag.format(good=good, **places) for flag in SEEN)])
+    assert done.code == 0 and "Traceback" not in done.output, done.output
+    assert done.peak < MOST_MEMORY, f"{done.peak / 1e6:,.0f} MB"
+    assert len(list(places["out"].iterdir())) == 3
+
+
+@pytest.mark.parametrize("flag", flags.HUGE)
+def test_huge_values_are_refused_or_work(flag, places, good, monkeypatch, capsys, record_property):
+    record_property("fault", "options")
+    asked = iter(range(4))  # a run without end is asked to stop
+    monkeypatch.setattr(StopRequest, "__call__", lambda self: next(asked, None) is None)
+    command = ["--data", good / "data", "--model", "Narrow", "--device", "cpu", "--eval", "center", "--bs", 2]
+    command += [] if flag == "--epochs" else ["--epochs", 1]
+    code = enter("mainpro_FER", [*command, "--out", places["out"], flag, flags.HUGE[flag]], monkeypatch)
+    output = "".join(capsys.readouterr())
+    assert code in (0, 2, 130) and "Traceback" not in output, output
+    assert output.count("error: ") == (code == 2)
+    if code == 2:
+        assert "stopped being" in output and "Try a smaller --lr" in output
+    assert not list(places["out"].rglob("*.tmp"))
