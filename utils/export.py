@@ -57,11 +57,17 @@ def export_onnx(networks, path):
         raise UserError("--export onnx needs two packages: pip install onnx onnxscript") from error
     network = Exported(networks).eval()
     names = ["probabilities", "vad"][: len(network(torch.zeros(1, 1, CROP_SIZE, CROP_SIZE)))]
-    program = torch.onnx.export(
-        network, (torch.zeros(2, 1, CROP_SIZE, CROP_SIZE),), dynamo=True, input_names=["crops"], output_names=names,
-        dynamic_shapes={"crops": {0: torch.export.Dim("N")}}, verbose=False,
-    )  # fmt: skip
-    model = program.model_proto
+    try:
+        program = torch.onnx.export(
+            network, (torch.zeros(2, 1, CROP_SIZE, CROP_SIZE),), dynamo=True, input_names=["crops"],
+            output_names=names, dynamic_shapes={"crops": {0: torch.export.Dim("N")}}, verbose=False,
+        )  # fmt: skip
+        model = program.model_proto
+    except Exception as error:  # of many kinds: these packages only work together in some versions
+        raise UserError(
+            f"PyTorch {torch.__version__}, onnx {onnx.__version__} and onnxscript do not export together: "
+            "pip install -U torch onnx onnxscript"
+        ) from error
     for name, text in metadata(networks).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, text
