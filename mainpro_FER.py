@@ -41,7 +41,8 @@ def main(arguments):
     if arguments.resume:
         settings, last = load_last(arguments.out, settings.run_name)
         check_unchanged(arguments, settings)
-    runtime = decide(arguments.device, arguments.precision or (last or {}).get("precision", "auto"), arguments.compile)
+    precision = arguments.precision or (last or {}).get("precision", "auto")
+    runtime = decide(arguments.device, precision, arguments.compile, training=True)
     if settings.dataset in SUBJECT_DATASETS:
         return cross_validate(settings, SUBJECT_DATASETS[settings.dataset](settings.data), runtime, arguments.out, last)
     check_share(settings.recipe.batch_size)

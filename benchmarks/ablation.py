@@ -70,7 +70,7 @@ FIGURES = {"classify": "Acc", "regressV": "CCC", "regressA": "CCC", "regressD": 
 def train(changes, seed, h5_path, faces, epochs, width, threads):
     """Train once; {"public": {task: figure}, "half": the same after half of the epochs, "seconds": of training}."""
     torch.set_num_threads(threads)
-    runtime = decide("auto", "auto", "off")
+    runtime = decide("auto", "auto", "off", training=True)
     changes = dict(changes)
     tasks = changes.pop("tasks", tuple(TASKS))
     recipe = replace(RECIPES["default"], epochs=epochs, **changes)

@@ -62,7 +62,7 @@ def read_all(path):
 
 def compare_throughput(path, rounds, steps):
     """[(rate with faces in memory, rate with faces in their file)] of training, images per second."""
-    runtime, recipe = decide(), RECIPES["default"]
+    runtime, recipe = decide(training=True), RECIPES["default"]
     in_file = load_split(path, "Training")
     model = MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing)
     learner = Learner(model, tuple(TASKS), recipe, constraint_tables(in_file.labels, in_file.vad), runtime)

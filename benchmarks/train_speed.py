@@ -51,7 +51,7 @@ def our_training(faces, runtime, images_wanted, **changes):
 def main():
     quick = asked_for_quick(__doc__)
     rounds, steps = (3, 2) if quick else (5, 6)
-    runtime = decide()
+    runtime = decide(training=True)
     print(describe_machine())
     print("; ".join(runtime.reasons))
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from utils.runtime import decide
 
 FAULTS = """
 import resource
@@ -20,7 +21,7 @@ def count():
         torch.ones(64 << 20, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-reasons = decide("cpu", "fp32").reasons
+reasons = decide("cpu", "fp32", training=True).reasons
 for _ in range(4):
     count()  # until the pieces that alignment leaves fit together
 print(count(), any("freed memory" in reason for reason in reasons))
@@ -41,3 +42,7 @@ def test_large_tensors_use_freed_memory_again_unless_the_user_tuned_it(tuned, ke
     assert told == str(kept)
     pages = 5 * 64 // 2  # of the largest size, 2 MB; usually they have 4 kB
     assert int(faults) < pages / 5 if kept else int(faults) >= pages
+
+
+def test_whoever_does_not_train_keeps_nothing():
+    assert not any("freed memory" in reason for reason in decide("cpu", "fp32").reasons)

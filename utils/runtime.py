@@ -85,10 +85,11 @@ class Runtime:
         return splits, f"faces stay in their file: {why}"
 
 
-def decide(device="auto", precision="auto", compile_switch="auto"):
+def decide(device="auto", precision="auto", compile_switch="auto", training=False):
     """Choose the runtime and apply its process-wide settings (threads, memory, determinism); meet the other processes.
 
-    Raises UserError when CUDA was asked for and is not there.
+    training: its steps need the same memory again and again, where whoever looks at pictures of any size would only
+    keep what the largest needed. Raises UserError when CUDA was asked for and is not there.
     """
     reasons = []
     device = _choose_device(device, reasons)
@@ -96,7 +97,8 @@ def decide(device="auto", precision="auto", compile_switch="auto"):
     threads = torch.get_num_threads()
     if device.type == "cpu":
         threads = _choose_threads(reasons)
-        _keep_freed_memory(reasons)
+        if training:
+            _keep_freed_memory(reasons)
     if parallel.ranks()[1] > 1:
         reasons.append(f"data-parallel: {parallel.ranks()[1]} processes share every batch")
     parallel.join(device)
