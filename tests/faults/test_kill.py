@@ -63,7 +63,13 @@ def command(program, out, epochs):
 
 def pipes():
     environment = {**os.environ, "OMP_NUM_THREADS": str(min(2, torch.get_num_threads()))}
-    return {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return {"cwd": ROOT, "env": environment, "preexec_fn": listen, **told}
+
+
+def listen():
+    """What a child does first: whoever starts the tests in the background lets them, and it, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def doing(stage):
