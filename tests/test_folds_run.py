@@ -71,8 +71,9 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
     assert run(tree, tmp_path, "--epochs", 2, "--bs", 8, "--synthetic", 6, "--sharing", "selective") == 0
     faces = ckplus.load(tree)
     rows, results = table(tmp_path / "AccProcess_classify.csv"), table(tmp_path / "AccProcess_folds.csv")
-    assert [(row["Fold"], row["Epoch"]) for row in rows] == [(str(f), str(e)) for f in range(1, 11) for e in (0, 1)]
-    assert [result["Fold"] for result in results] == [*map(str, range(1, 11)), "all"]
+    folds_told = [*map(str, range(1, 11)), "all"]
+    assert [(row["Fold"], row["Epoch"]) for row in rows] == [(fold, epoch) for fold in folds_told for epoch in "01"]
+    assert [result["Fold"] for result in results] == folds_told
     *each, overall = results
     last = {row["Fold"]: row for row in rows if row["Epoch"] == "1"}
     hits = 0.0
@@ -85,6 +86,7 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
         assert 0 <= float(result["ReadAsTarget"]) <= 100 and result["TunedAcc"]
     assert int(overall["Faces"]) == len(faces) == 33
     assert float(overall["LastAcc"]) == pytest.approx(100 * hits / 33, abs=0.01)
+    assert rows[-1]["TestAcc"] == overall["LastAcc"] and rows[-1]["TestL1"] == overall["L1"]
 
     assigned = {row["Subject"]: int(row["Fold"]) for row in table(tmp_path / "folds.csv")}
     expected = assign_folds(faces.labels, faces.subjects)

@@ -34,6 +34,7 @@ FOLD_COLUMNS = (
     ("ReadAsTarget", "TargetShare", 3),
     ("JudgeAccOnReal", "JudgeAcc", 3),
 )
+OVERALL = "all"
 CLOSED = "its rows are written once it is closed, after the next epoch or with --resume"
 
 
@@ -44,7 +45,7 @@ def write_records(out, folder, header, rows, results, class_names):
     per finished epoch with fold, epoch, Training and Test figures; results: a dict per finished fold. UserError when
     a file cannot be written for another reason than being open elsewhere.
     """
-    put(Path(out) / "AccProcess_classify.csv", _epochs_csv(rows).encode(), CLOSED)
+    put(Path(out) / "AccProcess_classify.csv", _epochs_csv(rows, results).encode(), CLOSED)
     put(Path(out) / "AccProcess_folds.csv", _folds_csv(results).encode(), CLOSED)
     put(Path(out) / "data.txt", _told(header, rows, results).encode(errors="backslashreplace"), CLOSED)
     if results:
@@ -62,12 +63,25 @@ def _text(value, decimals):
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-def _epochs_csv(rows):
+def _epochs_csv(rows, results):
     lines = [",".join(("Fold", "Epoch", *(heading for heading, *_ in EPOCH_COLUMNS)))]
-    for row in rows:
+    for row in (*rows, *_overall_rows(rows, results)):
         cells = [_text(row[part].get(figure), decimals) for _, part, figure, decimals in EPOCH_COLUMNS]
-        lines.append(",".join((str(row["fold"] + 1), str(row["epoch"]), *cells)))
+        fold = row["fold"] if row["fold"] == OVERALL else str(row["fold"] + 1)
+        lines.append(",".join((fold, str(row["epoch"]), *cells)))
     return "\n".join(lines) + "\n"
+
+
+def _overall_rows(rows, results):
+    """A row per epoch over all finished folds, where there are several: means weighted by their held-out faces."""
+    faces = {result["fold"]: result["faces"] for result in results}
+    for epoch in sorted({row["epoch"] for row in rows}) if len(faces) > 1 else ():
+        these = [row for row in rows if row["epoch"] == epoch and row["fold"] in faces]
+        mean = {"Training": {}, "Test": {}}
+        for _, part, figure, _ in EPOCH_COLUMNS:
+            weighted = [{"faces": faces[row["fold"]], figure: row[part].get(figure)} for row in these]
+            mean[part][figure] = _mean(weighted, figure)
+        yield {"fold": OVERALL, "epoch": epoch, **mean}
 
 
 def _folds_csv(results):
@@ -77,7 +91,7 @@ def _folds_csv(results):
         lines.append(",".join((str(result["fold"] + 1), *cells)))
     if results:
         cells = [_overall_cell(results, figure, decimals) for _, figure, decimals in FOLD_COLUMNS]
-        lines.append(",".join(("all", *cells)))
+        lines.append(",".join((OVERALL, *cells)))
     return "\n".join(lines) + "\n"
 
 
