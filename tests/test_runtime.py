@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from models.resnet import ResNet18
 from tests.conftest import ROOT
 from utils.runtime import decide
 
@@ -25,6 +27,21 @@ reasons = decide("cpu", "fp32", training=True).reasons
 for _ in range(4):
     count()  # until the pieces that alignment leaves fit together
 print(count(), any("freed memory" in reason for reason in reasons))
+"""
+
+ONE_PICTURE = """
+import torch
+from models.resnet import ResNet18
+from utils.runtime import decide
+
+runtime = decide("cpu", "{precision}")
+torch.set_num_threads(2)
+for _ in range(12):
+    network = runtime.place(ResNet18(base=8))
+    for size in (44, 48):
+        with runtime.autocast():
+            loss = network(torch.randn(1 if size == 44 else 2, 1, size, size)).float().square().sum()
+        loss.backward()
 """
 
 
@@ -46,3 +63,16 @@ def test_large_tensors_use_freed_memory_again_unless_the_user_tuned_it(tuned, ke
 
 def test_whoever_does_not_train_keeps_nothing():
     assert not any("freed memory" in reason for reason in decide("cpu", "fp32").reasons)
+
+
+@pytest.mark.parametrize(("channels", "layout"), [(8, torch.contiguous_format), (16, torch.channels_last)])
+def test_few_channels_keep_their_layout(channels, layout):
+    placed = decide("cpu", "fp32").place(ResNet18(base=channels))
+    assert placed.layer1[0].conv1.weight.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_narrow_network_learns_from_one_picture_without_crashing(precision):
+    """In a process of its own: in channels-last layout it was aborted, or died of a segmentation fault."""
+    done = subprocess.run([sys.executable, "-c", ONE_PICTURE.format(precision=precision)], cwd=ROOT)
+    assert done.returncode == 0

@@ -20,6 +20,7 @@ DEVICES = ("auto", "cuda", "cpu")
 PRECISIONS = ("auto", "bf16", "fp32")
 SWITCHES = ("auto", "on", "off")
 PLACES = ("auto", "memory", "file")
+FEWEST_CHANNELS = 16  # for the channels-last layout on a processor
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
 
 
@@ -45,8 +46,17 @@ class Runtime:
         return contextlib.nullcontext()
 
     def place(self, model):
-        """Move the model to the device in channels-last layout, the faster one for convolutions."""
-        return model.to(self.device).to(memory_format=torch.channels_last)
+        """Move the model to the device in channels-last layout, the faster one for convolutions.
+
+        A network of few channels stays as it is on a processor: learning with them in that layout, oneDNN writes
+        beyond its memory (seen with PyTorch 2.13 and up to 12 channels).
+        """
+        model = model.to(self.device)
+        channels = [module.out_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
+        few = any(1 < count < FEWEST_CHANNELS for count in channels)
+        if few and self.device.type == "cpu":
+            return model
+        return model.to(memory_format=torch.channels_last)
 
     def for_inference(self, model):
         """A copy of the model that only predicts, and does so faster: batch norms folded, weights in `precision`."""
