@@ -25,10 +25,10 @@ from utils.folds import cross_validate
 from utils.interrupt import StopRequest
 from utils.learner import Learner
 from utils.lock import only_one
-from utils.options import DEFAULT_MODEL, build_parser, check_unchanged, resolve
+from utils.options import build_parser, check_unchanged, resolve
 from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, ranks, wait_for_all
 from utils.progress import spell_duration
-from utils.run import Run, load_last
+from utils.run import Run, load_last, say_how_to_resume
 from utils.runtime import decide
 from utils.tasks import TASKS, TEST_SPLITS
 
@@ -82,7 +82,7 @@ def train(run, learner):
             )
             if figures is None:
                 run.save_last(learner, position)
-                return say_how_to_resume(run)
+                return say_how_to_resume(run.settings, run.out)
             trained = time.perf_counter()
             results = {"epoch": epoch, "Training": figures}
             for split in TEST_SPLITS:
@@ -92,7 +92,7 @@ def train(run, learner):
             run.record(results, learner, position["seconds"], time.perf_counter() - trained)
             print(summary(results, position["seconds"] + time.perf_counter() - trained), flush=True)
             if epoch + 1 < settings.recipe.epochs and stop(now=True):
-                return say_how_to_resume(run)
+                return say_how_to_resume(run.settings, run.out)
     run.finish(learner)
     print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")
     if settings.dataset == "Demo":
@@ -144,17 +144,6 @@ def summary(results, seconds):
             parts.append(f"{split} {' '.join(values)}")
     names = ", ".join(f"{TASKS[name].rules.decisive}{TASKS[name].letter}" for name in results["Training"])
     return f"epoch {results['epoch']} ({spell_duration(seconds)}) {names}: " + " | ".join(parts)
-
-
-def say_how_to_resume(run):
-    """Tell the user that everything is saved; returns the exit code of an interrupted program."""
-    flags = f"--resume --dataset {run.settings.dataset}"
-    if run.settings.model != DEFAULT_MODEL:
-        flags += f" --model {run.settings.model}"
-    if str(run.out) != ".":
-        flags += f' --out "{run.out}"'
-    print(f"Saved. Go on with: python mainpro_FER.py {flags}")
-    return 130
 
 
 def command_line():

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-import zipfile
 from collections import Counter
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from data import ckplus, oulu, subjects
 from data.drawing import draw_face
 from data.subjects import SubjectFaces
+from tests.samples import write_zip
 from utils.files import UserError
 
 CK_FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
@@ -50,10 +50,7 @@ def as_folder(tree, folder):
 
 
 def as_zip(tree, path):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in tree.items():
-            archive.writestr(name, content)
-    return path
+    return write_zip(path, tree)
 
 
 def below(folder, tree):

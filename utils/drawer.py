@@ -6,7 +6,7 @@ import torch
 
 from utils import checkpoint
 from utils.files import UserError
-from utils.fold_engine import draw
+from utils.fold_engine import draw_each
 from utils.runtime import decide
 
 RELEASED_DRAWER = Path(__file__).resolve().parent.parent / "CK+_FERSNetHalf"
@@ -43,10 +43,9 @@ class FaceDrawer:
 
     def draw(self, faces, expressions):
         """faces uint8 (N, S, S) NumPy, S = self.size; names of expressions -> uint8 (N, expressions, S, S)."""
-        numbers = torch.tensor([self.class_names.index(name) for name in expressions])
-        images = torch.from_numpy(faces).to(self._runtime.device).repeat_interleave(len(numbers), dim=0)
-        drawn = draw(self._network, images, numbers.repeat(len(faces)).to(images.device), self._runtime)
-        return drawn.view(len(faces), len(numbers), self.size, self.size).cpu().numpy()
+        numbers = [self.class_names.index(name) for name in expressions]
+        images = torch.from_numpy(faces).to(self._runtime.device)
+        return draw_each(self._network, images, numbers, self._runtime).cpu().numpy()
 
 
 def _first(path):

@@ -76,6 +76,14 @@ def draw(network, images, expressions, runtime):
     return torch.cat(drawn)
 
 
+def draw_each(network, images, expressions, runtime):
+    """Each face (N, S, S) uint8 with each of the expressions, numbers of classes: (N, expressions, S, S) uint8."""
+    wanted = torch.tensor(list(expressions), device=images.device)
+    sources = images.repeat_interleave(len(wanted), dim=0)
+    drawn = draw(network, sources, wanted.repeat(len(images)), runtime)
+    return drawn.view(len(images), len(wanted), *images.shape[1:])
+
+
 def counterparts(faces):
     """For each face the number of a face of the same subject with each expression, -1 where there is none.
 

@@ -13,10 +13,10 @@ from models.fersnet import Discriminator, IdentityNetwork
 from utils import checkpoint
 from utils.classifier import PREPROCESSING, identity_network, judge_network, train_classifier
 from utils.files import UserError, move_aside
-from utils.fold_engine import counterparts, draw, draw_to_balance, share_read_as_wanted, test
+from utils.fold_engine import counterparts, draw_each, draw_to_balance, share_read_as_wanted, test
 from utils.fold_record import write_records
 from utils.record import discard_unfinished, owned_files
-from utils.run import FORMAT, versions
+from utils.run import FORMAT, log, versions
 from utils.sheet import contact_sheet
 from utils.synthesis import FERSNetLearner
 
@@ -68,7 +68,7 @@ class FoldRun:
         if moved:
             print(f"Files of an earlier run were moved to {moved}")
         write_folds(self.out / "folds.csv", self.faces, self.fold_of)
-        self._log(f"new run: {self.settings}")
+        log(self.out, f"new run: {self.settings}")
 
     def resume(self, content):
         """Take up the run whose last.t7 holds `content`. UserError when it began with other data."""
@@ -83,7 +83,7 @@ class FoldRun:
         self.rows, self.results = content["rows"], content["results"]
         self.position, self._state = content["position"], content["learner"]
         discard_unfinished(self.out, self.settings.run_name)
-        self._log("resumed")
+        log(self.out, "resumed")
         self._write_records()
 
     def learner(self, fold, training):
@@ -112,19 +112,19 @@ class FoldRun:
             self._state = None
         return learner
 
-    def record(self, fold, figures, tested, learner, held_out, seconds):
-        """Keep the results of an epoch: last.t7, CSVs, data.txt, a sheet of drawn faces."""
+    def record(self, fold, figures, tested, learner, network, held_out, seconds):
+        """Keep the results of an epoch: last.t7, CSVs, data.txt, a sheet of faces drawn by `network`."""
         epoch = self.epoch(fold)
         self.rows.append({"fold": fold, "epoch": epoch, "Training": figures, "Test": tested})
         self.position = None
         if learner.discriminator is not None:
             path = self.folder / f"fold{fold + 1:02d}" / f"epoch{epoch:03d}.png"
-            self._write_sheet(path, learner.averaged, held_out)
+            self._write_sheet(path, network, held_out)
         # The state is large; a run that was killed repeats what the last one lacks, with the same results.
         if time.monotonic() - self._saved > 60 or epoch + 1 == self.recipe.epochs:
             self.save_last(learner)
         self._write_records()
-        self._log(f"fold {fold + 1}, epoch {epoch}: {seconds:.1f} s")
+        log(self.out, f"fold {fold + 1}, epoch {epoch}: {seconds:.1f} s")
 
     def finish_fold(self, fold, learner, training, held_out):
         """After the last epoch of a fold: its checkpoint, the measures of synthesis, the tuning with drawn faces."""
@@ -149,7 +149,7 @@ class FoldRun:
         self.results.append(result)
         self.save_last(None)
         self._write_records()
-        self._log(f"fold {fold + 1} finished")
+        log(self.out, f"fold {fold + 1} finished")
 
     def save_last(self, learner, position=None):
         """Write last.t7, all that it takes to go on. learner: of the fold in progress, None between folds."""
@@ -205,10 +205,7 @@ class FoldRun:
         subjects = held_out.subjects.unique()[:SHEET_SUBJECTS]
         first = torch.stack([(held_out.subjects == subject).nonzero()[0, 0] for subject in subjects])
         classes = len(held_out.class_names)
-        network = self.runtime.for_inference(network)
-        source = first.repeat_interleave(classes)
-        expressions = torch.arange(classes, device=first.device).repeat(len(first))
-        drawn = draw(network, held_out.images[source], expressions, self.runtime).cpu().numpy()
+        drawn = draw_each(network, held_out.images[first], range(classes), self.runtime).cpu().numpy()
         real = counterparts(held_out)[first].tolist()
         rows = []
         for number, face in enumerate(first.tolist()):
@@ -216,7 +213,7 @@ class FoldRun:
             label = held_out.class_names[held_out.labels[face]]
             picture = held_out.images[face].cpu().numpy()
             others = [None if other < 0 else held_out.images[other].cpu().numpy() for other in real[number]]
-            rows.append((f"{name} {label}", [picture, *drawn[number * classes : (number + 1) * classes]]))
+            rows.append((f"{name} {label}", [picture, *drawn[number]]))
             rows.append(("real", [None, *others]))
         contact_sheet(path, rows, ("input", *held_out.class_names))
 
@@ -244,8 +241,3 @@ class FoldRun:
             checkpoint.load(self.settings.pretrain)  # says what is wrong before anything is trained
             digest.update(Path(self.settings.pretrain).read_bytes())
         return digest.hexdigest()
-
-    def _log(self, line):
-        self.out.mkdir(parents=True, exist_ok=True)
-        with open(self.out / "run.log", "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")

@@ -3,7 +3,6 @@
 import time
 
 from data.pairs import plan_pairs
-from models import FOLD_MODELS
 from utils.files import UserError
 from utils.fold_engine import test, train_one_epoch
 from utils.fold_run import FoldRun
@@ -11,6 +10,7 @@ from utils.interrupt import StopRequest
 from utils.lock import only_one
 from utils.parallel import ranks
 from utils.progress import spell_duration
+from utils.run import say_how_to_resume
 
 
 def cross_validate(settings, faces, runtime, out, last=None):
@@ -51,17 +51,18 @@ def train(run):
                 figures, position = train_one_epoch(learner, training, plan, epoch, label, run.position, stop)
                 if figures is None:
                     run.save_last(learner, position)
-                    return say_how_to_resume(run)
-                tested = test(runtime.for_inference(learner.averaged), held_out, runtime)
+                    return say_how_to_resume(run.settings, run.out)
+                network = runtime.for_inference(learner.averaged)
+                tested = test(network, held_out, runtime)
                 seconds = time.perf_counter() - began
-                run.record(fold, figures, tested, learner, held_out, seconds)
+                run.record(fold, figures, tested, learner, network, held_out, seconds)
                 print(f"{label} ({spell_duration(seconds)}) {summary(figures, tested)}", flush=True)
                 if stop():
                     run.save_last(learner)
-                    return say_how_to_resume(run)
+                    return say_how_to_resume(run.settings, run.out)
             run.finish_fold(fold, learner, training, held_out)
             if stop() and run.remaining:
-                return say_how_to_resume(run)
+                return say_how_to_resume(run.settings, run.out)
     print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")
     return 0
 
@@ -72,14 +73,3 @@ def summary(figures, tested):
     if tested.get("L1") is not None:
         text += f" | drawn faces: L1 {tested['L1']:.4f}, SSIM {tested['SSIM']:.4f}"
     return text
-
-
-def say_how_to_resume(run):
-    """Tell the user that everything is saved; returns the exit code of an interrupted program."""
-    flags = f"--resume --dataset {run.settings.dataset}"
-    if run.settings.model != FOLD_MODELS[0]:
-        flags += f" --model {run.settings.model}"
-    if str(run.out) != ".":
-        flags += f' --out "{run.out}"'
-    print(f"Saved. Go on with: python mainpro_FER.py {flags}")
-    return 130

@@ -176,12 +176,17 @@ def build_parser(datasets, models):
     return parser
 
 
+def default_model(has_folds):
+    """The name of the model that is trained where none is asked for; has_folds: on a dataset with subjects."""
+    return FOLD_MODELS[0] if has_folds else DEFAULT_MODEL
+
+
 def resolve(arguments, dataset, has_folds=False):
     """The `Settings` of a new run. Raises UserError for flags that do not go together.
 
     dataset: the name that was decided on; has_folds: whether it is one with subjects.
     """
-    model = arguments.model or (FOLD_MODELS[0] if has_folds else DEFAULT_MODEL)
+    model = arguments.model or default_model(has_folds)
     _check_flags(arguments, dataset, model, has_folds)
     name = arguments.recipe or ("demo" if dataset == "Demo" else "default")
     if has_folds and name not in FERSNET_RECIPES:

@@ -11,7 +11,7 @@ from utils import checkpoint
 from utils.engine import evaluate
 from utils.files import UserError, move_aside
 from utils.losses import constraint_tables
-from utils.options import Settings
+from utils.options import Settings, default_model
 from utils.parallel import is_first, wait_for_all
 from utils.record import best_epochs, discard_unfinished, owned_files, write_confusion, write_records
 from utils.runtime import PRECISIONS
@@ -73,7 +73,7 @@ class Run:
         moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
         if moved:
             print(f"Files of an earlier run were moved to {moved}")
-        self._log(f"new run: {self.settings}")
+        log(self.out, f"new run: {self.settings}")
 
     def resume(self, content, learner):
         """Take up the run whose last.t7 holds `content`: learner, history, position, random state."""
@@ -95,7 +95,7 @@ class Run:
         self.history, self.position, self.final = content["history"], content["position"], content["final"]
         if is_first():
             discard_unfinished(self.out, self.settings.run_name)
-            self._log(f"resumed at epoch {self.epoch}")
+            log(self.out, f"resumed at epoch {self.epoch}")
             if self.history:
                 self._write_records()
 
@@ -127,7 +127,7 @@ class Run:
             self.save_last(learner)
         if is_first():
             self._write_records()
-            self._log("finished")
+            log(self.out, "finished")
 
     def save_last(self, learner, position=None):
         """Write last.t7, the whole state of the loop. position: what `train_one_epoch` gave, inside an epoch."""
@@ -150,9 +150,10 @@ class Run:
     def _log_epoch(self, epoch, training_seconds, evaluation_seconds):
         """Clock times go to run.log, so that equal runs give equal CSVs and checkpoints."""
         seen = len(self.dataset.splits["Training"])
-        self._log(
+        log(
+            self.out,
             f"epoch {epoch}: training {training_seconds:.1f} s ({seen / training_seconds:.0f} images/s), "
-            f"evaluation {evaluation_seconds:.1f} s"
+            f"evaluation {evaluation_seconds:.1f} s",
         )
 
     def _save_best(self, task, split, results, model):
@@ -221,16 +222,29 @@ class Run:
             "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         }
 
-    def _log(self, line):
-        path = self.out / "run.log"
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as log:
-                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-        except OSError as error:
-            raise UserError(
-                f"{path} could not be written ({error.strerror}): make room for it, then continue with --resume."
-            ) from error
+
+def log(out, line):
+    """Add a line with the time to run.log in the folder `out`. UserError when it cannot be written."""
+    path = out / "run.log"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written ({error.strerror}): make room for it, then continue with --resume."
+        ) from error
+
+
+def say_how_to_resume(settings, out):
+    """Tell the user that everything is saved; returns the exit code of an interrupted program."""
+    flags = f"--resume --dataset {settings.dataset}"
+    if settings.model != default_model(settings.fold is not None):
+        flags += f" --model {settings.model}"
+    if str(out) != ".":
+        flags += f' --out "{out}"'
+    print(f"Saved. Go on with: python mainpro_FER.py {flags}")
+    return 130
 
 
 def versions():
