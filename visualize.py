@@ -27,7 +27,7 @@ from utils import detect, pictures, results
 from utils.files import UserError, as_text, exit_code, given_path, print_any_name
 from utils.networks import RELEASED, load_networks
 from utils.pictures import VIDEO_SUFFIXES
-from utils.places import OURS, Places, expand, save_figure
+from utils.places import OURS, Places, expand, placing, save_figure
 from utils.recognise import EmotionRecognizer, Face
 from utils.runtime import DEVICES, PRECISIONS
 
@@ -176,7 +176,8 @@ def synthesize(inputs, places, arguments):
             rows = [(str(number), [face, *others])
                     for number, (face, others) in enumerate(zip(faces, drawn, strict=True), 1)]  # fmt: skip
             target = places.beside(path, "_emotion_drawn", ".png")
-            contact_sheet(target, rows, ("input", *expressions), OURS)
+            with placing(target) as temporary:
+                temporary.write_bytes(contact_sheet(rows, ("input", *expressions), OURS))
             say(arguments, f"{path}: {len(faces)} faces, drawn: {target}")
     return 1 if failures else 0
 

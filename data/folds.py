@@ -6,7 +6,7 @@ import io
 import numpy as np
 import torch
 
-from utils.files import UserError, write_text
+from utils.files import UserError
 
 
 def assign_folds(labels, subjects, folds=10, seed=0):
@@ -68,8 +68,8 @@ def _improve(counts, fold, folds):
                     fold[best] = here
 
 
-def write_folds(path, faces, fold):
-    """Write a CSV with a row per subject: its name, its fold, counted from 1, and its images of each class.
+def folds_table(faces, fold):
+    """The text of a CSV with a row per subject: its name, its fold, counted from 1, and its images of each class.
 
     faces: `SubjectFaces`; fold: (N,) int64, as `assign_folds` returns it.
     """
@@ -81,4 +81,4 @@ def write_folds(path, faces, fold):
         if rows.any():
             counts = torch.bincount(faces.labels[rows], minlength=len(faces.class_names))
             writer.writerow((name, fold[rows.to(fold.device)][0].item() + 1, *counts.tolist()))
-    write_text(path, text.getvalue())
+    return text.getvalue()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data import ckplus
-from data.folds import assign_folds, write_folds
+from data.folds import assign_folds, folds_table
 from data.subjects import SubjectFaces
 from utils.files import UserError
 
@@ -111,11 +111,9 @@ def test_fewer_subjects_than_folds_are_told():
         assign_folds(labels, subjects, folds=5)
 
 
-def test_the_file_has_a_row_per_subject(tmp_path):
+def test_the_table_has_a_row_per_subject():
     labels, subjects = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([2, 0, 0, 2, 2])
     images, files = torch.zeros(5, 48, 48, dtype=torch.uint8), tuple("abcde")
     faces = SubjectFaces(images, labels, subjects, ("Angry", "Happy"), ("P1", "P2", "P3"), files, "Made", "")
-    write_folds(tmp_path / "folds.csv", faces, torch.tensor([0, 1, 1, 0, 0]))
-    with open(tmp_path / "folds.csv", newline="") as stream:
-        rows = list(csv.reader(stream))
+    rows = list(csv.reader(folds_table(faces, torch.tensor([0, 1, 1, 0, 0])).splitlines()))
     assert rows == [["Subject", "Fold", "Angry", "Happy"], ["P1", "2", "0", "2"], ["P3", "1", "2", "1"]]

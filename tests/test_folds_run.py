@@ -22,10 +22,8 @@ from utils.options import build_parser
 FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """A folder like CK+: eleven drawn subjects with three expressions each."""
-    root = tmp_path_factory.mktemp("data") / "CK+48"
+def draw_tree(root):
+    """Make a folder like CK+: eleven drawn subjects with three expressions each. Returns the folder."""
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True)
     for subject in range(11):
@@ -36,14 +34,23 @@ def tree(tmp_path_factory):
     return root
 
 
+def shrink(set_item=dict.__setitem__, set_attribute=setattr):
+    """Narrow networks that learn for a moment: what is tested is that nothing is lost or mixed up."""
+    set_item(MODELS, "FERSNet", partial(FERSNet, base=4))
+    for module in (fold_run, classifier):
+        set_attribute(module, "IdentityNetwork", partial(IdentityNetwork, base=4))
+    for name, value in (("IDENTITY_EPOCHS", 1), ("JUDGE_EPOCHS", 1), ("JUDGE_CHANNELS", 16)):  # oneDNN crashes on fewer
+        set_attribute(classifier, name, value)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return draw_tree(tmp_path_factory.mktemp("data") / "CK+48")
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Narrow networks that learn for a moment: what is tested is that nothing is lost or mixed up."""
-    monkeypatch.setitem(MODELS, "FERSNet", partial(FERSNet, base=4))
-    monkeypatch.setattr(fold_run, "IdentityNetwork", partial(IdentityNetwork, base=4))
-    monkeypatch.setattr(classifier, "IdentityNetwork", partial(IdentityNetwork, base=4))
-    for name, value in (("IDENTITY_EPOCHS", 1), ("JUDGE_EPOCHS", 1), ("JUDGE_CHANNELS", 16)):  # oneDNN crashes on fewer
-        monkeypatch.setattr(classifier, name, value)
+    shrink(monkeypatch.setitem, monkeypatch.setattr)
 
 
 def run(tree, out, *flags, dataset="CK+"):

@@ -257,7 +257,7 @@ def test_a_folder_that_refuses_results_is_told(tmp_path, checkpoints):
     write_faces(tmp_path, 1)
     (tmp_path / "file").write_text("")
     for flags in (["--out", tmp_path / "file"], ["--csv", tmp_path / "file" / "all.csv"]):
-        with pytest.raises(UserError, match="cannot be written"):
+        with pytest.raises(UserError, match="could not be written"):
             run(checkpoints, tmp_path / "000.png", *flags)
 
 

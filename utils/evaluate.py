@@ -20,7 +20,7 @@ import torch
 from data import DATASETS
 from data.ferplus import PLEASURE_AROUSAL_DOMINANCE, SCALE
 from utils import metrics
-from utils.files import UserError, exit_code, given_path, print_any_name, write_text
+from utils.files import UserError, exit_code, given_path, print_any_name, telling, write_text
 from utils.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
 from utils.runtime import DEVICES, PRECISIONS, decide
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS, VAD_LIMIT
@@ -62,10 +62,8 @@ def main(arguments):
             }
     print(spell(report))
     path = arguments.out / "evaluation.json"
-    try:
+    with telling(path, "make room, or choose another --out"):
         write_text(path, json.dumps(report, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): make room, or choose another --out.") from error
     print(f"written: {path}")
     return 0
 

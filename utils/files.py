@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -18,6 +18,20 @@ class UserError(Exception):
 
     Entry scripts print the text without a traceback and exit with code 2 (`exit_code`).
     """
+
+
+class HeldElsewhere(PermissionError):
+    """Windows does not let a file be replaced or moved while another program has it open."""
+
+
+@contextmanager
+def telling(path, remedy):
+    """Turn an OSError of writing `path` into a UserError: one sentence, which ends with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise UserError(f"{path} could not be written ({reason}): {remedy}.") from error
 
 
 def exit_code(program, stopped="stopped", quiet=False):
@@ -64,7 +78,8 @@ def as_text(name):
 def replacing(path):
     """Yield a temporary path; when the block ends well, flush it to disk and rename it to `path`.
 
-    On an exception the temporary file is removed and whatever stood at `path` is untouched.
+    On an exception the temporary file is removed and whatever stood at `path` is untouched. Raises HeldElsewhere
+    when that is open in another program, under Windows.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -73,20 +88,22 @@ def replacing(path):
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
-        _rename(temporary, path)
+        _rename(temporary, path, held=path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(PermissionError):  # a virus scanner may hold it; the next run removes it
+            temporary.unlink(missing_ok=True)
 
 
-def _rename(source, target, attempts=5):
-    # On Windows a virus scanner or an indexer may hold the target for a moment.
+def _rename(source, target, held, attempts=5):
+    """Rename a file. HeldElsewhere when the system still refuses after a while, since `held` is open elsewhere."""
+    # On Windows a virus scanner or an indexer may hold a file for a moment; Excel holds it until it is closed.
     for attempt in range(attempts):
         try:
             os.replace(source, target)
             return
-        except PermissionError:
+        except PermissionError as error:
             if attempt == attempts - 1:
-                raise
+                raise HeldElsewhere(error.errno, "another program has it open", os.fspath(held)) from error
             time.sleep(0.05 * 2**attempt)
 
 
@@ -100,7 +117,8 @@ def move_aside(paths, root, moment=None):
     """Move the existing ones of `paths` to `root/previous/<time>/`, keeping their place below `root`.
 
     Returns the folder they went to, or None when none of them existed. Never overwrites: a second
-    call within the same second gets a folder of its own.
+    call within the same second gets a folder of its own. Raises UserError when one cannot be moved; then all
+    are where they were.
     """
     root = Path(root)
     present = [Path(path) for path in paths if Path(path).exists()]
@@ -111,8 +129,25 @@ def move_aside(paths, root, moment=None):
     while folder.exists():
         number += 1
         folder = root / "previous" / f"{stamp}-{number}"
-    for path in present:
-        target = folder / path.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
+    targets, moved = {path: folder / path.relative_to(root) for path in present}, []
+    try:
+        for path, target in targets.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _rename(path, target, held=path)
+            moved.append(path)
+    except OSError as error:
+        for earlier in moved:
+            os.replace(targets[earlier], earlier)
+        _remove_empty(folder)
+        raise UserError(
+            f"{path} could not be moved to {folder} ({error.strerror}): close it there, or make room, and try again; "
+            "or choose another place. Nothing was changed."
+        ) from error
     return folder
+
+
+def _remove_empty(folder):
+    """Remove `folder`, those in it and the one around it, as far as they are empty."""
+    for path in (*sorted(folder.rglob("*"), reverse=True), folder, folder.parent):
+        with suppress(OSError):
+            path.rmdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from data.folds import assign_folds, write_folds
+from data.folds import assign_folds, folds_table
 from models import MODELS
 from models.fersnet import Discriminator, IdentityNetwork
 from utils import checkpoint
@@ -15,7 +15,7 @@ from utils.classifier import PREPROCESSING, identity_network, judge_network, tra
 from utils.files import UserError, move_aside
 from utils.fold_engine import counterparts, draw_each, draw_to_balance, share_read_as_wanted, test
 from utils.fold_record import write_records
-from utils.record import discard_unfinished, owned_files
+from utils.record import discard_unfinished, owned_files, put
 from utils.run import FORMAT, log, versions
 from utils.sheet import contact_sheet
 from utils.synthesis import FERSNetLearner
@@ -67,7 +67,7 @@ class FoldRun:
         moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
         if moved:
             print(f"Files of an earlier run were moved to {moved}")
-        write_folds(self.out / "folds.csv", self.faces, self.fold_of)
+        put(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode(), "it still shows other folds")
         log(self.out, f"new run: {self.settings}")
 
     def resume(self, content):
@@ -215,7 +215,7 @@ class FoldRun:
             others = [None if other < 0 else held_out.images[other].cpu().numpy() for other in real[number]]
             rows.append((f"{name} {label}", [picture, *drawn[number]]))
             rows.append(("real", [None, *others]))
-        contact_sheet(path, rows, ("input", *held_out.class_names))
+        put(path, contact_sheet(rows, ("input", *held_out.class_names)), "it still shows what was drawn before")
 
     def _write_records(self):
         write_records(self.out, self.folder, self._header(), self.rows, self.results, self.faces.class_names)

@@ -1,8 +1,10 @@
 """Which files are looked at, and where results go."""
 
+from contextlib import contextmanager
+
 from PIL import Image
 
-from utils.files import UserError, replacing
+from utils.files import replacing, telling
 from utils.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 OURS = "visualize.py"  # the mark, inside a PNG, of a picture that may be written anew
@@ -50,12 +52,14 @@ class Places:
             number += 1
 
 
+@contextmanager
+def placing(path):
+    """`replacing`, for a picture or a video. Raises UserError when the folder refuses."""
+    with telling(path, "make room, or choose another folder with --out"), replacing(path) as temporary:
+        yield temporary
+
+
 def save_figure(figure, path):
     """Write a figure as a PNG that says that it came from here. Raises UserError when the folder refuses."""
-    try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": OURS})
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}): make room, or choose another folder with --out."
-        ) from error
+    with placing(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": OURS})

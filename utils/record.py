@@ -20,7 +20,7 @@ import math
 from pathlib import Path
 
 from utils import plots
-from utils.files import UserError, replacing
+from utils.files import HeldElsewhere, replacing, telling
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, TASKS, TEST_SPLITS
 
 PREFIXES = dict(zip(SPLITS, ("Train", "Pubtest", "Pritest"), strict=True))
@@ -30,6 +30,7 @@ BEST_LINES = {
     "classification": ("best_{split}_acc{letter}", "best_{split}_acc_epoch{letter}"),
     "regression": ("best_{split}_Averageloss{letter}", "best_{split}_epoch_loss{letter}"),
 }
+KEPT = ("*.t7", "*.png")  # what a run keeps beside its checkpoints
 HONEST = "epoch chosen on PublicTest: honest"
 OPTIMISTIC = "epoch chosen on PrivateTest itself: optimistic"
 DRAWN = "NOTE: Demo shows drawn faces, no photographs of people; its figures say nothing about real faces."
@@ -94,20 +95,22 @@ def owned_files(out, run_name):
 
     Checkpoints and confusion matrices are those found in `out/run_name` now.
     """
-    out = Path(out)
-    names = [f"AccProcess_{name}.csv" for name in TASKS]
-    names += ["AccProcess.xlsx", "AccProcess.png", "AccProcess_folds.csv", "folds.csv", "data.txt", "run.log"]
-    folder = out / run_name
-    return [out / name for name in names] + sorted([*folder.rglob("*.t7"), *folder.rglob("*.png")])
+    kept = [path for kind in KEPT for path in (Path(out) / run_name).rglob(kind)]
+    return [*_records(out), Path(out) / "run.log", *sorted(kept)]
+
+
+def _records(out):
+    """Paths of what is told about a run in the folder `out`, whether they exist or not."""
+    tables = [f"AccProcess_{name}.csv" for name in (*TASKS, "folds")]
+    return [Path(out) / name for name in (*tables, "AccProcess.xlsx", "AccProcess.png", "folds.csv", "data.txt")]
 
 
 def discard_unfinished(out, run_name):
     """Remove what a run named `run_name` was writing into `out` when it was killed."""
-    out = Path(out)
-    for folder, names in ((out, ("AccProcess*", "data.txt")), (out / run_name, ("*.t7", "*.png"))):
-        for name in names:
-            for path in folder.glob(f"{name}.tmp"):
-                path.unlink(missing_ok=True)
+    unfinished = [path.with_name(f"{path.name}.tmp") for path in _records(out)]
+    unfinished += [path for kind in KEPT for path in (Path(out) / run_name).rglob(f"{kind}.tmp")]
+    for path in unfinished:
+        path.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- from history to tables
@@ -268,20 +271,11 @@ def put(path, content, held):
 
     held: str, what the user should know or do in that case.
     """
-    complete = False
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-            complete = True
-    except OSError as error:
-        # Windows lets nobody replace a file that Excel has open. Only the renaming fails then; a folder
-        # that may not be written to fails earlier, and that the user has to put right.
-        if isinstance(error, PermissionError) and complete and path.exists():
+    with telling(path, "make room for it or allow writing there, then continue with --resume"):
+        try:
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+        except HeldElsewhere:
             print(f"{path.name} is open in another program; {held}", flush=True)
             return False
-        reason = error.strerror or str(error) or type(error).__name__
-        raise UserError(
-            f"{path} could not be written ({reason}): make room for it or allow writing there, "
-            "then continue with --resume."
-        ) from error
     return True

@@ -5,7 +5,7 @@ import json
 from contextlib import ExitStack, contextmanager
 from itertools import chain, repeat
 
-from utils.files import UserError, as_text, move_aside, replacing
+from utils.files import UserError, as_text, move_aside, replacing, telling
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 COLUMNS = (
@@ -41,12 +41,8 @@ def table(csv_path=None, json_path=None):
         yield add
 
 
-@contextmanager
 def _told(path):
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): make room, or choose another place.") from error
+    return telling(path, "make room, or choose another place")
 
 
 def _open(stack, path, encoding):

@@ -9,7 +9,7 @@ import torch
 
 from utils import checkpoint
 from utils.engine import evaluate
-from utils.files import UserError, move_aside
+from utils.files import UserError, move_aside, telling
 from utils.losses import constraint_tables
 from utils.options import Settings, default_model
 from utils.parallel import is_first, wait_for_all
@@ -226,14 +226,10 @@ class Run:
 def log(out, line):
     """Add a line with the time to run.log in the folder `out`. UserError when it cannot be written."""
     path = out / "run.log"
-    try:
+    with telling(path, "make room for it, then continue with --resume"):
         out.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be written ({error.strerror}): make room for it, then continue with --resume."
-        ) from error
 
 
 def say_how_to_resume(settings, out):

@@ -1,18 +1,18 @@
 """Faces side by side in one picture, with titles."""
 
+import io
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
-
-from utils.files import replacing
 
 ENLARGED = 2
 GAP = 8  # pixels between cells, and between titles and cells
 TITLE_SIZE = 16  # pixels
 
 
-def contact_sheet(path, rows, columns, software=None):
-    """Write a PNG of faces in rows and columns, enlarged twice, on white.
+def contact_sheet(rows, columns, software=None):
+    """The bytes of a PNG of faces in rows and columns, enlarged twice, on white.
 
     rows: at least one (row title, faces), a face per column: uint8 (S, S), all of one size, or None for an empty
     cell; columns: their titles; software: the name of a program, to be kept inside the PNG. Raises ValueError when a
@@ -38,8 +38,9 @@ def contact_sheet(path, rows, columns, software=None):
     info = PngInfo()
     if software is not None:
         info.add_text("Software", software)
-    with replacing(path) as temporary:
-        sheet.save(temporary, format="PNG", pnginfo=info)
+    content = io.BytesIO()
+    sheet.save(content, format="PNG", pnginfo=info)
+    return content.getvalue()
 
 
 def _width(text, font):

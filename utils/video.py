@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.files import UserError, replacing
+from utils.files import UserError
 from utils.pictures import AGAIN
+from utils.places import placing
 from utils.show import COLOURS
 
 FALLBACK_RATE = 25.0  # frames per second, where a file does not say
@@ -72,7 +73,7 @@ def annotate(frame, faces):
 def video_writer(path, rate):
     """A function that adds an RGB frame to the video that appears at `path` (.mp4) when the block ends well."""
     path = Path(path)
-    with replacing(path) as temporary:
+    with placing(path) as temporary:
         unfinished = temporary.with_suffix(".unfinished.mp4")  # OpenCV chooses the format by the suffix
         writer = None
 

@@ -13,6 +13,7 @@ TITLES = {
     "test_numbers": "degenerate numbers",
     "test_properties": "properties of rows and metrics",
     "test_surroundings": "odd surroundings",
+    "test_windows": "what Windows does otherwise, simulated",
 }
 results = {}  # {kind of fault: Counter of outcomes}
 

@@ -13,7 +13,9 @@ import pytest
 import mainpro_FER
 from tests.conftest import ROOT
 from tests.faults import entry
+from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
 from tests.test_fer2013 import SPLIT_FILES, write_csv
+from tests.test_folds_run import draw_tree
 from tests.test_training import FLAGS, MODELS_SAVED, PROGRAM, RUN_NAME, TABLES, assert_same_run, run
 from tests.test_visualize import make_model, save, write_faces
 from utils import checkpoint
@@ -102,6 +104,19 @@ def test_a_full_disk_while_records_are_written_is_told(tmp_path):
     assert {"AccProcess_", "data.txt", ".xlsx", ".png"} <= told
     assert start("-c", PROGRAM, *flags, "--resume")[0] == 0
     assert files(tmp_path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("room", "named"), [(100, "folds.csv"), (5000, "epoch000.png"), (150_000, "last.t7")])
+def test_a_full_disk_in_a_cross_validation_is_told(tmp_path, room, named):
+    flags = [*folds_flags(draw_tree(tmp_path / "CK+48")), "--out", tmp_path / "out"]
+    code, output = start("-c", FOLDS_PROGRAM, *flags, room=room)
+    assert code == 2 and "Traceback" not in output, output
+    (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert named in error and "ake room" in error
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    assert start("-c", FOLDS_PROGRAM, *flags)[0] == 0
+    assert (tmp_path / "out" / FOLDS_RUN / "Fold01_model_classify.t7").exists()
 
 
 @pytest.mark.slow

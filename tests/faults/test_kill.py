@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
+from tests.test_folds_run import draw_tree, everything
 from tests.test_training import FLAGS, PROGRAM, RUN_NAME, assert_same_run
 from utils import lock
 
@@ -27,6 +30,8 @@ import os
 
 import mainpro_FER
 import utils.checkpoint
+import utils.fold_run
+import utils.folds
 import utils.run
 
 stage, number = os.open({path!r}, os.O_CREAT | os.O_WRONLY), itertools.count()
@@ -47,18 +52,32 @@ def watch(module, name, doing):
     setattr(module, name, watched)
 
 tell("beginning")
-watch(mainpro_FER, "train_one_epoch", "training")
+for module in (mainpro_FER, utils.folds):
+    watch(module, "train_one_epoch", "training")
 watch(mainpro_FER, "evaluate", "evaluation")
+watch(utils.folds, "test", "evaluation")
 watch(utils.checkpoint, "save", "a checkpoint")
-watch(utils.run, "write_records", "CSVs and figures")
+for module in (utils.run, utils.fold_run):
+    watch(module, "write_records", "CSVs and figures")
 """
 
 
-def command(program, out, epochs):
-    flags = [*FLAGS, "--epochs", str(epochs), "--eval", "center", "--device", "cpu", "--out", str(out)]
-    if (out / RUN_NAME / "last.t7").exists():
-        flags.append("--resume")
-    return [sys.executable, "-c", program, *flags]
+@dataclass(frozen=True)
+class Trained:
+    """A run that is disturbed: its program, flags and the name of the folder of its checkpoints."""
+
+    program: str
+    flags: tuple
+    name: str
+
+    def command(self, out, before=""):
+        """The command line that begins it or, where it can, goes on; before: code to run before the program."""
+        resume = ["--resume"] if (out / self.name / "last.t7").exists() else []
+        return [sys.executable, "-c", before + self.program, *map(str, (*self.flags, "--out", out)), *resume]
+
+
+def demo(epochs):
+    return Trained(PROGRAM, (*FLAGS, "--epochs", epochs, "--eval", "center", "--device", "cpu"), RUN_NAME)
 
 
 def pipes():
@@ -86,14 +105,14 @@ def wait(process, stage, stages, seconds):
     return process.poll() is None
 
 
-def stop_and_resume(out, signals, kills, epochs):
+def stop_and_resume(trained, out, signals, kills):
     """Send `kills` signals at random moments, resuming after each, then let it end. {where they hit: number}."""
     moments, hits = random.Random(kills), Counter()
     stage = out.with_name("stage")
     while True:
         stage.unlink(missing_ok=True)
-        program = WATCHED.format(path=str(stage)) + PROGRAM
-        with subprocess.Popen(command(program, out, epochs), **pipes()) as process:
+        command = trained.command(out, WATCHED.format(path=str(stage)))
+        with subprocess.Popen(command, **pipes()) as process:
             number = None
             moment = moments.randrange(MOST_STAGES), moments.uniform(0, LONGEST_WAIT)
             if hits.total() < kills and wait(process, stage, *moment):
@@ -109,14 +128,13 @@ def stop_and_resume(out, signals, kills, epochs):
         assert process.returncode != 130 or "--resume" in output, output
 
 
-def assert_nothing_lost(whole, killed):
-    assert not list(killed.rglob("*.tmp"))
-    assert not (killed / lock.NAME).exists()
-    assert_same_run(whole, killed)
+def assert_nothing_unfinished(out):
+    assert not list(out.rglob("*.tmp"))
+    assert not (out / lock.NAME).exists()
 
 
-def undisturbed(out, epochs):
-    done = subprocess.run(command(PROGRAM, out, epochs), **pipes())
+def undisturbed(trained, out):
+    done = subprocess.run(trained.command(out), **pipes())
     assert done.returncode == 0, done.stdout
     return out
 
@@ -124,25 +142,38 @@ def undisturbed(out, epochs):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_a_few_times(tmp_path, kind, record_property):
-    hits = stop_and_resume(tmp_path / "out", KINDS[kind], kills=4, epochs=8)
+    hits = stop_and_resume(demo(8), tmp_path / "out", KINDS[kind], kills=4)
     record_property("faults", hits.total())
     assert hits.total() == 4
-    assert_nothing_lost(undisturbed(tmp_path / "whole", 8), tmp_path / "out")
+    assert_nothing_unfinished(tmp_path / "out")
+    assert_same_run(undisturbed(demo(8), tmp_path / "whole"), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_cross_validation_stopped_a_few_times(tmp_path, record_property):
+    trained = Trained(FOLDS_PROGRAM, folds_flags(draw_tree(tmp_path / "CK+48")), FOLDS_RUN)
+    hits = stop_and_resume(trained, tmp_path / "out", [*KINDS["killed"], *KINDS["asked"]], kills=4)
+    record_property("faults", hits.total())
+    assert hits.total() >= 3
+    assert_nothing_unfinished(tmp_path / "out")
+    whole = everything(undisturbed(trained, tmp_path / "whole"))
+    assert len(whole) > 10 and everything(tmp_path / "out") == whole
 
 
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
-    return undisturbed(tmp_path_factory.mktemp("long") / "whole", 100)
+    return undisturbed(demo(100), tmp_path_factory.mktemp("long") / "whole")
 
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_a_hundred_times(tmp_path, kind, long_run, capsys, record_property):
-    hits = stop_and_resume(tmp_path / "out", KINDS[kind], kills=100, epochs=100)
+    hits = stop_and_resume(demo(100), tmp_path / "out", KINDS[kind], kills=100)
     record_property("faults", hits.total())
     with capsys.disabled():
         print(f"\n{kind} {hits.total()} times, during: {dict(hits.most_common())}")
-    assert_nothing_lost(long_run, tmp_path / "out")
+    assert_nothing_unfinished(tmp_path / "out")
+    assert_same_run(long_run, tmp_path / "out")
     # One that is asked politely finishes what it does, so that its epochs may be over before the hundredth time.
     assert hits.total() >= (100 if kind == "killed" else 70)
     assert {"training", "evaluation", "a checkpoint", "CSVs and figures"} <= hits.keys()

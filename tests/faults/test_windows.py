@@ -1,0 +1,168 @@
+"""What Windows does otherwise, simulated: open files that cannot be replaced or moved, other letters, missing calls."""
+
+import csv
+import ctypes
+import errno
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from data import containers, prepare
+from tests.faults import entry
+from tests.test_fer2013 import SPLIT_FILES, write_csv
+from tests.test_training import FLAGS, RUN_NAME, TABLES
+from tests.test_visualize import make_model, save, write_faces
+from utils import files, runtime
+
+TRAINING = [*FLAGS, "--epochs", "1", "--device", "cpu", "--eval", "center"]
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """A set of paths: those in it are open in another program, so that nobody may replace, move or remove them."""
+    paths = set()
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+
+    def refusing(function):
+        def refuse(*arguments, **options):
+            for path in arguments:
+                if os.path.abspath(path) in {os.path.abspath(held) for held in paths}:
+                    raise PermissionError(errno.EACCES, "Access is denied", os.fspath(path))
+            return function(*arguments, **options)
+
+        return refuse
+
+    for name in ("replace", "rename", "unlink", "remove"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    return paths
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        return list(csv.DictReader(stream))
+
+
+def the_error(capsys):
+    """The one line of error that the program wrote."""
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    (error,) = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    return error
+
+
+@pytest.mark.parametrize("name", ["AccProcess_regressV.csv", "AccProcess.xlsx", f"{RUN_NAME}/last.t7"])
+def test_a_new_run_beside_an_open_file_of_the_last_one_changes_nothing(held, tmp_path, monkeypatch, capsys, name):
+    command = [*TRAINING, "--out", tmp_path]
+    assert entry.enter("mainpro_FER", command, monkeypatch) == 0
+    before = entry.contents(tmp_path)
+    held.add(tmp_path / name)
+    assert entry.enter("mainpro_FER", command, monkeypatch) == 2
+    error = the_error(capsys)
+    assert str(tmp_path / name) in error and "another program has it open" in error and "close it" in error
+    assert entry.contents(tmp_path) == before
+    assert not (tmp_path / "previous").exists()
+    held.clear()
+    assert entry.enter("mainpro_FER", command, monkeypatch) == 0
+    (earlier,) = (tmp_path / "previous").iterdir()
+    moved = {tmp_path / path.relative_to(earlier): content for path, content in entry.contents(earlier).items()}
+    assert moved == before
+
+
+def test_a_run_goes_on_while_its_tables_are_open(held, tmp_path, monkeypatch, capsys):
+    command = [*TRAINING, "--out", tmp_path]
+    assert entry.enter("mainpro_FER", command, monkeypatch) == 0
+    complete = entry.contents(tmp_path)
+    for name in (*TABLES, "AccProcess.xlsx"):
+        (tmp_path / name).write_text("what Excel shows")
+        held.add(tmp_path / name)
+    assert entry.enter("mainpro_FER", [*command, "--resume"], monkeypatch) == 0
+    assert capsys.readouterr().out.count("is open in another program") >= len(held)
+    assert {(tmp_path / name).read_text() for name in TABLES} == {"what Excel shows"}
+    held.clear()
+    assert entry.enter("mainpro_FER", [*command, "--resume"], monkeypatch) == 0
+    log = tmp_path / "run.log"
+    assert entry.contents(tmp_path) | {log: b""} == complete | {log: b""}
+
+
+def test_a_checkpoint_that_is_open_is_told_and_kept(held, tmp_path, monkeypatch, capsys):
+    held.add(tmp_path / RUN_NAME / "last.t7")
+    (tmp_path / RUN_NAME).mkdir()
+    assert entry.enter("mainpro_FER", [*TRAINING, "--out", tmp_path], monkeypatch) == 2
+    error = the_error(capsys)
+    assert str(tmp_path / RUN_NAME / "last.t7") in error and "another program has it open" in error
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_prepared_faces_that_are_open_are_told_and_kept(held, tmp_path, monkeypatch, capsys):
+    faces, vad = np.random.default_rng(0).integers(0, 256, (7, 48, 48)), [(0.5, -0.5, 1)] * 7
+    for name in SPLIT_FILES.values():
+        write_csv(tmp_path / name, faces, range(7), vad)
+    h5_path = prepare.ensure(tmp_path)
+    before = h5_path.read_bytes()
+    held.add(h5_path)
+    write_csv(tmp_path / SPLIT_FILES["Training"], faces[::-1], range(7), vad)
+    assert entry.enter("data.prepare", [tmp_path], monkeypatch) == 2
+    error = the_error(capsys)
+    assert str(h5_path) in error and "another program has it open" in error
+    assert h5_path.read_bytes() == before and not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("kind", ["picture", "table"])
+def test_results_that_are_open_are_told_and_kept(held, tmp_path, monkeypatch, capsys, kind):
+    save(tmp_path / "checkpoints", make_model())
+    write_faces(tmp_path / "faces", 1)
+    command = [tmp_path / "faces", "--checkpoints", tmp_path / "checkpoints", "--device", "cpu",
+               "--csv", tmp_path / "faces.csv", "--out", tmp_path / "out"]  # fmt: skip
+    assert entry.enter("visualize", command, monkeypatch) == 0
+    (picture,) = (tmp_path / "out").iterdir()
+    before = entry.contents(tmp_path)
+    result = picture if kind == "picture" else tmp_path / "faces.csv"
+    held.add(result)
+    assert entry.enter("visualize", command, monkeypatch) == 2
+    error = the_error(capsys)
+    assert str(result) in error and "another program has it open" in error
+    after = entry.contents(tmp_path)
+    assert after[result] == before[result] and not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_names_that_the_code_page_lacks_are_printed(tmp_path):
+    save(tmp_path / "checkpoints", make_model())
+    folder = tmp_path / "Bilder \N{GREEK SMALL LETTER OMEGA}\N{CJK UNIFIED IDEOGRAPH-4E2D}"
+    write_faces(folder, 1)
+    for program, flags in (
+        ("visualize", [folder, "--checkpoints", tmp_path / "checkpoints", "--device", "cpu"]),
+        ("mainpro_FER", [*TRAINING, "--out", folder / "run"]),
+    ):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "cp1252:strict", "PYTHONUTF8": "0"}
+        done = entry.start(program, flags, env=environment)
+        assert done.code == 0 and "Traceback" not in done.output, done.output
+        assert "Bilder \\u03c9\\u4e2d" in done.output
+
+
+def test_what_only_linux_has_is_not_needed(monkeypatch):
+    """No processor affinity, no glibc, no Unix file control."""
+
+    def no_library(name):
+        raise TypeError("bad argument type for built-in operation")  # what Windows answers to CDLL(None)
+
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "win32")
+        decided = runtime.decide("cpu", "fp32", "off", training=True)
+    assert decided.device == torch.device("cpu") and not any("freed memory" in reason for reason in decided.reasons)
+    containers._widen_pipe(object())
+
+
+def test_a_path_that_the_system_cannot_mean_is_told(monkeypatch, capsys):
+    def lstat(path):
+        raise OSError(errno.EINVAL, "The filename, directory name, or volume label syntax is incorrect", path)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert entry.enter("mainpro_FER", ["--out", "what?|"], monkeypatch) == 2
+    assert "what?|" in capsys.readouterr().err
