@@ -20,7 +20,7 @@ from data import DATASETS, SUBJECT_DATASETS, default_dataset
 from data.batches import plan_epoch
 from models import MODELS
 from utils.engine import evaluate, train_one_epoch
-from utils.files import UserError, exit_code, print_any_name
+from utils.files import UserError, exit_code
 from utils.folds import cross_validate
 from utils.interrupt import StopRequest
 from utils.learner import Learner
@@ -35,7 +35,6 @@ from utils.tasks import TASKS, TEST_SPLITS
 
 def main(arguments):
     """Load, build, train. Returns the exit code. Raises UserError for what the user can put right."""
-    print_any_name()
     name = arguments.dataset or default_dataset(arguments.data)
     settings, last = resolve(arguments, name, name in SUBJECT_DATASETS), None
     if arguments.resume:

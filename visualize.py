@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data.mapped import prefetch
 from utils import detect, pictures, results
-from utils.files import UserError, as_text, exit_code, given_path, print_any_name
+from utils.files import UserError, as_text, exit_code, given_path
 from utils.networks import RELEASED, load_networks
 from utils.pictures import VIDEO_SUFFIXES
 from utils.places import OURS, Places, expand, placing, save_figure
@@ -40,7 +40,6 @@ MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; do
 
 def main(arguments):
     """Read everything that was asked for. Returns the exit code: 1 when something could not be read."""
-    print_any_name()
     places = Places(arguments.out)
     if arguments.export:
         from utils.export import export_onnx

@@ -18,11 +18,6 @@ DEPTH = 3  # a folder that contains the dataset / class / picture
 _NAME = re.compile(r"(S\d{3})_(\d{3})_(\d{8})\.\w+", re.IGNORECASE)
 
 
-def available():
-    """Whether the data folder holds the dataset."""
-    return any((HOME / place).exists() for place in PLACES)
-
-
 def load(path=None):
     """The `SubjectFaces` of the last three frames of every sequence.
 

@@ -8,8 +8,10 @@ import torch
 
 from utils.files import UserError
 
+FOLDS = 10
 
-def assign_folds(labels, subjects, folds=10, seed=0):
+
+def assign_folds(labels, subjects, folds=FOLDS, seed=0):
     """The fold of each image, an int64 tensor (N,) of 0..folds-1; all images of a subject are in one.
 
     labels, subjects: (N,) int64. The classes and the total size are spread as evenly as can be: each subject,

@@ -21,11 +21,6 @@ _FRAME = re.compile(r"(\d+)\.\w+")
 _NAMED_MISSING = 5
 
 
-def available():
-    """Whether the data folder holds the dataset."""
-    return any((HOME / place).exists() for place in PLACES)
-
-
 def load(path=None):
     """The `SubjectFaces` of the last three frames of every sequence, of all frames where it has fewer.
 

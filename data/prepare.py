@@ -21,7 +21,7 @@ from tqdm import tqdm
 from data import store
 from data.archive import find_source, open_source
 from data.collect import ONE_COLOUR, collected, find_repeated, write_report
-from utils.files import UserError, exit_code, given_path, move_aside, print_any_name, replacing
+from utils.files import UserError, exit_code, given_path, move_aside, replacing
 
 __all__ = ["Preparation", "check", "default_h5_path", "describe", "ensure", "find_source", "prepare"]
 
@@ -238,7 +238,6 @@ def main(arguments=None):
         "--h5", type=given_path, metavar="PATH", help="what to write (default: data.h5 in the source's folder)"
     )
     args = parser.parse_args(arguments)
-    print_any_name()
     return exit_code(lambda: _make_ready(args.source, args.h5), "stopped; nothing was written")
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from data.containers import AGAIN, archive_kind, explained
-from data.faces import fingerprint, pixel_statistics
+from data.faces import fingerprint
 from utils.files import UserError
 from utils.pictures import PICTURE_SUFFIXES
 
@@ -84,10 +84,6 @@ class SubjectFaces:
         """The same faces on `device`."""
         images, labels, subjects = (part.to(device) for part in (self.images, self.labels, self.subjects))
         return replace(self, images=images, labels=labels, subjects=subjects)
-
-    def pixel_statistics(self):
-        """Mean and standard deviation of all pixels, in units of 0..1."""
-        return pixel_statistics(self.images)
 
     def fingerprint(self):
         """SHA-256, as hexadecimal digits, of all pictures, labels and subjects."""

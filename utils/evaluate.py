@@ -20,7 +20,7 @@ import torch
 from data import DATASETS
 from data.ferplus import PLEASURE_AROUSAL_DOMINANCE, SCALE
 from utils import metrics
-from utils.files import UserError, exit_code, given_path, print_any_name, telling, write_text
+from utils.files import UserError, exit_code, given_path, telling, write_text
 from utils.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
 from utils.runtime import DEVICES, PRECISIONS, decide
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS, VAD_LIMIT
@@ -35,7 +35,6 @@ VOTE_NAMES = dict(
 
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
-    print_any_name()
     runtime = decide(arguments.device, arguments.precision, "off")
     networks = ready_to_predict(load_networks(arguments.checkpoints), runtime)
     dataset = DATASETS["FER2013"](arguments.data, False, None)

@@ -37,8 +37,11 @@ def telling(path, remedy):
 def exit_code(program, stopped="stopped", quiet=False):
     """Run `program()` for the command line and return its exit code: 2 after a UserError, 130 after Ctrl-C.
 
-    Either is told in a line on stderr, Ctrl-C by the text `stopped`, unless `quiet`.
+    Either is told in a line on stderr, Ctrl-C by the text `stopped`, unless `quiet`. What the terminal has no letter
+    for, in the name of a file say, is printed as an escape.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return program()
     except UserError as error:
@@ -61,12 +64,6 @@ def given_path(text):
             reason = f"invalid path: ...{text[-60:]} ({error.strerror}): give another"
             raise argparse.ArgumentTypeError(reason) from error
     return Path(text)
-
-
-def print_any_name():
-    """Let names of files be printed whatever their bytes: what the terminal has no letter for appears as an escape."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def as_text(name):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from data.folds import assign_folds, folds_table
+from data.folds import FOLDS, assign_folds, folds_table
 from models import MODELS
 from models.fersnet import Discriminator, IdentityNetwork
 from utils import checkpoint
@@ -20,7 +20,6 @@ from utils.run import FORMAT, log, versions
 from utils.sheet import contact_sheet
 from utils.synthesis import FERSNetLearner
 
-FOLDS = 10
 SHEET_SUBJECTS = 4
 
 

@@ -5,6 +5,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from data.folds import FOLDS
 from models import FOLD_MODELS
 from models.fersnet import FERSNET_SHARINGS
 from models.multitask import SHARINGS
@@ -16,7 +17,7 @@ from utils.tasks import TASKS
 
 EVALUATIONS = ("auto", "tencrop", "center")
 DEFAULT_MODEL = "ResNet18RegressionTwoOutputs"
-FOLD_CHOICES = ("all", *map(str, range(1, 11)))
+FOLD_CHOICES = ("all", *map(str, range(1, FOLDS + 1)))
 # Flags that override a field of the recipe; one that the recipe does not have cannot be given.
 OVERRIDES = {
     "epochs": "epochs",
