@@ -34,7 +34,6 @@ from utils.runtime import DEVICES, PRECISIONS
 __all__ = ["EmotionRecognizer", "Face"]
 
 BATCH = 16  # pictures or frames whose faces go through the network together
-BATCH_PIXELS = 40_000_000  # and no more than these, for the sake of memory
 MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; dominance -2 submissive .. 2 in control"
 
 
@@ -76,10 +75,13 @@ def main(arguments):
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of one picture: `error`, or the picture, its faces and a remark (None: nothing to remark)."""
+    """What became of one picture: `error`, or what is drawn of it, its height and width, and its faces and a remark
+    (None: nothing to remark).
+    """
 
     path: Path
     picture: np.ndarray | None = None
+    size: tuple = ()
     faces: tuple = ()
     remark: str | None = None
     error: str | None = None
@@ -92,7 +94,7 @@ def read_stills(recognizer, paths):
         try:
             picture = pictures.read_picture(path)
             grey = pictures.to_grey(picture)
-            return picture, grey, *recognizer.locate(grey)
+            return pictures.thinned(picture), grey.shape, recognizer.find(grey)
         except UserError as error:
             return str(error)
 
@@ -101,23 +103,21 @@ def read_stills(recognizer, paths):
     with tqdm(total=len(paths), unit=" pictures", disable=quiet, dynamic_ncols=True) as bar:
         for path, looked in zip(paths, prefetch(look, paths), strict=True):
             waiting.append((path, looked))
-            held = sum(looked[1].size for _, looked in waiting if not isinstance(looked, str))
-            if len(waiting) == BATCH or held > BATCH_PIXELS or done + len(waiting) == len(paths):
+            if len(waiting) == BATCH or done + len(waiting) == len(paths):
                 yield from read_batch(recognizer, waiting)
                 bar.update(len(waiting))
                 waiting, done = [], done + len(waiting)
 
 
 def read_batch(recognizer, waiting):
-    """[(path, error text or (picture, grey, boxes, remark))] -> what is `Seen` in each."""
-    good = [looked for _, looked in waiting if not isinstance(looked, str)]
-    faces = iter(recognizer.read_faces([grey for _, grey, _, _ in good], [boxes for _, _, boxes, _ in good]))
+    """[(path, error text or (picture, size, `Found`))] -> what is `Seen` in each."""
+    faces = iter(recognizer.read_faces([looked[2] for _, looked in waiting if not isinstance(looked, str)]))
     for path, looked in waiting:
         if isinstance(looked, str):
             yield Seen(path, error=looked)
         else:
-            picture, _, _, remark = looked
-            yield Seen(path, picture, tuple(next(faces)), remark)
+            picture, size, found = looked
+            yield Seen(path, picture, size, tuple(next(faces)), found.remark)
 
 
 def tell(seen, add, places, arguments):
@@ -134,7 +134,7 @@ def tell(seen, add, places, arguments):
         from utils.show import draw  # drawing is slow to import, and the lines above need not wait for it
 
         path = places.beside(seen.path, "_emotion", ".png")
-        figure = draw(seen.picture, seen.faces, as_text(seen.path.name))
+        figure = draw(seen.picture, seen.faces, as_text(seen.path.name), size=seen.size)
         save_figure(figure, path)
         say(arguments, f"  drawn: {path}")
         if arguments.show:
@@ -195,8 +195,8 @@ def read_video(recognizer, path, add, places, arguments):
         with bar, video_writer(video, rate) as write, results.table(table) as add_here:
             for frames in in_batches(read_frames(path), BATCH):
                 greys = [pictures.to_grey(frame) for _, _, frame in frames]
-                boxes = [recognizer.locate(grey)[0] for grey in greys]
-                for (number, seconds, frame), faces in zip(frames, recognizer.read_faces(greys, boxes), strict=True):
+                read = recognizer.read_faces([recognizer.find(grey) for grey in greys])
+                for (number, seconds, frame), faces in zip(frames, read, strict=True):
                     write(annotate(frame, faces))
                     for place, face in enumerate(faces, 1):
                         row = results.row(path, place, face, number, seconds)

@@ -11,7 +11,8 @@ from utils.files import UserError
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".pgm",
                     ".ppm", ".pbm", ".pnm", ".avif", ".jp2", ".tga", ".heic", ".exr", ".hdr")  # fmt: skip
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
-MOST_PIXELS = 64_000_000  # with more, a few pictures under way would take over 2 GB
+MOST_PIXELS = 64_000_000  # reading one with more would take over 1 GB
+MOST_DRAWN = 1600  # pixels on the longer side of a picture, half of which are drawn at least
 AGAIN = "get it again, or leave it out"
 BACKGROUND = 255  # what shows through where a picture is transparent
 
@@ -61,11 +62,13 @@ def _to_eight_bits(values):
     """
     values = np.nan_to_num(values.astype(np.float32), copy=False)
     if values.min() >= 0 and 255 < values.max() <= 65535 and values.max() > 4095:
-        values = values / 257
+        values /= 257  # in place, for the sake of memory, as what follows
     elif values.min() < 0 or values.max() > 255 or values.max() <= 1:
         low, high = values.min(), values.max()
-        values = (values - low) * (255 / (high - low)) if high > low else values * 0
-    values = (values + 0.5).clip(0, 255).astype(np.uint8)
+        values -= low
+        values *= 255 / (high - low) if high > low else 0
+    values += 0.5
+    values = values.clip(0, 255, out=values).astype(np.uint8)
     return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
 
 
@@ -82,6 +85,12 @@ def _read_with_opencv(path):
         raise UserError(f"{path} is not a picture, or of a kind that neither Pillow nor OpenCV reads: {AGAIN}.")
     picture = picture[:, :, ::-1]
     return np.ascontiguousarray(picture) if picture.dtype == np.uint8 else _to_eight_bits(picture)
+
+
+def thinned(picture):
+    """What is drawn of a picture, (H, W, 3): a copy of so many of its pixels that its longer side has 1600 to 3199."""
+    step = max(1, max(picture.shape[:2]) // MOST_DRAWN)  # more would only take time and memory
+    return picture[::step, ::step].copy()
 
 
 def to_grey(picture):

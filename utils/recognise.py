@@ -43,6 +43,15 @@ class Face:
         return {name.lower(): getattr(self, name.lower()) for name in DIMENSIONS}
 
 
+@dataclass(frozen=True)
+class Found:
+    """The faces that were found in a picture. crops: (48, 48) uint8, one for each box; remark: to be told, or None."""
+
+    boxes: list[detect.Box]
+    crops: list[np.ndarray]
+    remark: str | None
+
+
 class EmotionRecognizer:
     """Finds faces in pictures and reads them.
 
@@ -60,7 +69,7 @@ class EmotionRecognizer:
         self.runtime = decide(device, precision, "off")
         self.crops = crops
         self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
-        self.locate = detect.Finder(face, face_model)
+        self._locate = detect.Finder(face, face_model)
 
     def recognize(self, image):
         """The faces in one picture: a path, or uint8 (H, W, 3) RGB or (H, W) grey. A list of `Face`, largest first."""
@@ -69,18 +78,23 @@ class EmotionRecognizer:
     def recognize_batch(self, images):
         """For each of several pictures what `recognize` gives; all their faces go through the network together."""
         greys = [to_grey(image if isinstance(image, np.ndarray) else read_picture(image)) for image in images]
-        return self.read_faces(greys, [self.locate(grey)[0] for grey in greys])
+        return self.read_faces([self.find(grey) for grey in greys])
 
-    def read_faces(self, greys, boxes):
-        """For each picture its [`Face`]. greys: uint8 (H, W) arrays; boxes: a list of `Box` for each of them."""
-        pairs = [(grey, box) for grey, found in zip(greys, boxes, strict=True) for box in found]
-        faces = [detect.crop_face(grey, box, FACE_SIZE) for grey, box in pairs]
-        if not faces:
-            return [[] for _ in greys]
-        images = torch.from_numpy(np.stack(faces)).to(self.runtime.device)
+    def find(self, grey):
+        """The faces in a picture, uint8 (H, W), as `Found`."""
+        boxes, remark = self._locate(grey)
+        # A copy, since a part of a picture would keep the whole in memory.
+        return Found(boxes, [detect.crop_face(grey, box, FACE_SIZE).copy() for box in boxes], remark)
+
+    def read_faces(self, pictures):
+        """For each `Found` its [`Face`]; all go through the network together."""
+        crops = [crop for found in pictures for crop in found.crops]
+        if not crops:
+            return [[] for _ in pictures]
+        images = torch.from_numpy(np.stack(crops)).to(self.runtime.device)
         outputs = predict_tasks(self.networks, images, self.runtime, self.crops)
-        rows = ({task: values[row] for task, values in outputs.items()} for row in range(len(faces)))
-        return [[self._describe(box, next(rows)) for box in found] for found in boxes]
+        rows = ({task: values[row] for task, values in outputs.items()} for row in range(len(crops)))
+        return [[self._describe(box, next(rows)) for box in found.boxes] for found in pictures]
 
     def _describe(self, box, outputs):
         probabilities = dict(zip(EMOTIONS, outputs["classify"].softmax(0).tolist(), strict=True))

@@ -12,19 +12,18 @@ _SEVEN = ("#d62728", "#7f9f3f", "#7b52ab", "#f0a30a", "#1f77b4", "#e377c2", "#7f
 COLOURS = dict(zip(EMOTIONS, _SEVEN, strict=True))
 MOST_BARS = 4  # faces whose probabilities are drawn as bars; more become a table of shades
 MOST_ROWS = 25  # of that table
-MOST_PIXELS = 1600  # on a side of the drawn picture, at least half of which are drawn
 
 
-def draw(picture, faces, title="", credit=""):
+def draw(picture, faces, title="", credit="", size=None):
     """A `Figure`: the picture with numbered boxes, the valence-arousal plane, the seven probabilities.
 
-    picture: uint8 (H, W, 3) RGB; faces: [`Face`]; credit: small print about the network. Dominance is the colour of
-    a point in the plane.
+    picture: uint8 (H, W, 3) RGB; faces: [`Face`]; credit: small print about the network; size: (height, width) in
+    which the boxes are given, where the picture was thinned. Dominance is the colour of a point in the plane.
     """
     figure = Figure(figsize=(12.8, 7.2), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
-    draw_picture(figure.add_subplot(grid[:, 0]), picture, faces, title)
+    draw_picture(figure.add_subplot(grid[:, 0]), picture, faces, title, size or picture.shape[:2])
     draw_plane(figure.add_subplot(grid[0, 1]), faces)
     axes = figure.add_subplot(grid[1, 1])
     (draw_bars if len(faces) <= MOST_BARS else draw_shades)(axes, faces)
@@ -33,11 +32,10 @@ def draw(picture, faces, title="", credit=""):
     return figure
 
 
-def draw_picture(axes, picture, faces, title=""):
-    """The picture with a box and a label for each face."""
-    height, width = picture.shape[:2]
-    step = max(1, max(height, width) // MOST_PIXELS)  # more would only take time
-    axes.imshow(picture[::step, ::step], extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+def draw_picture(axes, picture, faces, title, size):
+    """The picture with a box and a label for each face. size: (height, width) in which the boxes are given."""
+    height, width = size
+    axes.imshow(picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     axes.set_axis_off()
     axes.set_title(title if faces else f"{title}: no face found" if title else "no face found", fontsize=10)
     axes.set_xlim(-0.5, width - 0.5)
