@@ -17,8 +17,8 @@ class PairPlan:
     """
 
     order: torch.Tensor  # int64, image numbers
-    target: torch.Tensor  # int64, the image to be drawn; -1 where the subject shows no other expression
-    target_class: torch.Tensor  # int64, the class of the target; where there is none, a random other class
+    target: torch.Tensor  # int64, the image to be drawn; -1 where the subject does not show that expression
+    target_class: torch.Tensor  # int64, the class of the target, where there is none the class to be drawn
     top: torch.Tensor  # int64, 0..2 * MARGIN
     left: torch.Tensor  # int64, 0..2 * MARGIN
     flip: torch.Tensor  # bool
@@ -36,16 +36,17 @@ class PairPlan:
         return tuple(values[part] for values in parts)
 
 
-def plan_pairs(labels, subjects, classes, batch_size, seed, epoch, device="cpu"):
+def plan_pairs(labels, subjects, classes, batch_size, seed, epoch, unpaired=0.0, device="cpu"):
     """The `PairPlan` of the images with these labels (N,) in 0..classes-1 and subjects (N,), on `device`.
 
     The class of a target is uniform over the other classes that the subject shows, the target over the faces of
-    the subject in that class. Drawn on the CPU, so that it is the same on every device.
+    the subject in that class. For a share `unpaired` of the images, and where the subject shows no other class, it is
+    uniform over all other classes instead. Drawn on the CPU, so that it is the same on every device.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     labels, subjects, count = labels.cpu(), subjects.cpu(), len(labels)
     order = torch.randperm(count, generator=generator)
-    target, target_class = _draw_targets(labels, subjects, classes, generator)
+    target, target_class = _draw_targets(labels, subjects, classes, unpaired, generator)
     top = torch.randint(2 * MARGIN + 1, (count,), generator=generator)
     left = torch.randint(2 * MARGIN + 1, (count,), generator=generator)
     flip = torch.rand(count, generator=generator) < 0.5
@@ -53,7 +54,7 @@ def plan_pairs(labels, subjects, classes, batch_size, seed, epoch, device="cpu")
     return PairPlan(*(part.to(device) for part in parts), batch_size)
 
 
-def _draw_targets(labels, subjects, classes, generator):
+def _draw_targets(labels, subjects, classes, unpaired, generator):
     """(target, target class), (N,) int64 each, of image 0..N-1; target -1 where there is none."""
     count = len(labels)
     group = subjects * classes + labels  # the faces of a subject in a class
@@ -61,18 +62,20 @@ def _draw_targets(labels, subjects, classes, generator):
     sizes = torch.bincount(group, minlength=(int(subjects.max()) + 1) * classes)
     starts = sizes.cumsum(0) - sizes
 
+    everyone = torch.arange(count)
     shown = sizes.view(-1, classes)[subjects] > 0  # (N, classes)
-    shown[torch.arange(count), labels] = False
+    shown[everyone, labels] = False
     choices = shown.sum(1)
     number = (torch.rand(count, generator=generator, dtype=torch.float64) * choices).long()
     drawn = (shown.cumsum(1) > number[:, None]).long().argmax(1)  # the class before which `number` others are shown
     anything = (labels + torch.randint(1, classes, (count,), generator=generator)) % classes
-    target_class = torch.where(choices > 0, drawn, anything)
+    free = (choices == 0) | (torch.rand(count, generator=generator) < unpaired)
+    target_class = torch.where(free, anything, drawn)
 
     group = subjects * classes + target_class
     number = (torch.rand(count, generator=generator, dtype=torch.float64) * sizes[group]).long()
     place = (starts[group] + number).clamp(max=count - 1)  # beyond the end only where there is no target
-    return torch.where(choices > 0, members[place], -1), target_class
+    return torch.where(shown[everyone, target_class], members[place], -1), target_class
 
 
 def shifted(images, rows, top, left, flip):

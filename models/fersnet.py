@@ -205,17 +205,17 @@ class Discriminator(nn.Sequential):
         return super().forward(torch.cat((faces, maps.expand(-1, -1, *faces.shape[2:])), dim=1)).float()
 
 
-class IdentityNetwork(nn.Module):
-    """Tells people apart: faces (B, 1, S, S) to logits over subjects (B, subjects); `embed` is what it sees."""
+class SmallClassifier(nn.Module):
+    """Tells people, or expressions, apart: faces (B, 1, S, S) to logits (B, classes); `embed` is what it sees."""
 
-    def __init__(self, subjects, base=32):
+    def __init__(self, classes, base=32):
         super().__init__()
         widths = (1, base, 2 * base, 4 * base, 8 * base)
         layers = []
         for inner, outer in zip(widths, widths[1:], strict=False):
             layers += [nn.Conv2d(inner, outer, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
-        self.classifier = nn.Linear(widths[-1], subjects)
+        self.classifier = nn.Linear(widths[-1], classes)
 
     def embed(self, faces):
         """Features of unit length (B, 8 base), float32; differentiable with respect to the faces."""

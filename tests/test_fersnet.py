@@ -12,10 +12,10 @@ from skimage.metrics import structural_similarity as scikit_ssim
 from data.drawing import CLASS_VAD, draw_face
 from data.pairs import plan_pairs
 from data.subjects import SubjectFaces
-from models.fersnet import ConvFLU, Discriminator, FERSNet, IdentityNetwork
+from models.fersnet import ConvFLU, Discriminator, FERSNet, SmallClassifier
 from models.multitask import MultiTask
 from utils import checkpoint
-from utils.classifier import identity_network
+from utils.classifier import expression_network, identity_network
 from utils.files import UserError
 from utils.fold_engine import (
     counterparts,
@@ -69,7 +69,8 @@ def make_learner(runtime, sharing="selective", **changes):
     return FERSNetLearner(
         Narrow(sharing=sharing),
         Discriminator(7, base=4) if draws else None,
-        IdentityNetwork(3, base=4) if draws else None,
+        SmallClassifier(3, base=4) if draws else None,
+        SmallClassifier(7, base=4).eval() if draws else None,
         recipe,
         runtime,
     )
@@ -219,13 +220,14 @@ def test_each_optimizer_touches_its_own_network(runtime):
     losses = learner._synthesis_losses(batch, learner.model(batch.faces, batch.target_labels)["drawn"])
     learner._weighted(losses).backward()
     assert all(p.grad is None for p in learner.discriminator.parameters())
-    assert all(p.grad is None for p in learner.identity.parameters())
+    assert all(p.grad is None for guide in (learner.identity, learner.expression) for p in guide.parameters())
     assert all(p.requires_grad for p in learner.discriminator.parameters())
     assert learner.model.decoder.draw.weight.grad.abs().sum() > 0
 
     alone = make_learner(runtime, discriminator_steps=0)
     assert not changed_by(alone.discriminator, lambda: alone.step(batch, 0, 10))
     assert not changed_by(alone.identity, lambda: alone.step(batch, 0, 10))
+    assert not changed_by(alone.expression, lambda: alone.step(batch, 0, 10))
     assert changed_by(alone.model, lambda: alone.step(batch, 0, 10))
 
 
@@ -256,11 +258,13 @@ def test_the_losses_are_their_formulas(runtime):
         features = [
             F.normalize(learner.identity.trunk(x).mean((2, 3))).numpy() for x in (outputs["drawn"], batch.faces)
         ]
+        read = learner.expression(outputs["drawn"]).softmax(1).numpy()
     probabilities = outputs["classify"].softmax(1).numpy()
     expected = {
         "Loss": -np.mean([np.log(probabilities[i, label]) for i, label in enumerate(batch.labels)]),
         "L1": np.abs((outputs["drawn"] - batch.targets).numpy()).mean(),
         "Identity": ((features[0] - features[1]) ** 2).sum(1).mean(),
+        "Expression": -np.mean([np.log(read[i, label]) for i, label in enumerate(batch.target_labels)]),
         "Adversarial": ((scores - 1) ** 2).mean(),
         "Cycle": ((again["drawn"] - batch.faces).numpy() ** 2).mean(),
     }
@@ -269,8 +273,22 @@ def test_the_losses_are_their_formulas(runtime):
     figures = dict(zip(FIGURES, (sums / 8).tolist(), strict=True))
     for name, value in expected.items():
         assert figures[name] == pytest.approx(value, rel=1e-4), name
-    weights = {"Loss": 1, "L1": 10, "Identity": 0.05, "Adversarial": 0.3, "Cycle": 0.5}
+    weights = {"Loss": 1, "L1": 10, "Identity": 0.05, "Expression": 0.3, "Adversarial": 0.3, "Cycle": 0.5}
     assert loss.item() == pytest.approx(sum(weights[name] * expected[name] for name in weights), rel=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_the_loss_of_the_discriminator_is_its_formula(runtime, share):
+    faces = drawn_faces()
+    batch = pair_batch(faces, plan_pairs(faces.labels, faces.subjects, 7, 8, 0, 0), 0)
+    learner = make_learner(runtime, mismatched=share)
+    drawn = torch.rand_like(batch.faces)
+    cases = ((batch.faces, batch.labels), (drawn, batch.target_labels), (batch.faces, batch.target_labels))
+    with torch.no_grad():
+        real, false, wrong = (learner.discriminator(*case).double().numpy() for case in cases)
+    expected = ((real - 1) ** 2).mean() + (1 - share) * (false**2).mean() + share * (wrong**2).mean()
+    assert learner._discriminator_step(batch, drawn).item() == pytest.approx(expected / 2, rel=1e-5)
+    assert (batch.labels != batch.target_labels).all()
 
 
 def test_a_frozen_network_thaws():
@@ -293,10 +311,11 @@ def test_eight_faces_are_learnt_by_heart(runtime):
         adversarial=0.0,
         cycle=0.0,
         identity=0.0,
+        expression=0.0,
         discriminator_steps=0,
     )
     learner = FERSNetLearner(
-        FERSNet(sharing="selective", base=8), Discriminator(7, 8), IdentityNetwork(2, 8), recipe, runtime
+        FERSNet(sharing="selective", base=8), Discriminator(7, 8), *map(SmallClassifier, (2, 7)), recipe, runtime
     )
     for epoch in range(recipe.epochs):
         plan = plan_pairs(faces.labels, faces.subjects, 7, 8, 0, epoch)
@@ -356,7 +375,7 @@ def test_faces_drawn_to_balance_come_from_other_expressions(runtime, monkeypatch
 
 
 def test_the_identity_network_tells_people_apart(runtime, monkeypatch):
-    monkeypatch.setattr("utils.classifier.IDENTITY_EPOCHS", 30)
+    monkeypatch.setattr("utils.classifier.GUIDE_EPOCHS", 30)
     faces = drawn_faces(4)
     known, unknown = faces.select(faces.labels < 5), faces.select(faces.labels >= 5)
     network = identity_network(known, 0, runtime)
@@ -365,6 +384,16 @@ def test_the_identity_network_tells_people_apart(runtime, monkeypatch):
         told = network(pictures).argmax(1)
         assert network.embed(pictures).norm(dim=1).allclose(torch.ones(len(unknown)))
     assert (told == unknown.subjects).double().mean() >= 0.75  # one in four by chance
+
+
+def test_the_expression_network_tells_expressions_apart(runtime, monkeypatch):
+    monkeypatch.setattr("utils.classifier.GUIDE_EPOCHS", 60)
+    faces = drawn_faces(12)
+    known, unknown = faces.select(faces.subjects < 10), faces.select(faces.subjects >= 10)
+    network = expression_network(known, 0, runtime)
+    with torch.no_grad():
+        told = network((unknown.images[:, None].float() / 127.5) - 1).argmax(1)
+    assert (told == unknown.labels).double().mean() >= 0.7  # one in seven by chance
 
 
 def test_drawn_and_unchanged_faces_are_compared_with_the_real_ones(runtime):

@@ -14,7 +14,7 @@ from data import DATASETS, SUBJECT_DATASETS, ckplus
 from data.drawing import CLASS_VAD, draw_face
 from data.folds import assign_folds
 from models import MODELS
-from models.fersnet import Discriminator, FERSNet, IdentityNetwork
+from models.fersnet import Discriminator, FERSNet, SmallClassifier
 from utils import checkpoint, classifier, fold_run, folds
 from utils.files import UserError
 from utils.options import build_parser
@@ -38,8 +38,8 @@ def shrink(set_item=dict.__setitem__, set_attribute=setattr):
     """Narrow networks that learn for a moment: what is tested is that nothing is lost or mixed up."""
     set_item(MODELS, "FERSNet", partial(FERSNet, base=4))
     for module in (fold_run, classifier):
-        set_attribute(module, "IdentityNetwork", partial(IdentityNetwork, base=4))
-    for name, value in (("IDENTITY_EPOCHS", 1), ("JUDGE_EPOCHS", 1), ("JUDGE_CHANNELS", 16)):  # oneDNN crashes on fewer
+        set_attribute(module, "SmallClassifier", partial(SmallClassifier, base=4))
+    for name, value in (("GUIDE_EPOCHS", 1), ("JUDGE_EPOCHS", 1), ("JUDGE_CHANNELS", 16)):  # oneDNN crashes on fewer
         set_attribute(classifier, name, value)
 
 
@@ -141,6 +141,7 @@ def test_no_subject_of_the_held_out_fold_is_learnt_from(tree, tmp_path, monkeypa
 
     for module, name in (
         (fold_run, "identity_network"),
+        (fold_run, "expression_network"),
         (fold_run, "judge_network"),
         (fold_run, "train_classifier"),
         (fold_run, "draw_to_balance"),
@@ -152,7 +153,8 @@ def test_no_subject_of_the_held_out_fold_is_learnt_from(tree, tmp_path, monkeypa
     held_out = faces.select(assign_folds(faces.labels, faces.subjects) == 1)
     forbidden = {tuple(face.flatten().tolist()) for face in held_out.images}
     assert [name for name, _ in seen] == [
-        "identity_network", "train_one_epoch", "judge_network", "draw_to_balance", "train_classifier",
+        "identity_network", "expression_network", "train_one_epoch", "judge_network", "draw_to_balance",
+        "train_classifier",
     ]  # fmt: skip
     for name, pictures in seen:
         assert len(pictures) >= 30 and not pictures & forbidden, name

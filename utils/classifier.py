@@ -1,4 +1,4 @@
-"""Small supervised trainings around FERSNet: who is it, an independent judge of drawn faces, fine-tuning."""
+"""Small supervised trainings around FERSNet: its guides, an independent judge of drawn faces, fine-tuning."""
 
 import torch
 import torch.nn.functional as F
@@ -6,11 +6,11 @@ from torch import nn
 
 from data.batches import normalise, plan_epoch
 from data.pairs import MARGIN, shifted
-from models.fersnet import IdentityNetwork
+from models.fersnet import SmallClassifier
 from models.resnet import ResNet18
 
 PREPROCESSING = {"mean": 0.5, "std": 0.5}  # to -1..1, which is what a tanh draws
-IDENTITY_EPOCHS = 15
+GUIDE_EPOCHS = 15
 JUDGE_EPOCHS = 25
 JUDGE_CHANNELS = 32
 
@@ -44,17 +44,27 @@ def logits_of(outputs):
 
 
 def identity_network(faces, seed, runtime):
-    """An `IdentityNetwork` that learnt to tell the subjects of `faces` (`SubjectFaces`, training folds only) apart."""
+    """An `SmallClassifier` that learnt to tell the subjects of `faces` (`SubjectFaces`, training folds only) apart."""
     known, subjects = faces.subjects.unique(return_inverse=True)
+    return _guide(faces.images, subjects, len(known), seed, runtime)
+
+
+def expression_network(faces, seed, runtime):
+    """A `SmallClassifier` that learnt the expressions of `faces` (`SubjectFaces`, training folds only)."""
+    return _guide(faces.images, faces.labels, len(faces.class_names), seed, runtime)
+
+
+def _guide(images, labels, classes, seed, runtime):
     torch.manual_seed(seed)
-    network = runtime.place(IdentityNetwork(len(known)))
-    return train_classifier(network, faces.images, subjects, IDENTITY_EPOCHS, seed, runtime)
+    network = runtime.place(SmallClassifier(classes))
+    return train_classifier(network, images, labels, GUIDE_EPOCHS, seed, runtime)
 
 
 def judge_network(faces, seed, runtime):
     """A narrow ResNet-18 that learnt the expressions of `faces` (`SubjectFaces`, training folds only).
 
-    It shares nothing with FERSNet, and so can say what a face drawn by it looks like to another network.
+    It shares nothing with FERSNet nor with what guided it, and so can say what a face drawn by it looks like to
+    another network.
     """
     torch.manual_seed(seed)
     trunk = ResNet18(base=JUDGE_CHANNELS)

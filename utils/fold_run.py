@@ -9,9 +9,9 @@ import torch
 
 from data.folds import FOLDS, assign_folds, folds_table
 from models import MODELS
-from models.fersnet import Discriminator, IdentityNetwork
+from models.fersnet import Discriminator, SmallClassifier
 from utils import checkpoint
-from utils.classifier import PREPROCESSING, identity_network, judge_network, train_classifier
+from utils.classifier import PREPROCESSING, expression_network, identity_network, judge_network, train_classifier
 from utils.files import UserError, move_aside
 from utils.fold_engine import counterparts, draw_each, draw_to_balance, share_read_as_wanted, test
 from utils.fold_record import write_records
@@ -90,17 +90,19 @@ class FoldRun:
         recipe = self.recipe
         torch.manual_seed(self.seed(fold))
         network = MODELS[self.settings.model](("classify",), recipe.sharing, **self._options())
-        discriminator = identity = None
+        discriminator = identity = expression = None
         if recipe.sharing != "none":
-            discriminator = Discriminator(len(self.faces.class_names), network.base)
+            classes = len(self.faces.class_names)
+            discriminator = Discriminator(classes, network.base)
             if self._state is None:
-                print(f"fold {fold + 1}: learning to tell the subjects of the training folds apart", flush=True)
+                print(f"fold {fold + 1}: learning to tell people apart, and expressions, as guides", flush=True)
                 identity = identity_network(training, self.seed(fold), self.runtime)
+                expression = expression_network(training, self.seed(fold), self.runtime)
             else:
-                identity = IdentityNetwork(len(training.subjects.unique()))
+                identity, expression = SmallClassifier(len(training.subjects.unique())), SmallClassifier(classes)
         if self.settings.pretrain is not None and self._state is None:
             checkpoint.take_over(network, self.settings.pretrain)
-        learner = FERSNetLearner(network, discriminator, identity, recipe, self.runtime)
+        learner = FERSNetLearner(network, discriminator, identity, expression, recipe, self.runtime)
         if self._state is not None:
             try:
                 learner.load_state_dict(self._state)

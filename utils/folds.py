@@ -45,7 +45,7 @@ def train(run):
                 began = time.perf_counter()
                 plan = plan_pairs(
                     training.labels, training.subjects, classes, recipe.batch_size, run.seed(fold), epoch,
-                    training.labels.device,
+                    recipe.unpaired, training.labels.device,
                 )  # fmt: skip
                 label = f"fold {fold + 1}, epoch {epoch}"
                 figures, position = train_one_epoch(learner, training, plan, epoch, label, run.position, stop)

@@ -30,6 +30,7 @@ OVERRIDES = {
     "kernel": "kernel",
     "reconstruction": "reconstruction",
     "identity": "identity",
+    "expression": "expression",
     "adversarial": "adversarial",
     "cycle": "cycle",
     "synthetic": "synthetic",
@@ -37,6 +38,7 @@ OVERRIDES = {
 SYNTHESIS_WEIGHTS = {
     "reconstruction": "L1 to the real face",
     "identity": "distance of identity features",
+    "expression": "cross-entropy of the expression that another network reads",
     "adversarial": "what the discriminator says",
     "cycle": "squared error of the face drawn back",
 }
@@ -74,7 +76,8 @@ class Settings:
     def from_plain(cls, plain):
         """The settings that `to_plain` wrote. UserError when they are of another version."""
         try:
-            recipe = (FERSNetRecipe if plain["fold"] else Recipe)(**plain["recipe"])
+            kind = FERSNetRecipe if plain["fold"] else Recipe
+            recipe = kind(**{field.name: plain["recipe"][field.name] for field in fields(kind)})
             return cls(**{**plain, "recipe": recipe, "tasks": tuple(plain["tasks"])})
         except (TypeError, KeyError) as error:
             raise UserError("last.t7 was written by another version of this program; start a new run.") from error

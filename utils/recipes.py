@@ -73,8 +73,12 @@ class FERSNetRecipe:
 
     schedule, warmup, decay, decay_every, decay_from, averaging: as in `Recipe`. The optimizer is Adam.
     sharing: "none" (the paper's Baseline), "hard" (Baseline*) or "selective"; kernel: of the ConvFLUs, 1 or 3.
-    reconstruction, identity, adversarial, cycle: weights of the losses of a drawn face (see `utils.synthesis`).
-    discriminator_steps: for each step of the network.
+    reconstruction, identity, expression, adversarial, cycle: weights of the losses of a drawn face (see
+    `utils.synthesis`; the paper has no expression).
+    discriminator_steps: for each step of the network. mismatched: share of real faces with a wrong expression among
+    what the discriminator learns to refuse (0 in the paper).
+    unpaired: share of the faces that are to be drawn with any other expression, whether or not the subject shows it
+    (0 in the paper: only where the subject shows one).
     synthetic: drawn faces with which the recognition is tuned after the last epoch (0: none; the paper's FERSNet*
     has 21,000), for `tuning_epochs` passes at `tuning_rate`.
     """
@@ -93,9 +97,12 @@ class FERSNetRecipe:
     kernel: int = 1
     reconstruction: float = 10.0
     identity: float = 0.05
+    expression: float = 0.3
     adversarial: float = 0.3
     cycle: float = 0.5
     discriminator_steps: int = 3
+    mismatched: float = 0.5
+    unpaired: float = 0.5
     synthetic: int = 0
     tuning_epochs: int = 2
     tuning_rate: float = 1e-4
@@ -106,6 +113,14 @@ FERSNET_RECIPES = {
     "default": FERSNetRecipe(),
     # What the paper tells of its training.
     "paper": FERSNetRecipe(
-        epochs=500, batch_size=8, learning_rate=1e-4, schedule="staircase", averaging=0.0, reconstruction=1.0
+        epochs=500,
+        batch_size=8,
+        learning_rate=1e-4,
+        schedule="staircase",
+        averaging=0.0,
+        reconstruction=1.0,
+        expression=0.0,
+        mismatched=0.0,
+        unpaired=0.0,
     ),
 }

@@ -2,7 +2,9 @@
 
 Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on Selective
 Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a small network that learnt to tell
-the subjects of the training folds apart (`utils.classifier.identity_network`).
+the subjects of the training folds apart (`utils.classifier.identity_network`). Two things are not from there: another
+such network, which learnt the expressions, reads the drawn face; and the discriminator also learns to refuse real faces
+with a wrong expression (Reed et al., "Generative adversarial text to image synthesis", ICML 2016, section 4.1).
 """
 
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from torch import nn
 
 from utils.optim import WeightAverage, learning_rate, set_learning_rate
 
-FIGURES = ("Acc", "Loss", "L1", "Identity", "Adversarial", "Cycle", "Discriminator")
+FIGURES = ("Acc", "Loss", "L1", "Identity", "Expression", "Adversarial", "Cycle", "Discriminator")
 
 
 @dataclass(frozen=True)
@@ -69,20 +71,21 @@ def masked_l1(drawn, targets, known):
 class FERSNetLearner:
     """What a training step works on.
 
-    model: `FERSNet`; discriminator, identity: `Discriminator` and a trained `IdentityNetwork`, or None where the
-    model does not draw; recipe: `FERSNetRecipe`; runtime: `Runtime`.
+    model: `FERSNet`; discriminator, identity, expression: `Discriminator` and two trained `SmallClassifier`, or None
+    where the model does not draw; recipe: `FERSNetRecipe`; runtime: `Runtime`.
     """
 
-    def __init__(self, model, discriminator, identity, recipe, runtime):
+    def __init__(self, model, discriminator, identity, expression, recipe, runtime):
         self.recipe, self.runtime = recipe, runtime
         self.model = runtime.place(model)
         self.average = WeightAverage(self.model, recipe.averaging)
         self.optimizer = self._adam(self.model)
-        self.discriminator = self.identity = None
+        self.discriminator = self.identity = self.expression = None
         if discriminator is not None:
             self.discriminator = runtime.place(discriminator)
             self.discriminator_optimizer = self._adam(self.discriminator)
             self.identity = runtime.place(identity).eval().requires_grad_(False)
+            self.expression = runtime.place(expression).eval().requires_grad_(False)
 
     def _adam(self, model):
         recipe = self.recipe
@@ -100,7 +103,7 @@ class FERSNetLearner:
 
         The faces are drawn once; the discriminator learns from them `discriminator_steps` times, then the network.
         Returns (loss, figures): the scalar that the network minimised and the sums over the batch of `FIGURES`,
-        (7,) float64, both on the device. Waits for nothing.
+        (8,) float64, both on the device. Waits for nothing.
         """
         rate = learning_rate(self.recipe, number, steps_per_epoch)
         set_learning_rate(self.optimizer, rate)
@@ -129,6 +132,7 @@ class FERSNetLearner:
         return (
             recipe.reconstruction * parts["L1"]
             + recipe.identity * parts["Identity"]
+            + recipe.expression * parts["Expression"]
             + recipe.adversarial * parts["Adversarial"]
             + recipe.cycle * parts["Cycle"]
         )
@@ -137,7 +141,12 @@ class FERSNetLearner:
         with self.runtime.autocast():
             real = self.discriminator(batch.faces, batch.labels)
             false = self.discriminator(drawn, batch.target_labels)
-        loss = 0.5 * ((real - 1).square().mean() + false.square().mean())
+        refused = false.square().mean()
+        if self.recipe.mismatched:
+            with self.runtime.autocast():
+                wrong = self.discriminator(batch.faces, batch.target_labels)
+            refused = torch.lerp(refused, wrong.square().mean(), self.recipe.mismatched)
+        loss = 0.5 * ((real - 1).square().mean() + refused)
         loss.backward()
         self.discriminator_optimizer.step()
         self.discriminator_optimizer.zero_grad(set_to_none=True)
@@ -148,9 +157,11 @@ class FERSNetLearner:
             scores = self.discriminator(drawn, batch.target_labels)
             again = self.model(drawn, batch.labels)["drawn"]
             features, wanted = self.identity.embed(drawn), self.identity.embed(batch.faces)
+            read = self.expression(drawn)
         return {
             "L1": masked_l1(drawn, batch.targets, batch.known),
             "Identity": (features - wanted).square().sum(dim=1).mean(),
+            "Expression": F.cross_entropy(read, batch.target_labels),
             "Adversarial": (scores - 1).square().mean(),
             "Cycle": F.mse_loss(again, batch.faces),
         }
@@ -166,6 +177,7 @@ class FERSNetLearner:
             state["discriminator"] = self.discriminator.state_dict()
             state["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
             state["identity"] = self.identity.state_dict()
+            state["expression"] = self.expression.state_dict()
         return state
 
     def load_state_dict(self, state):
@@ -177,3 +189,4 @@ class FERSNetLearner:
             self.discriminator.load_state_dict(state["discriminator"])
             self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
             self.identity.load_state_dict(state["identity"])
+            self.expression.load_state_dict(state["expression"])
