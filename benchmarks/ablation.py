@@ -58,6 +58,8 @@ STUDIES = {
         "arousal alone": {"tasks": ("regressA",)},
         "dominance alone": {"tasks": ("regressD",)},
         "V/A/D by squared error only": {"ccc_weight": 0.0},
+        "V/A/D at 0.25": {"dimension_weight": 0.25},
+        "V/A/D at 0.1": {"dimension_weight": 0.1},
         "orthogonality 0.01": {"orthogonality": 0.01},
         "orthogonality 0.1": {"orthogonality": 0.1},
         "orthogonality 0.5": {"orthogonality": 0.5},
