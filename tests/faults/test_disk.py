@@ -47,12 +47,21 @@ def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "run.log"}
 
 
+THREE_EPOCHS = [*FLAGS, "--device", "cpu", "--epochs", "3"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of `THREE_EPOCHS` that had room enough."""
+    out = tmp_path_factory.mktemp("room") / "whole"
+    assert start("-c", PROGRAM, *THREE_EPOCHS, "--out", out)[0] == 0
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("room", [1000, 20_000, 200_000])
-def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, room):
-    flags = [*FLAGS, "--device", "cpu", "--epochs", "3"]
-    assert start("-c", PROGRAM, *flags, "--out", tmp_path / "whole")[0] == 0
-    out = tmp_path / "full"
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, whole, room):
+    flags, out = THREE_EPOCHS, tmp_path / "full"
     command = [sys.executable, "-c", PROGRAM, *flags, "--out", str(out)]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         deadline = time.monotonic() + 120
@@ -69,7 +78,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, room):
         if path.suffix == ".t7":
             assert after[path] == before[path], path
     assert start("-c", PROGRAM, *flags, "--out", out, "--resume")[0] == 0
-    assert_same_run(tmp_path / "whole", out)
+    assert_same_run(whole, out)
 
 
 @pytest.mark.slow

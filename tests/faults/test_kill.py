@@ -140,14 +140,19 @@ def undisturbed(trained, out):
     return out
 
 
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    return undisturbed(demo(8), tmp_path_factory.mktemp("short") / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_stopped_a_few_times(tmp_path, kind, record_property):
+def test_stopped_a_few_times(tmp_path, kind, short_run, record_property):
     hits = stop_and_resume(demo(8), tmp_path / "out", KINDS[kind], kills=4)
     record_property("faults", hits.total())
     assert hits.total() == 4
     assert_nothing_unfinished(tmp_path / "out")
-    assert_same_run(undisturbed(demo(8), tmp_path / "whole"), tmp_path / "out")
+    assert_same_run(short_run, tmp_path / "out")
 
 
 @pytest.mark.slow
