@@ -64,7 +64,8 @@ def show(done, dataset):
         pooled = sum(value * count for value, count in zip(values, faces, strict=True)) / sum(faces)
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         line = [name, str(len(rows)), f"{pooled:.2f}", f"{statistics.mean(values):.2f}", f"{spread:.2f}"]
-        line += [f"{mean_of(rows, figure):.{digits}f}" if rows[0][figure] else ""
+        measured = column == "LastAcc"  # tuning has neither epochs of its own nor faces
+        line += [f"{mean_of(rows, figure):.{digits}f}" if measured and rows[0][figure] else ""
                  for figure, digits in (("BestAccOptimistic", 2), ("L1", 4), ("SSIM", 3), ("ReadAsTarget", 1),
                                         ("JudgeAccOnReal", 1))]  # fmt: skip
         lines.append([*line, f"{published:.2f}"])
