@@ -64,6 +64,7 @@ STUDIES = {
         "orthogonality 0.1": {"orthogonality": 0.1},
         "orthogonality 0.5": {"orthogonality": 0.5},
         "four trunks": {"sharing": "none"},
+        "recipe paper": {name: value for name, value in vars(RECIPES["paper"]).items() if name != "epochs"},
     },
 }
 FIGURES = {"classify": "Acc", "regressV": "CCC", "regressA": "CCC", "regressD": "CCC"}
