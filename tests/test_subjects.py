@@ -53,6 +53,14 @@ def as_zip(tree, path):
     return write_zip(path, tree)
 
 
+def assert_refused(load, tree, message, kind, place):
+    """The tree, as the folder `place` or as a ZIP of that name, is refused in a sentence that names it."""
+    path = as_folder(tree, place) if kind == "folder" else as_zip(tree, place.with_name(f"{place.name}.zip"))
+    with pytest.raises(UserError, match=message) as told:
+        load(path)
+    assert place.name in str(told.value) and "\n" not in str(told.value)
+
+
 def below(folder, tree):
     return {f"{folder}/{name}": content for name, content in tree.items()}
 
@@ -136,11 +144,7 @@ def faulty_trees():
 @pytest.mark.parametrize("fault", faulty_trees())
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_a_faulty_ck_is_told_in_a_sentence(tmp_path, fault, kind):
-    tree, message = faulty_trees()[fault]
-    path = as_folder(tree, tmp_path / "CK+48") if kind == "folder" else as_zip(tree, tmp_path / "CK+48.zip")
-    with pytest.raises(UserError, match=message) as told:
-        ckplus.load(path)
-    assert "CK+48" in str(told.value) and "\n" not in str(told.value)
+    assert_refused(ckplus.load, *faulty_trees()[fault], kind, tmp_path / "CK+48")
 
 
 def test_a_path_that_is_missing_or_no_zip_or_damaged_is_told(tmp_path):
@@ -268,11 +272,7 @@ def faulty_oulu_trees():
 @pytest.mark.parametrize("fault", faulty_oulu_trees())
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_a_faulty_oulu_is_told_in_a_sentence(tmp_path, fault, kind):
-    tree, message = faulty_oulu_trees()[fault]
-    path = as_folder(tree, tmp_path / "Oulu") if kind == "folder" else as_zip(tree, tmp_path / "Oulu.zip")
-    with pytest.raises(UserError, match=message) as told:
-        oulu.load(path)
-    assert "Oulu" in str(told.value) and "\n" not in str(told.value)
+    assert_refused(oulu.load, *faulty_oulu_trees()[fault], kind, tmp_path / "Oulu")
 
 
 def test_oulu_is_found_in_the_data_folder(tmp_path, monkeypatch):

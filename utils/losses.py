@@ -139,15 +139,17 @@ def orthogonality(kernel, stride):
     shifts give transposed products.
     """
     size = kernel.shape[-1]
+
+    def facing(down, across):
+        rows, columns = (slice(max(0, shift), size + min(0, shift)) for shift in (down, across))
+        return kernel[:, :, rows, columns].flatten(1)
+
     shifts = range(-((size - 1) // stride * stride), size, stride)
     identity = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
-    total = (kernel.flatten(1) @ kernel.flatten(1).T - identity).square().sum()
+    total = (facing(0, 0) @ facing(0, 0).T - identity).square().sum()
     for down, across in product(shifts, shifts):
         if (down, across) > (0, 0):
-            rows, columns = (slice(max(0, shift), size + min(0, shift)) for shift in (down, across))
-            facing_rows, facing_columns = (slice(max(0, -shift), size - max(0, shift)) for shift in (down, across))
-            one, other = kernel[:, :, rows, columns], kernel[:, :, facing_rows, facing_columns]
-            total = total + 2 * (one.flatten(1) @ other.flatten(1).T).square().sum()
+            total = total + 2 * (facing(down, across) @ facing(-down, -across).T).square().sum()
     return total
 
 

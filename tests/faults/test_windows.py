@@ -1,6 +1,5 @@
 """What Windows does otherwise, simulated: open files that cannot be replaced or moved, other letters, missing calls."""
 
-import csv
 import ctypes
 import errno
 import os
@@ -38,11 +37,6 @@ def held(monkeypatch):
     for name in ("replace", "rename", "unlink", "remove"):
         monkeypatch.setattr(os, name, refusing(getattr(os, name)))
     return paths
-
-
-def rows(path):
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        return list(csv.DictReader(stream))
 
 
 def the_error(capsys):
