@@ -3,6 +3,10 @@
 import csv
 import json
 import pickle
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -431,6 +435,17 @@ def test_onnx_gives_what_the_network_gives(tmp_path, checkpoints):
 
 
 def test_exporting_without_the_packages_is_told(tmp_path, checkpoints, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match="pip install onnx"):
         run(checkpoints, "--export", "onnx", "--out", tmp_path)
+
+
+def test_an_export_that_cannot_be_written_is_told(tmp_path, checkpoints, monkeypatch):
+    onnx = SimpleNamespace(save=lambda model, path: Path(path).write_bytes(b"network"))
+    exported = SimpleNamespace(model_proto=SimpleNamespace(metadata_props=MagicMock()))
+    monkeypatch.setitem(sys.modules, "onnx", onnx)
+    monkeypatch.setitem(sys.modules, "onnxscript", onnx)
+    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **named: exported)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"emotion\.onnx could not be written .*--out"):
+        run(checkpoints, "--export", "onnx", "--out", tmp_path / "file" / "below")

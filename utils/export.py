@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from data.batches import CROP_SIZE, FACE_SIZE, normalise
-from utils.files import UserError, replacing
+from utils.files import UserError
+from utils.places import placing
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, VAD_LIMIT
 
 
@@ -71,5 +72,5 @@ def export_onnx(networks, path):
     for name, text in metadata(networks).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, text
-    with replacing(path) as temporary:
+    with placing(path) as temporary:
         onnx.save(model, str(temporary))
