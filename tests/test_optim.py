@@ -19,6 +19,31 @@ def test_orthogonalising_keeps_the_directions_and_evens_out_their_strengths(shap
     assert 0.65 < inside.diag().min() and inside.diag().max() < 1.25
 
 
+def rounds_by_hand(strengths):
+    """Four rounds of the iteration on singular values, which it treats one by one."""
+    strengths = strengths / strengths.square().norm().sqrt()
+    for _ in range(4):
+        strengths = 3.4445 * strengths - 4.7750 * strengths**3 + 2.0315 * strengths**5
+    return strengths
+
+
+@pytest.mark.parametrize("strengths", ["equal", "falling", "half of them tiny"])
+@pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-4), (torch.bfloat16, 0.12)])
+def test_orthogonalising_is_four_rounds_on_each_singular_value(strengths, dtype, error):
+    rank = 256
+    values = {
+        "equal": torch.ones(rank),
+        "falling": 1 / torch.arange(1, rank + 1),
+        "half of them tiny": torch.cat((torch.ones(rank // 2), torch.full((rank // 2,), 1e-4))),
+    }[strengths]
+    generator = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(torch.randn(rank, rank, generator=generator))[0]
+    right = torch.linalg.qr(torch.randn(9 * rank, rank, generator=generator))[0]
+    expected = left * rounds_by_hand(values) @ right.T
+    found = orthogonalise(left * values @ right.T, dtype)
+    assert (found - expected).norm() < error * expected.norm()
+
+
 def test_nothing_to_orthogonalise_stays_nothing():
     assert not orthogonalise(torch.zeros(4, 9)).any()
 

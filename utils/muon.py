@@ -6,28 +6,39 @@ PyTorch's own `torch.optim.Muon` takes matrices only.
 
 import torch
 
-# Quintic Newton-Schulz iteration of the source. It has five rounds; where the largest singular value starts near 1,
-# four bring all that matter to between 0.7 and 1.2.
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-ROUNDS = 4
+# Quintic Newton-Schulz iteration of the source: a round multiplies X by FIRST + SECOND X X^T + THIRD (X X^T)^2. It has
+# five rounds; where the largest singular value starts near 1, four bring all that matter to between 0.7 and 1.2.
+FIRST, SECOND, THIRD = 3.4445, -4.7750, 2.0315
+PAIRS_OF_ROUNDS = 2
 
 
 def orthogonalise(matrix, dtype=torch.float32):
     """The nearest orthogonal matrix, roughly: U V^T of matrix = U S V^T with singular values 0.7 to 1.2.
 
     matrix (rows, columns) -> the same shape, float32; dtype: of the multiplications.
+
+    Kernels are matrices much longer than they are wide, so rounds are made on the small X X^T before X sees their
+    product. Two at a time: after more, in bf16, little of X's smaller singular values would be left in it.
     """
-    first, second, third = COEFFICIENTS
     x = (matrix / matrix.norm().clamp_min(1e-7)).to(dtype)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
-    for number in range(ROUNDS):
+    for number in range(PAIRS_OF_ROUNDS):
         gram = x @ x.T
         if number == 0:  # sqrt(|X X^T|) bounds the largest singular value, and is nearer to it than |X| is
             square = gram.norm().clamp_min(1e-7)
             x, gram = x / square.sqrt(), gram / square
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=second, alpha=third), x, beta=first)
+        one = _round(gram)
+        other = _round(gram @ one @ one)  # all of these commute: they are polynomials of one matrix
+        x = (other @ one) @ x
     return (x.T if tall else x).float()
+
+
+def _round(gram):
+    """What a round multiplies X by, given X X^T."""
+    factor = torch.addmm(gram, gram, gram, beta=SECOND, alpha=THIRD)
+    factor.diagonal().add_(FIRST)
+    return factor
 
 
 class Muon(torch.optim.Optimizer):
