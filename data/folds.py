@@ -21,7 +21,7 @@ def assign_folds(labels, subjects, folds=FOLDS, seed=0):
     """
     names, numbers = np.unique(np.asarray(subjects.cpu()), return_inverse=True)
     if len(names) < folds:
-        raise UserError(f"{folds} folds need as many subjects, and there are {len(names)}: ask for fewer folds")
+        raise UserError(f"{folds} folds need as many subjects, and there are {len(names)}: give the whole dataset")
     labels = np.asarray(labels.cpu())
     # Images of each subject in each class, and in all: the total size counts like one more class.
     counts = np.zeros((len(names), labels.max() + 2), np.int64)

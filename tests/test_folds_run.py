@@ -242,7 +242,8 @@ def test_pre_training_is_used_and_its_absence_told(tree, tmp_path):
     run(tree, tmp_path / "with", *flags, "--pretrain", pre)
     run(tree, tmp_path / "without", *flags)
     assert everything(tmp_path / "with") != everything(tmp_path / "without")
-    assert f"pre-trained: {pre}" in (tmp_path / "with" / "data.txt").read_text()
+    told = (tmp_path / "with" / "data.txt").read_text()
+    assert f"pre-trained: {pre}" in told and "Overall, 1 fold\n" in told
     with pytest.raises(UserError, match=r"gone\.t7 does not exist"):
         run(tree, tmp_path / "gone", *flags, "--pretrain", tmp_path / "gone.t7")
     assert not (tmp_path / "gone" / "data.txt").exists()

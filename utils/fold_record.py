@@ -49,7 +49,7 @@ def write_records(out, folder, header, rows, results, class_names):
     put(Path(out) / "AccProcess_folds.csv", _folds_csv(results).encode(), CLOSED)
     put(Path(out) / "data.txt", _told(header, rows, results).encode(errors="backslashreplace"), CLOSED)
     if results:
-        title = f"{header['dataset']}, {header['model']}: held-out faces of {len(results)} folds, last epoch"
+        title = f"{header['dataset']}, {header['model']}: held-out faces of {_folds(results)}, last epoch"
         write_confusion(Path(folder) / "Test_confusion.png", _summed(results, "confusion"), title, class_names)
 
 
@@ -146,8 +146,12 @@ def _fold_lines(result):
         yield f"  tuned with drawn faces: {result['TunedAcc']:.3f} %, {result['TunedAcc'] - result['Acc']:+.3f}"
 
 
+def _folds(results):
+    return "1 fold" if len(results) == 1 else f"{len(results)} folds"
+
+
 def _overall_lines(results):
-    yield f"Overall, {len(results)} folds"
+    yield f"Overall, {_folds(results)}"
     for figure, name in (
         ("Acc", "accuracy at the last epoch: the result"),
         ("BestAcc", "accuracy at each fold's best epoch, chosen on its held-out faces: optimistic"),
