@@ -67,6 +67,25 @@ def test_what_ends_a_program_is_told_in_a_line(raised, code, told, quiet, capsys
     assert capsys.readouterr() == ("", "" if quiet else told)
 
 
+class Named:
+    """An attribute that is interrupted while its class is made; up to Python 3.11 a RuntimeError comes of that."""
+
+    def __set_name__(self, owner, name):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_told_also_where_something_else_became_of_it(capsys):
+    def handles():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise ValueError  # noqa: B904
+
+    for program in (lambda: type("Owner", (), {"attribute": Named()}), handles):
+        assert exit_code(program, "halted") == 130
+        assert capsys.readouterr().err == "\nhalted\n"
+
+
 def test_faults_of_the_program_itself_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: 1 / 0)

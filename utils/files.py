@@ -46,11 +46,20 @@ def exit_code(program, stopped="stopped", quiet=False):
         return program()
     except UserError as error:
         told, code = f"error: {error}", 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not _comes_from_ctrl_c(error):
+            raise
         told, code = f"\n{stopped}", 130
     if not quiet:
         print(told, file=sys.stderr)
     return code
+
+
+def _comes_from_ctrl_c(error):
+    """Whether an exception is a KeyboardInterrupt, or what Python or a library made of one, in an import perhaps."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def given_path(text):
