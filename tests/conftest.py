@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session", autouse=True)
 def few_threads():
     """Tests do little work at a time; more threads would only wait for each other on a busy machine."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    threads = max(1, min(2, torch.get_num_threads() // processes))
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of programs that tests start
 
 
 @pytest.fixture(scope="session")
