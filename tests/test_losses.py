@@ -16,6 +16,7 @@ from utils.losses import (
     constraint_tables,
     dimension_loss,
     orthogonality,
+    orthogonality_loss,
     posterior_loss,
     sign_membership,
     sign_shares,
@@ -106,6 +107,23 @@ def test_orthogonality_equals_the_toeplitz_form(stride, width):
     identity.view(4, 4, outputs * outputs)[:, :, middle] = torch.eye(4, dtype=torch.float64)
     expected = (rows - identity).square().sum()
     assert orthogonality(kernel, stride).item() == pytest.approx(expected.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_orthogonality_in_bfloat16_is_that_in_float32_to_rounding(stride):
+    torch.manual_seed(0)
+    block = torch.nn.Conv2d(24, 32, 3, stride, bias=False)
+    model = torch.nn.ModuleDict({"trunk": torch.nn.ModuleDict({"layer1": block})})
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        block.zero_grad()
+        loss = orthogonality_loss(model, dtype)
+        loss.backward()
+        found[dtype] = loss.item(), block.weight.grad.clone()
+        assert loss.dtype == block.weight.grad.dtype == torch.float32
+    (exact, wanted), (rounded, gradient) = found.values()
+    assert rounded == pytest.approx(exact, rel=2e-3) and rounded != exact
+    assert (gradient - wanted).norm() < 0.01 * wanted.norm()
 
 
 def test_padding_one_samples_wrong_shifts_at_stride_two():

@@ -22,7 +22,7 @@ class Learner:
         self.network = runtime.compile(distribute(self.model, runtime.device))
         self.optimizer = build_optimizer(self.model, recipe, runtime.dtype)
         tables = {name: table.to(runtime.device) for name, table in tables.items()}
-        self.objective = Objective(tasks, recipe, tables)
+        self.objective = Objective(tasks, recipe, tables, runtime.dtype)
 
     @property
     def averaged(self):

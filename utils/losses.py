@@ -132,43 +132,49 @@ def constraint_tables(labels, vad):
 def orthogonality(kernel, stride):
     """Squared distance of a convolution from having orthonormal rows.
 
-    kernel (out, in, k, k). Wang et al., "Orthogonal Convolutional Neural Networks", CVPR 2020:
+    kernel (out, in, k, k), of any precision, in which matrices are multiplied; what they give is squared and added up
+    in float32 at least. Wang et al., "Orthogonal Convolutional Neural Networks", CVPR 2020:
     || Conv(K, K, padding=P, stride=S) - I_r0 ||^2 with P = floor((k - 1) / S) * S, so that exactly
     the shifts at which two output positions overlap are sampled, and I_r0 is the identity at shift 0.
     Calculated as a matrix product of what overlaps at each shift, a fifth of the work of that convolution: opposite
     shifts give transposed products.
     """
     size = kernel.shape[-1]
+    kernel = kernel.permute(0, 2, 3, 1)  # slices in space are faster where the channels lie together
+    precise = torch.promote_types(kernel.dtype, torch.float32)
 
     def facing(down, across):
         rows, columns = (slice(max(0, shift), size + min(0, shift)) for shift in (down, across))
-        return kernel[:, :, rows, columns].flatten(1)
+        return kernel[:, rows, columns].flatten(1)
+
+    def overlap(down, across):
+        return (facing(down, across) @ facing(-down, -across).T).to(precise)
 
     shifts = range(-((size - 1) // stride * stride), size, stride)
-    identity = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
-    total = (facing(0, 0) @ facing(0, 0).T - identity).square().sum()
+    total = (overlap(0, 0) - torch.eye(len(kernel), dtype=precise, device=kernel.device)).square().sum()
     for down, across in product(shifts, shifts):
         if (down, across) > (0, 0):
-            total = total + 2 * (facing(down, across) @ facing(-down, -across).T).square().sum()
+            total = total + 2 * overlap(down, across).square().sum()
     return total
 
 
-def orthogonality_loss(model):
-    """Sum of `orthogonality` over the convolutions of all residual blocks (the stem has one input)."""
+def orthogonality_loss(model, dtype=torch.float32):
+    """Sum of `orthogonality` over the convolutions of all residual blocks (the stem has one input), in `dtype`."""
     convolutions = [
         module for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and ".layer" in f".{name}"
     ]
-    return sum(orthogonality(module.weight, module.stride[0]) for module in convolutions)
+    return sum(orthogonality(module.weight.to(dtype), module.stride[0]) for module in convolutions)
 
 
 class Objective:
     """The weighted sum that training minimises.
 
     tasks: names from `TASKS`. recipe: a `utils.recipes.Recipe`. tables: as `constraint_tables` gives them, on the
-    device; {} where the data has no V/A/D.
+    device; {} where the data has no V/A/D. dtype: of the matrix products of the orthogonality.
     """
 
-    def __init__(self, tasks, recipe, tables):
+    def __init__(self, tasks, recipe, tables, dtype=torch.float32):
+        self.dtype = dtype
         self.tasks = [TASKS[name] for name in tasks]
         self.recipe = recipe
         self.dimensions = [task for task in self.tasks if task.kind == "regression"]
@@ -191,5 +197,5 @@ class Objective:
             values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)
             total = total + recipe.consistency * self.constraint(outputs["classify"], values, self.table)
         if recipe.orthogonality:
-            total = total + recipe.orthogonality * orthogonality_loss(model)
+            total = total + recipe.orthogonality * orthogonality_loss(model, self.dtype)
         return total
