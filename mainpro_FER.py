@@ -17,7 +17,6 @@ from dataclasses import replace
 import torch
 
 from data import DATASETS, SUBJECT_DATASETS, default_dataset
-from data.batches import plan_epoch
 from models import MODELS
 from utils.engine import evaluate, train_one_epoch
 from utils.files import UserError, exit_code
@@ -26,7 +25,7 @@ from utils.interrupt import StopRequest
 from utils.learner import Learner
 from utils.lock import only_one
 from utils.options import build_parser, check_unchanged, resolve
-from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, ranks, wait_for_all
+from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, wait_for_all
 from utils.progress import spell_duration
 from utils.run import Run, load_last, say_how_to_resume
 from utils.runtime import decide
@@ -69,13 +68,11 @@ def main(arguments):
 def train(run, learner):
     """The loop: per epoch train, evaluate, record, save. Returns 0, or 130 when stopped by the user."""
     settings, runtime, faces = run.settings, run.runtime, run.dataset.splits
-    training = faces["Training"]
+    training, recipe = faces["Training"], settings.recipe
     with StopRequest() as request:
         stop = AgreedStop(request, runtime.device)
-        for epoch in range(run.epoch, settings.recipe.epochs):
-            plan = plan_epoch(
-                len(training), settings.recipe.batch_size, settings.seed, epoch, training.labels.device, *ranks()
-            )
+        for epoch in range(run.epoch, recipe.epochs):
+            plan = learner.plan(len(training), settings.seed, epoch, training.labels.device)
             figures, position = train_one_epoch(
                 learner, training, plan, run.preprocessing, epoch, run.position, stop, tell_duration(run)
             )
@@ -90,7 +87,7 @@ def train(run, learner):
                 )
             run.record(results, learner, position["seconds"], time.perf_counter() - trained)
             print(summary(results, position["seconds"] + time.perf_counter() - trained), flush=True)
-            if epoch + 1 < settings.recipe.epochs and stop(now=True):
+            if epoch + 1 < recipe.epochs and stop(now=True):
                 return say_how_to_resume(run.settings, run.out)
     run.finish(learner)
     print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")

@@ -26,7 +26,6 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import describe_machine, print_table  # noqa: E402
-from data.batches import plan_epoch  # noqa: E402
 from data.faces import load_split  # noqa: E402
 from data.prepare import HOME, ensure  # noqa: E402
 from models.multitask import MultiTask  # noqa: E402
@@ -85,7 +84,7 @@ def train(changes, seed, h5_path, faces, epochs, width, threads):
     learner = Learner(model, tasks, recipe, constraint_tables(training.labels, training.vad), runtime)
     seconds, figures = 0.0, []
     for epoch in range(epochs):
-        plan = plan_epoch(len(training), recipe.batch_size, seed, epoch, runtime.device)
+        plan = learner.plan(len(training), seed, epoch, runtime.device)
         _, position = train_one_epoch(learner, training, plan, preprocessing, epoch)
         seconds += position["seconds"]
         if epoch + 1 in (epochs // 2, epochs):

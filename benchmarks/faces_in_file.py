@@ -72,9 +72,9 @@ def compare_throughput(path, rounds, steps):
     for number in range(rounds + 1):
         rates.append([])
         for faces in places:
-            plan = plan_epoch(len(faces), recipe.batch_size, 0, number, faces.labels.device)
+            plan = learner.plan(len(faces), 0, number, faces.labels.device)
             few = slice(steps * recipe.batch_size)  # of all faces, wherever in the file they are
-            parts = {name: getattr(plan, name)[few] for name in ("order", "top", "left", "flip")}
+            parts = {name: getattr(plan, name)[few] for name in ("order", "top", "left", "flip", "turn", "zoom")}
             _, position = train_one_epoch(learner, faces, replace(plan, **parts), preprocessing, 0)
             rates[-1].append(steps * recipe.batch_size / position["seconds"])
     return rates[1:]  # the first round warms up

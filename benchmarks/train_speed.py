@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import TRAINING_FLOP, asked_for_quick, describe_machine, print_rates, time_in_turn  # noqa: E402
 from benchmarks.convolution_ceiling import ceiling  # noqa: E402
 from benchmarks.references import ancestor_training, original_training  # noqa: E402
-from data.batches import plan_epoch  # noqa: E402
 from data.demo import draw_faces  # noqa: E402
 from data.faces import Faces  # noqa: E402
 from models import MODELS  # noqa: E402
@@ -39,7 +38,7 @@ def our_training(faces, runtime, images_wanted, **changes):
     learner = Learner(model, tuple(TASKS), recipe, constraint_tables(faces.labels, faces.vad), runtime)
     faces = faces.to(runtime.device)
     preprocessing = faces.pixel_statistics()
-    plan = plan_epoch(images_wanted, recipe.batch_size, 0, 0, runtime.device)
+    plan = learner.plan(images_wanted, 0, 0, runtime.device)
 
     def train():
         train_one_epoch(learner, faces, plan, preprocessing, 0)

@@ -1,11 +1,13 @@
-"""Batches on the device: random crop and flip, centre crop, ten-crop, normalisation.
+"""Batches on the device: random crop, flip, turn and zoom, centre crop, ten-crop, normalisation.
 
 Training and evaluation, and whoever shows a prediction, use these same functions.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from data.mapped import prefetch
 
@@ -45,7 +47,7 @@ def ten_crop(images):
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Which image goes where in an epoch and how it is cropped: four (N,) tensors.
+    """Which image goes where in an epoch and how it is cropped: (N,) tensors.
 
     A pure function of (images, seed, epoch), so that an epoch can be repeated or taken up in its
     middle and gives the same batches. Of each batch this process takes every `processes`-th image from
@@ -56,6 +58,8 @@ class EpochPlan:
     top: torch.Tensor  # int64, 0..shifts - 1
     left: torch.Tensor  # int64, 0..shifts - 1
     flip: torch.Tensor  # bool
+    turn: torch.Tensor  # float32, radians
+    zoom: torch.Tensor  # float32, 1: as it is
     batch_size: int
     rank: int = 0
     processes: int = 1
@@ -71,23 +75,29 @@ class EpochPlan:
         return max(1, len(self.order) // self.batch_size)
 
     def batch(self, step):
-        """This process's part of batch `step`: (order, top, left, flip), each (B / processes,)."""
+        """This process's part of batch `step`: (order, top, left, flip, turn, zoom), each (B / processes,)."""
         start = step * self.batch_size
         part = slice(start + self.rank, start + self.images_per_step, self.processes)
-        return self.order[part], self.top[part], self.left[part], self.flip[part]
+        return tuple(values[part] for values in (self.order, self.top, self.left, self.flip, self.turn, self.zoom))
 
 
-def plan_epoch(count, batch_size, seed, epoch, device="cpu", rank=0, processes=1, shifts=FACE_SIZE - CROP_SIZE + 1):
+def plan_epoch(
+    count, batch_size, seed, epoch, device="cpu", rank=0, processes=1,
+    shifts=FACE_SIZE - CROP_SIZE + 1, rotation=0.0, scaling=0.0,
+):  # fmt: skip
     """The `EpochPlan` of `count` images, on `device`. Drawn on the CPU, so that it is the same on every device.
 
-    shifts: how many places a crop can have in each direction.
+    shifts: how many places a crop can have in each direction. rotation: the most that one is turned either way,
+    degrees. scaling: the most that one is enlarged or made smaller, as a share.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(count, generator=generator)
     top = torch.randint(shifts, (count,), generator=generator)
     left = torch.randint(shifts, (count,), generator=generator)
     flip = torch.rand(count, generator=generator) < 0.5
-    return EpochPlan(*(part.to(device) for part in (order, top, left, flip)), batch_size, rank, processes)
+    turn = math.radians(rotation) * (2 * torch.rand(count, generator=generator) - 1)
+    zoom = 1 + scaling * (2 * torch.rand(count, generator=generator) - 1)
+    return EpochPlan(*(part.to(device) for part in (order, top, left, flip, turn, zoom)), batch_size, rank, processes)
 
 
 def training_batches(faces, plan, device, first=0):
@@ -107,13 +117,20 @@ def training_batches(faces, plan, device, first=0):
         yield crops, move(faces.labels[order]), None if faces.vad is None else move(faces.vad[order])
 
 
-def random_crops(images, order, top, left, flip):
-    """Crop and mirror in one gather.
+def random_crops(images, order, top, left, flip, turn, zoom):
+    """Crop, mirror, turn and zoom in one sampling.
 
-    images (N, 48, 48) uint8; order, top, left (B,) int64, flip (B,) bool -> (B, 1, 44, 44) uint8.
-    Image b is images[order[b]][top : top + 44, left : left + 44], its columns reversed where flip[b].
+    images (N, 48, 48) uint8; order, top, left (B,) int64, flip (B,) bool, turn (B,) radians, zoom (B,) factors
+    -> (B, 1, 44, 44) uint8. Crop b is images[order[b]][top : top + 44, left : left + 44], enlarged zoom[b] times and
+    turned clockwise by turn[b] about its centre (bilinear; what comes in from outside repeats the border), and then
+    mirrored where flip[b].
     """
-    offsets = torch.arange(CROP_SIZE, device=images.device)
-    rows = top[:, None] + offsets  # (B, 44)
-    columns = left[:, None] + torch.where(flip[:, None], offsets.flip(0), offsets)  # (B, 44)
-    return images[order[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]
+    middle = (CROP_SIZE - 1) / 2
+    offsets = torch.arange(CROP_SIZE, device=images.device) - middle
+    down, across = offsets[None, :, None], torch.where(flip[:, None], -offsets, offsets)[:, None, :]
+    cosine, sine = ((turn.cos() / zoom)[:, None, None], (turn.sin() / zoom)[:, None, None])
+    rows = (top + middle)[:, None, None] + cosine * down - sine * across  # (B, 44, 44)
+    columns = (left + middle)[:, None, None] + sine * down + cosine * across
+    grid = torch.stack((columns, rows), dim=3) * (2 / (FACE_SIZE - 1)) - 1  # -1 and 1: the outermost pixels
+    sampled = F.grid_sample(images[order][:, None].float(), grid, padding_mode="border", align_corners=True)
+    return sampled.round().to(torch.uint8)

@@ -43,12 +43,42 @@ def test_center_crop_equals_slice(images):
 
 def test_random_crops_equal_a_loop_over_images(images):
     plan = plan_epoch(len(images), 5, seed=3, epoch=2)
-    order, top, left, flip = plan.batch(0)
-    crops = random_crops(images, order, top, left, flip)
+    order, top, left, flip, *unchanged = plan.batch(0)
+    crops = random_crops(images, order, top, left, flip, *unchanged)
     assert crops.shape == (5, 1, 44, 44) and crops.dtype == torch.uint8
     for crop, image, row, column, mirrored in zip(crops, order, top, left, flip, strict=True):
         expected = images[image].numpy()[row : row + 44, column : column + 44]
         assert np.array_equal(crop[0].numpy(), expected[:, ::-1] if mirrored else expected)
+
+
+def test_crops_are_turned_clockwise_and_then_mirrored(images):
+    zero, quarter = torch.zeros(2, dtype=torch.int64), torch.full((2,), torch.pi / 2)
+    crops = random_crops(images, zero, zero, zero, torch.tensor([False, True]), quarter, torch.ones(2))
+    turned = np.rot90(images[0, :44, :44].numpy(), -1)
+    assert np.array_equal(crops[0, 0].numpy(), turned) and np.array_equal(crops[1, 0].numpy(), turned[:, ::-1])
+
+
+def test_turned_and_zoomed_crops_equal_scipy(images):
+    map_coordinates = pytest.importorskip("scipy.ndimage").map_coordinates
+    plan = plan_epoch(len(images), len(images), seed=3, epoch=2, rotation=40, scaling=0.4)
+    parts = plan.batch(0)
+    centred = np.mgrid[:44, :44] - 21.5
+    for crop, image, top, left, flip, turn, zoom in zip(random_crops(images, *parts), *parts, strict=True):
+        angle = turn.item()
+        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom.item()
+        places = np.tensordot(matrix, centred, 1) + np.array([top + 21.5, left + 21.5])[:, None, None]
+        expected = map_coordinates(images[image].double().numpy(), places, order=1, mode="nearest")
+        expected = expected[:, ::-1] if flip else expected
+        assert np.abs(crop[0].numpy() - expected).max() < 0.51  # rounded
+
+
+def test_turns_and_zooms_fill_their_ranges():
+    plan = plan_epoch(4000, 64, seed=0, epoch=0, rotation=10, scaling=0.2)
+    degrees = plan.turn.rad2deg()
+    assert -10 <= degrees.min() < -9.9 and 9.9 < degrees.max() <= 10 and degrees.mean().abs() < 0.5
+    assert 0.8 <= plan.zoom.min() < 0.801 and 1.199 < plan.zoom.max() <= 1.2 and (plan.zoom.mean() - 1).abs() < 0.01
+    still = plan_epoch(40, 8, seed=0, epoch=0)
+    assert not still.turn.any() and (still.zoom == 1).all()
 
 
 def test_all_corners_and_both_flips_occur():

@@ -28,7 +28,7 @@ def train_classifier(network, images, labels, epochs, seed, runtime, rate=1e-3, 
     for epoch in range(epochs):
         plan = plan_epoch(len(images), batch_size, seed, epoch, images.device, shifts=2 * MARGIN + 1)
         for step in range(steps):
-            order, *crop = plan.batch(step)
+            order, *crop, _, _ = plan.batch(step)
             with runtime.autocast():
                 outputs = network(normalise(shifted(images, order, *crop), **PREPROCESSING))
             F.cross_entropy(logits_of(outputs), labels[order]).backward()

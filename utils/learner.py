@@ -2,9 +2,10 @@
 
 import torch
 
+from data.batches import plan_epoch
 from utils.losses import Objective
 from utils.optim import WeightAverage, build_optimizer, learning_rate, set_learning_rate
-from utils.parallel import distribute, gather
+from utils.parallel import distribute, gather, ranks
 
 
 class Learner:
@@ -28,6 +29,13 @@ class Learner:
     def averaged(self):
         """The network with the averaged weights."""
         return self.average.model
+
+    def plan(self, count, seed, epoch, device):
+        """The `EpochPlan` of `count` images, on `device`, as the recipe wants it; this process's part of it."""
+        recipe = self.recipe
+        return plan_epoch(
+            count, recipe.batch_size, seed, epoch, device, *ranks(), rotation=recipe.rotation, scaling=recipe.scaling
+        )
 
     def step(self, pictures, labels, vad, number, steps_per_epoch):
         """Learn from one batch, on the device; this process's part of it where there are several.

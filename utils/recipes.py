@@ -12,6 +12,8 @@ class Recipe:
     optimizer: "muon" (convolution kernels by `utils.muon`, the rest by SGD with Nesterov momentum; kernel_decay is
     the weight decay of those kernels, weight_decay of the rest) or "sgd".
     clip_value: bound on the absolute value of each gradient, None for no bound.
+    rotation, scaling: the most that a training face is turned either way, in degrees, and enlarged or made smaller,
+    as a share.
     averaging: decay per step of the running average of the weights, which is what is evaluated and saved (0: none).
     constraint: a key of `losses.CONSTRAINTS`; consistency is its weight.
     dimension_weight scales mse_weight * MSE + ccc_weight * (1 - CCC) of each dimension.
@@ -31,6 +33,8 @@ class Recipe:
     weight_decay: float = 5e-4
     kernel_decay: float = 0.03
     clip_value: float | None = None
+    rotation: float = 0.0
+    scaling: float = 0.0
     averaging: float = 0.998
     label_smoothing: float = 0.1
     dimension_weight: float = 0.5
