@@ -42,6 +42,7 @@ STUDIES = {
         "default": {},
         "SGD, batch 64, rate 0.02": {"optimizer": "sgd", "batch_size": 64, "learning_rate": 0.02},
         "no averaged weights": {"averaging": 0.0},
+        "faces neither turned nor zoomed": {"rotation": 0.0, "scaling": 0.0},
         "no decay of the kernels": {"kernel_decay": 0.0},
         "batch 64, rate 0.02": {"batch_size": 64, "learning_rate": 0.02},
         "batch 256, rate 0.08": {"batch_size": 256, "learning_rate": 0.08},
