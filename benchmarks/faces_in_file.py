@@ -74,7 +74,7 @@ def compare_throughput(path, rounds, steps):
         for faces in places:
             plan = learner.plan(len(faces), 0, number, faces.labels.device)
             few = slice(steps * recipe.batch_size)  # of all faces, wherever in the file they are
-            parts = {name: getattr(plan, name)[few] for name in ("order", "top", "left", "flip", "turn", "zoom")}
+            parts = {name: part[few] for name, part in vars(plan).items() if isinstance(part, torch.Tensor)}
             _, position = train_one_epoch(learner, faces, replace(plan, **parts), preprocessing, 0)
             rates[-1].append(steps * recipe.batch_size / position["seconds"])
     return rates[1:]  # the first round warms up

@@ -113,24 +113,24 @@ def training_batches(faces, plan, device, first=0):
     take = prefetch if faces.in_file else map
     for step, images in zip(steps, take(lambda step: faces.images[plan.batch(step)[0]], steps), strict=True):
         order, *crop = plan.batch(step)
-        crops = random_crops(move(images), torch.arange(len(order), device=device), *map(move, crop))
+        crops = random_crops(move(images), *map(move, crop))
         yield crops, move(faces.labels[order]), None if faces.vad is None else move(faces.vad[order])
 
 
-def random_crops(images, order, top, left, flip, turn, zoom):
+def random_crops(images, top, left, flip, turn, zoom):
     """Crop, mirror, turn and zoom in one sampling.
 
-    images (N, 48, 48) uint8; order, top, left (B,) int64, flip (B,) bool, turn (B,) radians, zoom (B,) factors
-    -> (B, 1, 44, 44) uint8. Crop b is images[order[b]][top : top + 44, left : left + 44], enlarged zoom[b] times and
+    images (B, 48, 48) uint8; top, left (B,) int64, flip (B,) bool, turn (B,) radians, zoom (B,) factors
+    -> (B, 1, 44, 44) uint8. Crop b is images[b][top : top + 44, left : left + 44], enlarged zoom[b] times and
     turned clockwise by turn[b] about its centre (bilinear; what comes in from outside repeats the border), and then
     mirrored where flip[b].
     """
     middle = (CROP_SIZE - 1) / 2
     offsets = torch.arange(CROP_SIZE, device=images.device) - middle
     down, across = offsets[None, :, None], torch.where(flip[:, None], -offsets, offsets)[:, None, :]
-    cosine, sine = ((turn.cos() / zoom)[:, None, None], (turn.sin() / zoom)[:, None, None])
+    cosine, sine = (turn.cos() / zoom)[:, None, None], (turn.sin() / zoom)[:, None, None]
     rows = (top + middle)[:, None, None] + cosine * down - sine * across  # (B, 44, 44)
     columns = (left + middle)[:, None, None] + sine * down + cosine * across
     grid = torch.stack((columns, rows), dim=3) * (2 / (FACE_SIZE - 1)) - 1  # -1 and 1: the outermost pixels
-    sampled = F.grid_sample(images[order][:, None].float(), grid, padding_mode="border", align_corners=True)
+    sampled = F.grid_sample(images[:, None].float(), grid, padding_mode="border", align_corners=True)
     return sampled.round().to(torch.uint8)

@@ -25,7 +25,7 @@ def few_threads():
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     threads = max(1, min(2, torch.get_num_threads() // processes))
     torch.set_num_threads(threads)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # of programs that tests start
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of programs that tests start, so that sums round alike
 
 
 @pytest.fixture(scope="session")

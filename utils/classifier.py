@@ -28,9 +28,9 @@ def train_classifier(network, images, labels, epochs, seed, runtime, rate=1e-3, 
     for epoch in range(epochs):
         plan = plan_epoch(len(images), batch_size, seed, epoch, images.device, shifts=2 * MARGIN + 1)
         for step in range(steps):
-            order, *crop, _, _ = plan.batch(step)
+            order, top, left, flip, *_ = plan.batch(step)
             with runtime.autocast():
-                outputs = network(normalise(shifted(images, order, *crop), **PREPROCESSING))
+                outputs = network(normalise(shifted(images, order, top, left, flip), **PREPROCESSING))
             F.cross_entropy(logits_of(outputs), labels[order]).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

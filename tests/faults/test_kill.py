@@ -1,6 +1,5 @@
 """A run that is killed at random moments and resumed each time ends as one that was left alone."""
 
-import os
 import random
 import signal
 import subprocess
@@ -10,7 +9,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pytest
-import torch
 
 from tests.conftest import ROOT
 from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
@@ -82,9 +80,8 @@ def demo(epochs):
 
 
 def pipes():
-    environment = {**os.environ, "OMP_NUM_THREADS": str(min(2, torch.get_num_threads()))}
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return {"cwd": ROOT, "env": environment, "preexec_fn": listen, **told}
+    return {"cwd": ROOT, "preexec_fn": listen, **told}
 
 
 def listen():
