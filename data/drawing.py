@@ -11,13 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from utils.tasks import EMOTIONS, VAD_LIMIT
+from utils.tasks import EMOTIONS, PUBLISHED_VAD, VAD_LIMIT
 
-# Pleasure, arousal and dominance of the emotions: Russell and Mehrabian (1977), times two.
-CLASS_VAD = 2 * np.array([
-    (-0.51, 0.59, 0.25), (-0.60, 0.35, 0.11), (-0.64, 0.60, -0.43), (0.81, 0.51, 0.46),
-    (-0.63, -0.27, -0.33), (0.40, 0.67, -0.13), (0.0, 0.0, 0.0),
-])  # fmt: skip
+CLASS_VAD = VAD_LIMIT * np.array(PUBLISHED_VAD)
 
 # Actions: inner and outer brows up, brows drawn together, eyes wide, lower lids up, nose wrinkled,
 # upper lip up, mouth corners up, mouth wide, jaw down, gaze down, chin up.

@@ -3,11 +3,9 @@
 FER+ (Barsoum et al., "Training deep networks for facial expression recognition with crowd-sourced
 label distribution", ICMI 2016) has ten people's votes for each face of fer2013.csv, row by row. The
 V/A/D of a face is the mean of its emotions' coordinates, weighted by their shares of the votes. The
-coordinates are the mean pleasure, arousal and dominance that Russell and Mehrabian ("Evidence for a
-three-factor theory of emotions", Journal of Research in Personality 11, 1977) report for the terms
-angry, disgusted, fearful, happy, sad and surprised, on a scale of -1..1, and are doubled here to the
-annotators' -2..2; neutral is the origin. Votes for contempt are left out of the mean, because no value
-for that term could be confirmed, and so are "unknown" and "not a face" (NF).
+coordinates are the published ones of `utils.tasks.PUBLISHED_VAD`, doubled to the annotators' -2..2. Votes
+for contempt are left out of the mean, because no value for that term could be confirmed, and so are
+"unknown" and "not a face" (NF).
 """
 
 import csv
@@ -18,19 +16,9 @@ import numpy as np
 
 from data.archive import open_part
 from utils.files import UserError
-from utils.tasks import SPLITS
+from utils.tasks import PUBLISHED_VAD, SPLITS, VAD_LIMIT
 
-# FER+ column: (pleasure, arousal, dominance) of Russell and Mehrabian, -1..1.
-PLEASURE_AROUSAL_DOMINANCE = {
-    "neutral": (0.0, 0.0, 0.0),
-    "happiness": (0.81, 0.51, 0.46),
-    "surprise": (0.40, 0.67, -0.13),
-    "sadness": (-0.63, -0.27, -0.33),
-    "anger": (-0.51, 0.59, 0.25),
-    "disgust": (-0.60, 0.35, 0.11),
-    "fear": (-0.64, 0.60, -0.43),
-}
-SCALE = 2.0
+COLUMNS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")  # in the order of EMOTIONS
 _LONGEST = 64 << 20  # the published file has 2 MB
 
 
@@ -48,12 +36,12 @@ class Votes:
 
 
 def votes_to_vad(votes):
-    """Derive V/A/D from votes, (N, 7) numbers in the order of `PLEASURE_AROUSAL_DOMINANCE`, >= 0.
+    """Derive V/A/D from votes, (N, 7) numbers in the order of EMOTIONS, >= 0.
 
     Returns float32 (N, 3) in -2..2; a row without votes gives zeros.
     """
     votes = np.asarray(votes, np.float64)
-    coordinates = SCALE * np.array(list(PLEASURE_AROUSAL_DOMINANCE.values()))
+    coordinates = VAD_LIMIT * np.array(PUBLISHED_VAD)
     total = votes.sum(axis=1, keepdims=True)
     return (votes @ coordinates / np.where(total > 0, total, 1)).astype(np.float32)
 
@@ -72,15 +60,14 @@ def read_votes(part):
 
 
 def _tabulate(rows, name):
-    emotions = list(PLEASURE_AROUSAL_DOMINANCE)
-    missing = [column for column in ("Usage", "Image name", *emotions) if column not in (rows.fieldnames or ())]
+    missing = [column for column in ("Usage", "Image name", *COLUMNS) if column not in (rows.fieldnames or ())]
     if missing:
         raise UserError(f"{name} has no column {', '.join(missing)}: download fer2013new.csv again")
     votes, splits, faults = [], [], {}
     for number, row in enumerate(rows):
         try:
             splits.append(SPLITS.index((row["Usage"] or "").strip()))
-            votes.append([_count(row[emotion]) for emotion in emotions])
+            votes.append([_count(row[column]) for column in COLUMNS])
         except ValueError as error:
             raise UserError(f"{name}, row {number + 1}: {error}: download fer2013new.csv again") from error
         if not (row["Image name"] or "").strip():

@@ -5,27 +5,30 @@ import json
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, mean_squared_error, recall_score
+from sklearn.metrics import f1_score, log_loss, mean_squared_error, recall_score
 
+from data import fer2013
+from data.batches import normalise, ten_crop
 from data.faces import Faces
-from data.ferplus import PLEASURE_AROUSAL_DOMINANCE
 from tests.test_fer2013 import SPLIT_FILES, write_csv
-from tests.test_visualize import make_model, save
-from utils import evaluate
+from tests.test_visualize import PREPROCESSING, make_model, save
+from utils import checkpoint, evaluate
 from utils.files import UserError
-from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
-
-RNG = np.random.default_rng(0)
+from utils.tasks import EMOTIONS, PUBLISHED_VAD, TASKS, TEST_SPLITS
 
 
 def test_category_figures_equal_those_of_scikit_learn():
-    labels = RNG.integers(0, 7, 900)
-    logits = RNG.normal(size=(900, 7)) + 1.5 * np.eye(7)[labels]
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 900)
+    logits = rng.normal(size=(900, 7)) + 1.5 * np.eye(7)[labels]
     found = evaluate.figures_of(TASKS["classify"], torch.from_numpy(logits), torch.from_numpy(labels))
     predicted = logits.argmax(1)
     accuracy = (predicted == labels).mean()
     assert found["Acc"]["value"] == pytest.approx(100 * accuracy)
     assert found["F1"]["value"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    probabilities = torch.from_numpy(logits).softmax(1).numpy()
+    assert found["cross-entropy"]["value"] == pytest.approx(log_loss(labels, probabilities))
+    assert found["cross-entropy"]["low"] < found["cross-entropy"]["value"] < found["cross-entropy"]["high"]
     recalls = 100 * recall_score(labels, predicted, average=None)
     assert [found[f"recall {name}"]["value"] for name in EMOTIONS] == pytest.approx(recalls)
     half = 196 * np.sqrt(accuracy * (1 - accuracy) / 900)  # the normal approximation
@@ -34,8 +37,9 @@ def test_category_figures_equal_those_of_scikit_learn():
 
 
 def test_dimension_figures_and_their_intervals():
-    target = RNG.normal(size=400)
-    output = target + RNG.normal(size=400)
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=400)
+    output = target + rng.normal(size=400)
     found = evaluate.figures_of(TASKS["regressV"], torch.from_numpy(output)[:, None], torch.from_numpy(target))
     assert found["MSE"]["value"] == pytest.approx(mean_squared_error(target, output))
     assert found["RMSE"]["value"] == pytest.approx(np.sqrt(mean_squared_error(target, output)))
@@ -55,9 +59,8 @@ def test_a_class_that_is_missing_does_not_spoil_the_others():
 
 
 def test_the_stretch_gives_class_means_their_published_spread():
-    labels = torch.from_numpy(RNG.integers(0, 7, 700))
-    published = 2 * torch.tensor(list(PLEASURE_AROUSAL_DOMINANCE.values()))
-    published = published[[4, 5, 6, 1, 3, 2, 0]]  # in the order of EMOTIONS
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 7, 700))
+    published = 2 * torch.tensor(PUBLISHED_VAD)
     shrunk = 0.3 + 0.5 * published[labels]
     faces = Faces(torch.zeros(700, 48, 48, dtype=torch.uint8), labels, shrunk)
     stretch = evaluate.spread_stretch(faces)
@@ -71,12 +74,12 @@ def test_the_stretch_gives_class_means_their_published_spread():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Checkpoints, and a data folder of a few random faces."""
-    folder = tmp_path_factory.mktemp("evaluation")
+    folder, rng = tmp_path_factory.mktemp("evaluation"), np.random.default_rng(0)
     save(folder / "checkpoints", make_model())
     (folder / "data").mkdir()
     for name in SPLIT_FILES.values():
-        faces = RNG.integers(0, 256, (14, 48, 48), dtype=np.uint8)
-        write_csv(folder / "data" / name, faces, list(range(7)) * 2, RNG.uniform(-2, 2, (14, 3)).tolist())
+        faces = rng.integers(0, 256, (14, 48, 48), dtype=np.uint8)
+        write_csv(folder / "data" / name, faces, list(range(7)) * 2, rng.uniform(-2, 2, (14, 3)).tolist())
     return folder
 
 
@@ -96,7 +99,8 @@ def test_it_prints_and_writes_every_figure(folder, tmp_path, capsys):
     report = json.loads((tmp_path / "evaluation.json").read_text())
     printed = capsys.readouterr().out
     human = "human ratings of 3 PublicTest faces"
-    assert list(report) == [*TEST_SPLITS, human, f"{human}, stretched"]
+    assert list(report) == ["how", *TEST_SPLITS, human, f"{human}, stretched"]
+    assert report["how"]["crops"] == "tencrop" and report["how"]["device"].startswith("cpu")
     for split in TEST_SPLITS:
         assert set(report[split]) == set(TASKS)
         accuracy = report[split]["classify"]["Acc"]
@@ -106,23 +110,72 @@ def test_it_prints_and_writes_every_figure(folder, tmp_path, capsys):
 
 
 def test_the_gold_rows_are_the_named_faces(folder, tmp_path):
-    first = write_gold(tmp_path / "gold.csv", [f"{row},{row / 7 - 1},0,1" for row in range(14)])
-    turned = write_gold(tmp_path / "turned.csv", [f"{row},{row / 7 - 1},0,1" for row in reversed(range(14))])
-    found = []
-    for gold in (first, turned):
-        assert run(folder, "--gold", gold, "--split", "PrivateTest", "--out", tmp_path) == 0
-        report = json.loads((tmp_path / "evaluation.json").read_text())
-        found.append(report["human ratings of 14 PublicTest faces"]["regressV"]["MSE"]["value"])
-    assert found[0] == pytest.approx(found[1], rel=1e-5) and list(report)[0] == "PrivateTest"
+    """Against the network itself on the ten crops of those faces, rated in another order than they stand in."""
+    rated = {9: (0.5, -1, 1), 2: (-2, 2, 0.25), 13: (1, 1, -1)}
+    gold = write_gold(tmp_path / "gold.csv", [f"{row},{v},{a},{d}" for row, (v, a, d) in rated.items()])
+    assert run(folder, "--gold", gold, "--split", "PrivateTest", "--out", tmp_path, "--precision", "fp32") == 0
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert list(report)[1] == "PrivateTest" and "PublicTest" not in report
+    faces = fer2013.load(folder / "data")[0]["PublicTest"].images[:][list(rated)]
+    with torch.no_grad():
+        outputs = [make_model()(normalise(crops[:, None], **PREPROCESSING)) for crops in ten_crop(faces)]
+    for column, name in enumerate(("regressV", "regressA", "regressD")):
+        values = [output[name].mean().item() for output in outputs]
+        expected = mean_squared_error([rating[column] for rating in rated.values()], values)
+        assert report["human ratings of 3 PublicTest faces"][name]["MSE"]["value"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_what_the_public_split_chose_is_measured(folder, tmp_path, capsys):
+    """Of a run's folder, which has what either split chose; the figures say which."""
+    checkpoints = save(tmp_path / "run", make_model(seed=1))
+    for task in TASKS.values():
+        content = checkpoint.task_checkpoint(make_model(), task.name, 5, {}, {
+            "dataset": "FER2013", "model": "Narrow", "preprocessing": PREPROCESSING})  # fmt: skip
+        checkpoint.save(checkpoints / task.checkpoint("PublicTest"), content)
+    flags = ["--split", "PrivateTest", "--out", tmp_path]
+    assert run(folder, *flags, "--checkpoints", checkpoints) == 0
+    both = json.loads((tmp_path / "evaluation.json").read_text())
+    assert run(folder, *flags, "--checkpoints", checkpoints / TASKS["classify"].checkpoint("PublicTest")) == 0
+    public = json.loads((tmp_path / "evaluation.json").read_text())
+    assert both["PrivateTest"] == public["PrivateTest"]
+    assert "PublicTest_model_classify.t7, trained on FER2013, epoch 5 (chosen on PublicTest" in both["how"]["classify"]
+    assert run(folder, *flags) == 0
+    assert "classify: PrivateTest_model_privateClassify.t7, trained on FER2013, epoch 3 (chosen on PrivateTest" in (
+        capsys.readouterr().out
+    )
+
+
+def test_ratings_of_faces_without_annotations_are_compared_as_predicted(folder, tmp_path):
+    splits, _ = fer2013.load(folder / "data")
+    lines = ["emotion,pixels,Usage"]
+    for split, faces in splits.items():
+        for image, label in zip(faces.images[:].flatten(1).tolist(), faces.labels.tolist(), strict=True):
+            lines.append(f"{label},{' '.join(map(str, image))},{split}")
+    (tmp_path / "fer2013.csv").write_text("\n".join(lines))
+    gold = write_gold(tmp_path / "gold.csv", ["3,1,0,-1", "0,-2,1,2", "7,0,1,1"])
+    assert run(folder, "--data", tmp_path / "fer2013.csv", "--gold", gold, "--out", tmp_path) == 0
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert set(report["PublicTest"]) == {"classify"}
+    assert [title for title in report if "human" in title] == ["human ratings of 3 PublicTest faces"]
+
+
+def test_ratings_need_a_network_that_predicts_them(folder, tmp_path):
+    checkpoints = save(tmp_path / "run", make_model(tasks=("classify",)), ["classify"])
+    gold = write_gold(tmp_path / "gold.csv", ["3,1,0,-1", "0,-2,1,2"])
+    with pytest.raises(UserError, match="no valence, arousal or dominance"):
+        run(folder, "--checkpoints", checkpoints, "--gold", gold, "--out", tmp_path)
 
 
 @pytest.mark.parametrize(
-    "rows",
-    [["14,0,0,0"], ["-1,0,0,0"], ["1,0,0,0", "1,0,0,0"], ["1,3,0,0"], ["1,x,0,0"], ["1,0,0"], []],
-)
-def test_a_gold_table_that_does_not_fit_is_told(folder, tmp_path, rows):
-    with pytest.raises(UserError, match="gold"):
-        run(folder, "--gold", write_gold(tmp_path / "gold.csv", rows), "--out", tmp_path)
+    ("rows", "told"),
+    [
+        (["14,0,0,0"], "different rows"), (["-1,0,0,0"], "different rows"), (["1,0,0,0", "1,0,0,0"], "different rows"),
+        (["1,3,0,0"], r"lie in -2\.\.2"), (["1,x,0,0"], "all numbers"), (["1,0,0"], "all numbers"), ([], "has no rows"),
+    ],
+)  # fmt: skip
+def test_a_gold_table_that_does_not_fit_is_told(folder, tmp_path, rows, told):
+    with pytest.raises(UserError, match=told):
+        run(folder, "--gold", write_gold(tmp_path / "ratings.csv", rows), "--out", tmp_path)
 
 
 def test_a_gold_table_that_is_not_there_or_has_other_columns_is_told(folder, tmp_path):

@@ -3,9 +3,10 @@
     python -m utils.evaluate --checkpoints DIR --data PATH [--split PublicTest PrivateTest] [--gold CSV]
 
 Prints every figure with a 95% interval (percentile bootstrap over faces, 1,000 samples, seed 0) and writes them to
-evaluation.json in --out. A gold CSV has the columns index, Valence, Arousal, Dominance, where index is the row of
-the public test split, from 0. Against it, figures are given for the values as predicted, and stretched to the
-spread of published ratings (see `spread_stretch`), since CCC punishes values that vary too little.
+evaluation.json in --out. Of a run's folder the checkpoints that the public split chose are measured. A gold CSV has
+the columns index, Valence, Arousal, Dominance, where index is the row of the public test split, from 0. Against it,
+figures are given for the values as predicted, and stretched to the spread of published ratings (see
+`spread_stretch`), since CCC punishes values that vary too little.
 """
 
 import argparse
@@ -16,67 +17,90 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from data import DATASETS
-from data.ferplus import PLEASURE_AROUSAL_DOMINANCE, SCALE
 from utils import metrics
 from utils.files import UserError, exit_code, given_path, telling, write_text
 from utils.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
 from utils.runtime import DEVICES, PRECISIONS, decide
-from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS, VAD_LIMIT
+from utils.tasks import DIMENSIONS, EMOTIONS, PUBLISHED_VAD, TASKS, TEST_SPLITS, VAD_LIMIT
 
 SAMPLES = 1000
 GOLD_SPLIT = "PublicTest"
-# Names of the emotions in `PLEASURE_AROUSAL_DOMINANCE`.
-VOTE_NAMES = dict(
-    zip(EMOTIONS, ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"), strict=True)
-)
 
 
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
     runtime = decide(arguments.device, arguments.precision, "off")
-    networks = ready_to_predict(load_networks(arguments.checkpoints), runtime)
+    networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
     dataset = DATASETS["FER2013"](arguments.data, False, None)
+    gold = None if arguments.gold is None else read_gold(arguments.gold, len(dataset.splits[GOLD_SPLIT]))
+    how = origins(networks) | {"device": runtime.describe(), "crops": arguments.crops}
+    print("\n".join(f"{name}: {text}" for name, text in how.items()))
     outputs, report = {}, {}
+    for split in dict.fromkeys((*arguments.split, *((GOLD_SPLIT,) if gold else ()))):
+        outputs[split] = predict_tasks(networks, dataset.splits[split].images, runtime, arguments.crops, split)
     for split in arguments.split:
         faces = dataset.splits[split]
-        outputs[split] = predict_tasks(networks, faces.images, runtime, arguments.crops, split)
         report[split] = {
             name: figures_of(TASKS[name], output, metrics.task_target(TASKS[name], faces.labels, faces.vad))
             for name, output in outputs[split].items()
             if TASKS[name].dimension is None or faces.vad is not None
         }
-    if arguments.gold is not None:
-        faces = dataset.splits[GOLD_SPLIT]
-        if GOLD_SPLIT not in outputs:
-            outputs[GOLD_SPLIT] = predict_tasks(networks, faces.images, runtime, arguments.crops, GOLD_SPLIT)
-        rows, ratings = read_gold(arguments.gold, len(faces))
-        stretch = spread_stretch(dataset.splits["Training"])
-        predicted = {name: out[rows] for name, out in outputs[GOLD_SPLIT].items() if TASKS[name].dimension is not None}
-        for title, change in (("", lambda name, out: out), (", stretched", stretch)):
-            report[f"human ratings of {len(rows)} {GOLD_SPLIT} faces{title}"] = {
-                name: figures_of(TASKS[name], change(name, out), ratings[:, TASKS[name].dimension])
-                for name, out in predicted.items()
-            }
+    if gold is not None:
+        report |= compare_with_people(outputs[GOLD_SPLIT], *gold, dataset.splits["Training"])
     print(spell(report))
     path = arguments.out / "evaluation.json"
     with telling(path, "make room, or choose another --out"):
-        write_text(path, json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps({"how": how} | report, indent=1) + "\n")
     print(f"written: {path}")
     return 0
+
+
+def origins(networks):
+    """{task: which network predicts it, trained on what, and on which split its epoch was chosen}."""
+    told = {}
+    for network in networks:
+        split = next((split for split in TEST_SPLITS if network.file.name.startswith(split)), None)
+        text = f"{network.file.name}, trained on {network.dataset}"
+        text += "" if network.epoch is None else f", epoch {network.epoch}"
+        text += "" if split is None else f" (chosen on {split}, whose figures are optimistic)"
+        told |= dict.fromkeys(network.tasks, text)
+    return {name: told[name] for name in TASKS if name in told}
+
+
+def compare_with_people(outputs, rows, ratings, training):
+    """{title: {task: figures}} of the faces `rows` against human ratings, as predicted and stretched.
+
+    outputs: {task: (N, width)} of the public split; rows, ratings: as `read_gold` gives them; training: `Faces`.
+    Stretched only where those have V/A/D. Raises UserError when no task predicts a dimension.
+    """
+    predicted = {name: output[rows] for name, output in outputs.items() if TASKS[name].dimension is not None}
+    if not predicted:
+        raise UserError("--gold: these checkpoints predict no valence, arousal or dominance. Leave --gold out.")
+    changes = {"": lambda name, values: values}
+    if training.vad is not None:
+        changes[", stretched"] = spread_stretch(training)
+    return {
+        f"human ratings of {len(rows)} {GOLD_SPLIT} faces{title}": {
+            name: figures_of(TASKS[name], change(name, values), ratings[:, TASKS[name].dimension])
+            for name, values in predicted.items()
+        }
+        for title, change in changes.items()
+    }
 
 
 def spread_stretch(training):
     """A function (task name, (N, 1) values) -> values stretched to the spread that published ratings have.
 
     Annotations derived by a regression vary less than people's ratings do, and so does a network that learnt them.
-    The factor of a dimension is the spread over the training faces of their classes' published coordinates (Russell
-    and Mehrabian, 1977, see `data.ferplus`), divided by that of the classes' mean annotations; the stretch is about the
+    The factor of a dimension is the spread over the training faces of their classes' published coordinates
+    (`utils.tasks.PUBLISHED_VAD`), divided by that of the classes' mean annotations; the stretch is about the
     mean annotation. Nothing of it is fitted to ratings of the faces that are measured. training: `Faces`.
     """
     labels, vad = training.labels.cpu(), training.vad.cpu().double()
-    published = SCALE * torch.tensor([PLEASURE_AROUSAL_DOMINANCE[VOTE_NAMES[name]] for name in EMOTIONS]).double()
+    published = VAD_LIMIT * torch.tensor(PUBLISHED_VAD, dtype=torch.float64)
     means = torch.stack([vad[labels == label].mean(dim=0) for label in range(len(EMOTIONS))])
     spreads = [values[labels].std(dim=0, correction=0) for values in (published, means)]
     factors, middle = spreads[0] / spreads[1].clamp_min(1e-6), vad.mean(dim=0)
@@ -96,10 +120,12 @@ def figures_of(task, output, target):
     """
     samples = torch.from_numpy(np.random.default_rng(0).integers(0, len(target), (SAMPLES, len(target))))
     if task.kind == "classification":
-        matrices = torch.stack([_confusion(output, target, sample) for sample in samples]).double()
-        whole = _confusion(output, target, slice(None)).double()[None]
-        values, resampled = _category_figures(whole), _category_figures(matrices)
-        extra = {"confusion": whole[0].long().tolist()}
+        predicted, losses = output.argmax(dim=1), F.cross_entropy(output.double(), target, reduction="none")
+        matrices = torch.stack([metrics.confusion_matrix(predicted[sample], target[sample]) for sample in samples])
+        whole = metrics.confusion_matrix(predicted, target)
+        values = _category_figures(whole[None].double()) | {"cross-entropy": losses.mean()}
+        resampled = _category_figures(matrices.double()) | {"cross-entropy": losses[samples].mean(dim=1)}
+        extra = {"confusion": whole.tolist()}
     else:
         values = {name: torch.tensor([value]) for name, value in _dimension_figures(output, target).items()}
         each = [_dimension_figures(output[sample], target[sample]) for sample in samples]
@@ -107,10 +133,6 @@ def figures_of(task, output, target):
         extra = {}
     known = [name for name, value in values.items() if not value.isnan()]  # the recall of an absent class is not
     return {name: _interval(values[name].item(), resampled[name]) for name in known} | extra
-
-
-def _confusion(logits, labels, sample):
-    return metrics.confusion_matrix(logits[sample].argmax(dim=1), labels[sample])
 
 
 def _category_figures(matrices):

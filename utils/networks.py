@@ -12,29 +12,35 @@ from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS
 
 RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
+RELEASED_DRAWER = RELEASED.with_name("CK+_FERSNetHalf")
 
 
 @dataclass
 class Network:
-    """A network, the tasks that are asked of it, the preprocessing that it was trained with."""
+    """A network, the tasks that are asked of it, the preprocessing and the dataset that it was trained with.
+
+    file, epoch: where it comes from; of a file of the original project the epoch may be unknown (None).
+    """
 
     model: torch.nn.Module
     tasks: list
     preprocessing: dict
     dataset: str
+    file: Path
+    epoch: int | None
 
 
-def load_networks(path):
+def load_networks(path, splits=("PrivateTest", "PublicTest")):
     """The `Network`s for all tasks that the checkpoints at `path` (folder or file) know; each stands only once.
 
-    For a task is taken the file that is best on the private split, then that of the public split, then any other
-    of these files whose network knows the task. Raises UserError.
+    For a task is taken the file that is best on the first of `splits`, then that of the second, then any other of
+    these files whose network knows the task. Raises UserError when there is none, none classifies, or they do not go
+    together.
     """
     path = Path(path)
     files = {task: [path] for task in TASKS}
     if path.is_dir():
-        files = {name: [path / task.checkpoint(split) for split in ("PrivateTest", "PublicTest")]
-                 for name, task in TASKS.items()}  # fmt: skip
+        files = {name: [path / task.checkpoint(split) for split in splits] for name, task in TASKS.items()}
     elif not path.exists():
         raise UserError(f"{path} does not exist: give the folder of the .t7 files with --checkpoints.")
     present = {name: [file for file in candidates if file.exists()] for name, candidates in files.items()}
@@ -52,7 +58,10 @@ def load_networks(path):
                 _add(networks, network, task)
                 break
     if not any("classify" in network.tasks for network in networks):
-        raise UserError(f"The checkpoints in {path} do not classify emotions; --tasks of their run left it out.")
+        raise UserError(
+            f"The checkpoints in {path} do not classify emotions; --tasks of their run left it out. Train with "
+            "--tasks classify, or give another folder with --checkpoints."
+        )
     datasets = sorted({network.dataset for network in networks})
     if len(datasets) > 1:
         raise UserError(f"The checkpoints in {path} are of several datasets ({', '.join(datasets)}): use those of one.")
@@ -84,10 +93,16 @@ def _load(file, task, loaded):
         return None
     names = content.get("class_names", list(EMOTIONS))
     if not isinstance(names, list) or names != list(EMOTIONS):
-        raise UserError(f"{file} knows other emotions ({str(names)[:100]}) than those of FER2013.")
+        raise UserError(
+            f"{file} knows other emotions ({str(names)[:100]}) than those of FER2013: give checkpoints that were "
+            "trained on FER2013. (A FERSNet of other expressions serves visualize.py --synthesize.)"
+        )
     if not all(torch.isfinite(values).all() for values in model.state_dict().values()):
-        raise UserError(f"{file} holds weights that are not finite numbers: its training diverged.")
-    network = Network(model, [], content["preprocessing"], str(content.get("dataset", "the original project")))
+        raise UserError(
+            f"{file} holds weights that are not finite numbers: its training diverged. Give those of another run."
+        )
+    dataset, epoch = str(content.get("dataset", "the original project")), content.get("epoch")
+    network = Network(model, [], content["preprocessing"], dataset, file, epoch)
     if not is_original(content["net"]):  # such a file does not say what it predicts
         loaded[file] = network
     return network

@@ -1,7 +1,8 @@
 """What is learnt: one table of tasks, from which heads, losses, CSV columns and checkpoints derive.
 
-A new task is one row of `TASKS`; a new kind of task also needs its loss in `losses.py` and its
-metrics in `metrics.py`, both looked up by `kind`.
+A new task is one row of `TASKS`. A new kind of task is one of `KINDS`, and has an entry of that name in each table
+by which kinds are looked up: `HEADS` (models/multitask.py), `LOSSES` (losses.py), `METRICS` and `TRAINING_SUMS`
+(metrics.py), `BEST_LINES` (record.py) and `WORDS` (plots.py).
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,17 @@ from dataclasses import dataclass
 EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
 DIMENSIONS = ("Valence", "Arousal", "Dominance")
 VAD_LIMIT = 2.0  # annotations run from -2 to 2
+# Mean pleasure, arousal and dominance, -1..1, that Russell and Mehrabian ("Evidence for a three-factor theory of
+# emotions", Journal of Research in Personality 11, 1977) report for angry, disgusted, fearful, happy, sad, surprised.
+PUBLISHED_VAD = (
+    (-0.51, 0.59, 0.25),
+    (-0.60, 0.35, 0.11),
+    (-0.64, 0.60, -0.43),
+    (0.81, 0.51, 0.46),
+    (-0.63, -0.27, -0.33),
+    (0.40, 0.67, -0.13),
+    (0.0, 0.0, 0.0),  # neutral: the origin
+)
 SPLITS = ("Training", "PublicTest", "PrivateTest")
 TEST_SPLITS = SPLITS[1:]
 
