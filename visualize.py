@@ -25,33 +25,42 @@ from tqdm import tqdm
 from data.mapped import prefetch
 from utils import detect, pictures, results
 from utils.files import UserError, as_text, exit_code, given_path
-from utils.networks import RELEASED, load_networks
-from utils.pictures import VIDEO_SUFFIXES
-from utils.places import OURS, Places, expand, placing, save_figure
+from utils.networks import RELEASED, RELEASED_DRAWER, load_networks
+from utils.pictures import VIDEO_SUFFIXES, Unreadable
+from utils.places import Places, expand, marks, placing, save_figure
 from utils.recognise import EmotionRecognizer, Face
 from utils.runtime import DEVICES, PRECISIONS
 
 __all__ = ["EmotionRecognizer", "Face"]
 
 BATCH = 16  # pictures or frames whose faces go through the network together
+# Flags that mean nothing beside one that does something else instead.
+IDLE = {
+    "export": ("inputs", "recursive", "webcam", "synthesize", "csv", "json", "no_pictures", "show"),
+    "webcam": ("inputs", "recursive", "synthesize", "out", "csv", "json", "no_pictures", "show"),
+    "synthesize": ("csv", "json", "no_pictures", "show"),
+}
 MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; dominance -2 submissive .. 2 in control"
 
 
 def main(arguments):
     """Read everything that was asked for. Returns the exit code: 1 when something could not be read."""
+    check_flags(arguments)
     places = Places(arguments.out)
     if arguments.export:
         from utils.export import export_onnx
 
-        path = places.beside(Path("emotion.onnx"), "", ".onnx")
+        [path] = places.beside(Path("emotion.onnx"), "", ".onnx")
         export_onnx(load_networks(arguments.checkpoints or RELEASED), path)
         print(f"written: {path}")
         return 0
     inputs = list(expand(arguments.inputs, arguments.recursive))
-    if not inputs and arguments.webcam is None:
-        raise UserError("Nothing to look at: give pictures, folders or videos, or --webcam.")
+    stills = [path for path in inputs if path.suffix.lower() not in VIDEO_SUFFIXES]
+    if not (stills if arguments.synthesize else inputs) and arguments.webcam is None:
+        kinds = "pictures or folders" if arguments.synthesize else "pictures, folders or videos, or --webcam"
+        raise UserError(f"Nothing to look at: give {kinds}.")
     if arguments.synthesize:
-        return synthesize(inputs, places, arguments)
+        return synthesize(stills, places, arguments)
     recognizer = EmotionRecognizer(
         arguments.checkpoints or RELEASED, arguments.face, arguments.face_model, arguments.crops, arguments.device,
         arguments.precision,
@@ -62,11 +71,10 @@ def main(arguments):
     say(arguments, MEANING)
     failures = 0
     with results.table(arguments.csv, arguments.json) as add:
-        stills = [path for path in inputs if path.suffix.lower() not in VIDEO_SUFFIXES]
         for seen in read_stills(recognizer, stills):
             failures += tell(seen, add, places, arguments)
         for path in inputs:
-            if path.suffix.lower() in VIDEO_SUFFIXES:
+            if path not in stills:
                 failures += not read_video(recognizer, path, add, places, arguments)
     if failures:
         print(f"{failures} of {len(inputs)} could not be read", file=sys.stderr)
@@ -95,24 +103,20 @@ def read_stills(recognizer, paths):
             picture = pictures.read_picture(path)
             grey = pictures.to_grey(picture)
             return pictures.thinned(picture), grey.shape, recognizer.find(grey)
-        except UserError as error:
+        except Unreadable as error:
             return str(error)
 
-    waiting, done = [], 0
     quiet = len(paths) < 2 or not sys.stderr.isatty()
     with tqdm(total=len(paths), unit=" pictures", disable=quiet, dynamic_ncols=True) as bar:
-        for path, looked in zip(paths, prefetch(look, paths), strict=True):
-            waiting.append((path, looked))
-            if len(waiting) == BATCH or done + len(waiting) == len(paths):
-                yield from read_batch(recognizer, waiting)
-                bar.update(len(waiting))
-                waiting, done = [], done + len(waiting)
+        for batch in in_batches(zip(paths, prefetch(look, paths), strict=True), BATCH):
+            yield from read_batch(recognizer, batch)
+            bar.update(len(batch))
 
 
-def read_batch(recognizer, waiting):
+def read_batch(recognizer, batch):
     """[(path, error text or (picture, size, `Found`))] -> what is `Seen` in each."""
-    faces = iter(recognizer.read_faces([looked[2] for _, looked in waiting if not isinstance(looked, str)]))
-    for path, looked in waiting:
+    faces = iter(recognizer.read_faces([looked[2] for _, looked in batch if not isinstance(looked, str)]))
+    for path, looked in batch:
         if isinstance(looked, str):
             yield Seen(path, error=looked)
         else:
@@ -133,9 +137,9 @@ def tell(seen, add, places, arguments):
     if not arguments.no_pictures:
         from utils.show import draw  # drawing is slow to import, and the lines above need not wait for it
 
-        path = places.beside(seen.path, "_emotion", ".png")
+        [path] = places.beside(seen.path, "_emotion", ".png")
         figure = draw(seen.picture, seen.faces, as_text(seen.path.name), size=seen.size)
-        save_figure(figure, path)
+        save_figure(figure, path, seen.path)
         say(arguments, f"  drawn: {path}")
         if arguments.show:
             show(path)
@@ -153,7 +157,7 @@ def line(path, face):
 
 def synthesize(inputs, places, arguments):
     """Draw every face of every picture with other expressions. Returns the exit code."""
-    from utils.drawer import RELEASED_DRAWER, FaceDrawer
+    from utils.drawer import FaceDrawer
     from utils.sheet import contact_sheet
 
     drawer = FaceDrawer(arguments.checkpoints or RELEASED_DRAWER, arguments.device, arguments.precision)
@@ -162,7 +166,7 @@ def synthesize(inputs, places, arguments):
     for path in inputs:
         try:
             grey = pictures.to_grey(pictures.read_picture(path))
-        except UserError as error:
+        except Unreadable as error:
             print(f"error: {error}", file=sys.stderr)
             failures += 1
             continue
@@ -174,9 +178,9 @@ def synthesize(inputs, places, arguments):
             drawn = drawer.draw(faces, expressions)
             rows = [(str(number), [face, *others])
                     for number, (face, others) in enumerate(zip(faces, drawn, strict=True), 1)]  # fmt: skip
-            target = places.beside(path, "_emotion_drawn", ".png")
+            [target] = places.beside(path, "_emotion_drawn", ".png")
             with placing(target) as temporary:
-                temporary.write_bytes(contact_sheet(rows, ("input", *expressions), OURS))
+                temporary.write_bytes(contact_sheet(rows, ("input", *expressions), marks(path)))
             say(arguments, f"{path}: {len(faces)} faces, drawn: {target}")
     return 1 if failures else 0
 
@@ -186,8 +190,7 @@ def read_video(recognizer, path, add, places, arguments):
     from utils.show import draw_timeline
     from utils.video import annotate, count_frames, read_frames, video_writer
 
-    video = places.beside(path, "_emotion", ".mp4")
-    table, plot = (video.with_suffix(suffix) for suffix in (".csv", ".png"))
+    video, table, plot = places.beside(path, "_emotion", ".mp4", ".csv", ".png")
     rows = []
     try:
         total, rate = count_frames(path)
@@ -204,10 +207,10 @@ def read_video(recognizer, path, add, places, arguments):
                         add(row)
                         rows += [row] if place == 1 else []
                 bar.update(len(frames))
-    except UserError as error:
+    except Unreadable as error:
         print(f"error: {error}", file=sys.stderr)
         return False
-    save_figure(draw_timeline(rows, as_text(path.name)), plot)
+    save_figure(draw_timeline(rows, as_text(path.name)), plot, path)
     say(arguments, f"{path}: {len(rows)} frames with faces. Written: {video}, {table.name}, {plot.name}")
     return True
 
@@ -219,7 +222,7 @@ def watch_camera(recognizer, arguments):
     from utils.video import annotate, read_frames
 
     if not has_window(pyplot):
-        raise UserError("--webcam needs a window, and there is no display here.")
+        raise UserError("--webcam needs a window, and there is no display here: record a video and give its file.")
     figure, axes = pyplot.subplots()
     axes.set_axis_off()
     shown = None
@@ -275,6 +278,18 @@ def say(arguments, text):
         tqdm.write(text)
 
 
+def check_flags(arguments):
+    """Raise UserError for a flag that means nothing beside another."""
+    given = {
+        name for name, value in vars(arguments).items() if value is not None and value is not False and value != []
+    }
+    for mode, idle in IDLE.items():
+        foreign = [name for name in idle if mode in given and name in given]
+        if foreign:
+            shown = "a FILE" if foreign[0] == "inputs" else f"--{foreign[0].replace('_', '-')}"
+            raise UserError(f"{shown} means nothing with --{mode}: leave one of them out.")
+
+
 def build_parser():
     """The argument parser."""
     parser = argparse.ArgumentParser(
@@ -290,10 +305,11 @@ def build_parser():
 
     faces = parser.add_argument_group("faces and network")
     faces.add_argument("--face", choices=detect.FACE_CHOICES, default="auto",
-                       help="find faces, or none: take each whole picture as one (default: auto)")  # fmt: skip
+                       help="find faces, or none: take the middle square of each picture (default: auto)")  # fmt: skip
     faces.add_argument("--face-model", type=given_path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
     faces.add_argument("--checkpoints", type=given_path, metavar="DIR",
-                       help=f"folder of .t7 files, or one file (default: {RELEASED.name})")  # fmt: skip
+                       help=f"folder of .t7 files, or one file (default: {RELEASED.name}; with --synthesize "
+                            f"{RELEASED_DRAWER.name})")  # fmt: skip
     faces.add_argument("--crops", choices=("tencrop", "center"), default="tencrop",
                        help="as the evaluation does, or ten times as fast (default: tencrop)")  # fmt: skip
     faces.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")

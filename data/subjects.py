@@ -1,6 +1,5 @@
 """Faces of known subjects, and what their loaders share: reading pictures from a folder tree or a ZIP."""
 
-import warnings
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,8 +14,8 @@ from PIL import Image
 
 from data.containers import AGAIN, archive_kind, explained
 from data.faces import fingerprint
+from utils import pictures
 from utils.files import UserError
-from utils.pictures import PICTURE_SUFFIXES
 
 SIZES = (48, 96)
 LAST_FRAMES = 3  # of a sequence are used: they show the expression at its strongest
@@ -50,7 +49,6 @@ class SubjectFaces:
     class_names: tuple[str, ...]
     subject_names: tuple[str, ...]
     files: tuple[str, ...]
-    name: str
     description: str
 
     def __post_init__(self):
@@ -145,7 +143,7 @@ def _files_in(archive, path, depth):
 
 
 def _is_picture(parts):
-    return all(map(_is_shown, parts)) and Path(parts[-1]).suffix.lower() in PICTURE_SUFFIXES
+    return all(map(_is_shown, parts)) and Path(parts[-1]).suffix.lower() in pictures.PICTURE_SUFFIXES
 
 
 def _is_shown(name):
@@ -171,25 +169,14 @@ def decode(content, name, size):
     size: None takes the larger of `SIZES` that the picture has in both directions, else the smaller.
     Raises UserError with `name` when it is no picture or damaged.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of large pictures and of odd metadata
-            with Image.open(BytesIO(content)) as picture:
-                grey = _to_grey(picture)
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        reason = "it is empty" if not content else " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(f"{name} cannot be read as a picture ({reason}): {AGAIN}") from error
+    if not content:
+        raise UserError(f"{name} is empty: {AGAIN}")
+    grey = Image.fromarray(pictures.to_grey(pictures.decode(BytesIO(content), name)))
     if size is None:
         size = max((side for side in SIZES if side <= min(grey.size)), default=SIZES[0])
     if grey.size != (size, size):
         grey = grey.resize((size, size), Image.Resampling.LANCZOS)
     return np.array(grey)
-
-
-def _to_grey(picture):
-    if picture.mode.startswith("I"):  # 16 bits, of which the high byte counts
-        return Image.fromarray((np.asarray(picture).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8))
-    return picture.convert("L")
 
 
 def only_root(roots, path):
@@ -225,6 +212,5 @@ def assemble(files, root, chosen, name, class_names, note):
         class_names=class_names,
         subject_names=subject_names,
         files=tuple(file.removeprefix(root) for file in names),
-        name=name,
         description=f"{name}: {len(names):,} faces of {len(subject_names)} subjects, {size}x{size} grey, {note}",
     )

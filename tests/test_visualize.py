@@ -19,7 +19,7 @@ from data.batches import normalise, ten_crop
 from data.drawing import draw_face
 from models.multitask import MultiTask
 from tests.test_pictures import pasted
-from utils import checkpoint, results, show
+from utils import checkpoint, places, results, show
 from utils.detect import Box
 from utils.files import UserError
 from utils.networks import load_networks
@@ -306,7 +306,76 @@ def test_a_video_that_is_none_is_told(tmp_path, checkpoints, capsys):
     assert not list(tmp_path.glob("*_emotion*"))
 
 
-def test_a_camera_needs_a_display(checkpoints):
+def test_a_video_and_a_picture_of_one_name_keep_their_own_results(film, tmp_path, checkpoints):
+    """Nor is anybody's file of such a name written over, however often they are looked at."""
+    still = tmp_path / "film.png"
+    Image.fromarray(draw_face(3, (1, 1, 1), 5)).save(still)
+    mine = tmp_path / "film_emotion.csv"
+    mine.write_text("mine")
+    for _ in range(2):
+        assert run(checkpoints, still, film, "--quiet") == 0
+    names = {path.name for path in tmp_path.glob("film_emotion*")}
+    assert names == {
+        "film_emotion.csv",
+        "film_emotion.png",
+        *(f"film_emotion-2.{kind}" for kind in ("csv", "mp4", "png")),
+    }
+    assert mine.read_text() == "mine"
+    assert places.source_of(tmp_path / "film_emotion.png") == "film.png"
+    assert places.source_of(tmp_path / "film_emotion-2.mp4") == "film.avi"
+    results_of_video = [path for path in places.expand([tmp_path], False) if "emotion" in path.name]
+    assert not results_of_video
+
+
+def test_a_video_of_another_is_no_result_of_a_picture(tmp_path, checkpoints):
+    Image.fromarray(draw_face(3, (1, 1, 1), 5)).save(tmp_path / "film.png")
+    assert run(checkpoints, tmp_path / "film.png", "--quiet") == 0
+    mine = tmp_path / "film_emotion.mp4"
+    mine.write_bytes(b"mine")
+    assert mine in places.expand([tmp_path], False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--export", "onnx", "{face}"], "a FILE means nothing with --export"),
+        (["--webcam", "0", "{face}"], "a FILE means nothing with --webcam"),
+        (["{face}", "--synthesize", "all", "--csv", "a.csv"], "--csv means nothing with --synthesize"),
+        (["--webcam", "--no-pictures"], "--no-pictures means nothing with --webcam"),
+        (["{folder}/film.mp4", "--synthesize", "all"], "give pictures or folders"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(tmp_path, checkpoints, flags, told):
+    write_faces(tmp_path, 1)
+    with pytest.raises(UserError, match=told):
+        run(checkpoints, *(flag.format(face=tmp_path / "000.png", folder=tmp_path) for flag in flags))
+
+
+def test_a_reader_that_went_away_is_not_told_as_a_full_disk(tmp_path, monkeypatch):
+    def gone(*arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError), results.table(tmp_path / "a.csv", tmp_path / "a.json"):
+        gone()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_file_that_could_not_be_written(tmp_path, monkeypatch):
+    row = dict.fromkeys(results.COLUMNS, 1)
+    with pytest.raises(UserError, match=r"b\.json could not be written \(No space"):
+        with results.table(tmp_path / "a.csv", tmp_path / "b.json") as add:
+            add(row)
+            monkeypatch.setattr(json, "dumps", full_disk)
+            add(row)
+    assert not list(tmp_path.iterdir())
+
+
+def full_disk(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_camera_needs_a_display(checkpoints, monkeypatch):
+    monkeypatch.setattr(visualize, "has_window", lambda pyplot: False)
     with pytest.raises(UserError, match="no display"):
         run(checkpoints, "--webcam")
 

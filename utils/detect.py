@@ -135,16 +135,16 @@ def _overlap(box, other):
 class YuNet:
     """Faces by the user's model file for `cv2.FaceDetectorYN`; called like `find_faces`."""
 
-    # Its boxes are higher than wide, from the hairline to the chin; FER2013 frames end at brow and chin.
-    SIDE = 1.0
-
     def __init__(self, path):
         if not Path(path).exists():
-            raise UserError(f"--face-model {path} does not exist.")
+            raise UserError(f"--face-model {path} does not exist: give a YuNet model (.onnx), or leave it out.")
         try:
             self._detector = cv2.FaceDetectorYN.create(str(path), "", (320, 320))
         except cv2.error as error:
-            raise UserError(f"--face-model {path} is not a model that cv2.FaceDetectorYN reads.") from error
+            raise UserError(
+                f"--face-model {path} is not a model that cv2.FaceDetectorYN reads: give a YuNet model (.onnx), or "
+                "leave it out."
+            ) from error
 
     def __call__(self, grey):
         scale = min(1.0, LONGEST_SIDE / max(grey.shape))
@@ -155,7 +155,7 @@ class YuNet:
         _, rows = self._detector.detect(small)
         boxes = []
         for left, top, width, height, *_ in () if rows is None else rows / scale:
-            side = self.SIDE * (width + height) / 2
+            side = (width + height) / 2  # its boxes are higher than wide
             boxes.append(Box(float(left + width / 2 - side / 2), float(top + height / 2 - side / 2), float(side)))
         return sorted(boxes, key=lambda box: -box.side)
 

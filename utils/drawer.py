@@ -7,9 +7,9 @@ import torch
 from utils import checkpoint
 from utils.files import UserError
 from utils.fold_engine import draw_each
+from utils.networks import RELEASED_DRAWER
 from utils.runtime import decide
 
-RELEASED_DRAWER = Path(__file__).resolve().parent.parent / "CK+_FERSNetHalf"
 ALL = "all"
 
 
@@ -23,7 +23,7 @@ class FaceDrawer:
     def __init__(self, path=RELEASED_DRAWER, device="auto", precision="auto"):
         self._runtime = decide(device, precision, "off")
         network, content = checkpoint.load_model(_first(Path(path)))
-        if not hasattr(network, "decoder"):
+        if not getattr(network, "draws", False):
             raise UserError(
                 f"{path} holds no network that draws: train one with python mainpro_FER.py --dataset CK+, and give "
                 "its .t7 file with --checkpoints."

@@ -17,31 +17,44 @@ AGAIN = "get it again, or leave it out"
 BACKGROUND = 255  # what shows through where a picture is transparent
 
 
+class Unreadable(UserError):
+    """A picture or a video that cannot be read; others may be."""
+
+
 def read_picture(path):
     """The picture in a file, uint8 (H, W, 3) RGB, turned as its camera was held; of an animation the first frame.
 
-    Raises UserError when it is missing, empty, damaged, too large or no picture.
+    Raises Unreadable when it is missing, empty, damaged, too large or no picture.
     """
     path = Path(path)
     try:
         if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty: {AGAIN}.")
+            raise Unreadable(f"{path} is empty: {AGAIN}.")
+    except FileNotFoundError as error:
+        raise Unreadable(f"{path} does not exist: give the path of a picture.") from error
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read ({error.strerror}): {AGAIN}.") from error
+    return decode(path, path)
+
+
+def decode(source, name):
+    """The same of a path or of a `BytesIO`; name: what messages call it."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of large pictures and of odd metadata
-            with Image.open(path) as picture:
+            with Image.open(source) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
-                    raise UserError(f"{path} has {picture.width} x {picture.height} pixels, too many: make it smaller.")
+                    size = f"{picture.width} x {picture.height}"
+                    raise Unreadable(f"{name} has {size} pixels, too many: make it smaller.")
                 picture.load()
                 return _to_rgb(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError:
-        return _read_with_opencv(path)
+        return _decode_with_opencv(source, name)
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} has too many pixels: make it smaller.") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist: give the path of a picture.") from error
+        raise Unreadable(f"{name} has too many pixels: make it smaller.") from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(f"{path} cannot be read as a picture ({reason}): {AGAIN}.") from error
+        raise Unreadable(f"{name} cannot be read as a picture ({reason}): {AGAIN}.") from error
 
 
 def _to_rgb(picture):
@@ -61,8 +74,8 @@ def _to_eight_bits(values):
     16-bit numbers by their high byte, unless all are small; others from their smallest to their largest.
     """
     values = np.nan_to_num(values.astype(np.float32), copy=False)
-    if values.min() >= 0 and 255 < values.max() <= 65535 and values.max() > 4095:
-        values /= 257  # in place, for the sake of memory, as what follows
+    if values.min() >= 0 and 4095 < values.max() <= 65535:
+        values //= 256  # in place, for the sake of memory, as what follows
     elif values.min() < 0 or values.max() > 255 or values.max() <= 1:
         low, high = values.min(), values.max()
         values -= low
@@ -72,17 +85,18 @@ def _to_eight_bits(values):
     return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
 
 
-def _read_with_opencv(path):
+def _decode_with_opencv(source, name):
     """What PIL does not know; OpenCV reads a few more kinds."""
     import cv2
 
-    content = np.frombuffer(path.read_bytes(), np.uint8)  # OpenCV itself cannot open every path on Windows
+    content = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+    content = np.frombuffer(content, np.uint8)  # OpenCV itself cannot open every path on Windows
     try:
         picture = cv2.imdecode(content, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
     except cv2.error:
         picture = None
     if picture is None:
-        raise UserError(f"{path} is not a picture, or of a kind that neither Pillow nor OpenCV reads: {AGAIN}.")
+        raise Unreadable(f"{name} is not a picture, or of a kind that neither Pillow nor OpenCV reads: {AGAIN}.")
     picture = picture[:, :, ::-1]
     return np.ascontiguousarray(picture) if picture.dtype == np.uint8 else _to_eight_bits(picture)
 

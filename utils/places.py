@@ -1,13 +1,20 @@
 """Which files are looked at, and where results go."""
 
 from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 
 from PIL import Image
 
-from utils.files import replacing, telling
+from utils.files import as_text, replacing, telling
 from utils.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 OURS = "visualize.py"  # the mark, inside a PNG, of a picture that may be written anew
+
+
+def marks(source):
+    """The texts inside a PNG by which it is known later: who drew it, and from which file."""
+    return {"Software": OURS, "Source": as_text(source.name)}
 
 
 def expand(inputs, recursive):
@@ -24,14 +31,22 @@ def expand(inputs, recursive):
 
 
 def is_ours(path):
-    """Whether a picture, or the plot beside a video, was drawn by this program."""
+    """Whether a picture or a video is a result of this program."""
+    source = source_of(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:  # the picture of its name may be about another file
+        return source is not None and Path(source).suffix.lower() in VIDEO_SUFFIXES
+    return source is not None
+
+
+def source_of(path):
+    """Name of the file that the result at `path` is about, as the PNG of the same name tells; None: not ours."""
     if "_emotion" not in path.stem:
-        return False
+        return None
     try:
         with Image.open(path.with_suffix(".png")) as picture:
-            return picture.info.get("Software") == OURS
-    except OSError:
-        return False
+            return picture.info.get("Source") if picture.info.get("Software") == OURS else None
+    except (OSError, Image.DecompressionBombError):
+        return None
 
 
 class Places:
@@ -40,16 +55,22 @@ class Places:
     def __init__(self, folder):
         self.folder, self.taken = folder, set()
 
-    def beside(self, path, ending, suffix):
-        """The path of a result about `path`, <name><ending><suffix>, numbered where that is taken."""
+    def beside(self, path, ending, *suffixes):
+        """Paths of the results about `path`, <name><ending><suffix>, numbered where one of them is taken.
+
+        Earlier results about a file of the same name may be written over.
+        """
         folder = path.parent if self.folder is None else self.folder
-        number = 1
-        while True:
-            result = folder / f"{path.stem}{ending}{'' if number == 1 else f'-{number}'}{suffix}"
-            if result not in self.taken and (not result.exists() or is_ours(result)):
-                self.taken.add(result)
-                return result
-            number += 1
+        for number in count(1):
+            name = f"{path.stem}{ending}{'' if number == 1 else f'-{number}'}"
+            results = [folder / f"{name}{suffix}" for suffix in suffixes]
+            if not self.taken.intersection(results) and all(self._is_free(result, path) for result in results):
+                self.taken.update(results)
+                return results
+
+    @staticmethod
+    def _is_free(result, path):
+        return not result.exists() or source_of(result) == as_text(path.name)
 
 
 @contextmanager
@@ -59,7 +80,7 @@ def placing(path):
         yield temporary
 
 
-def save_figure(figure, path):
-    """Write a figure as a PNG that says that it came from here. Raises UserError when the folder refuses."""
+def save_figure(figure, path, source):
+    """Write a figure about the file `source` as a PNG that says so. Raises UserError when the folder refuses."""
     with placing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": OURS})
+        figure.savefig(temporary, format="png", metadata=marks(source))

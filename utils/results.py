@@ -29,10 +29,12 @@ def row(file, number, face, frame=None, seconds=None):
 def table(csv_path=None, json_path=None):
     """A function that adds a `row` to the CSV and the JSON file (None: not wanted).
 
-    Both appear complete at the end; files that stand there are moved to previous/ first.
+    Both appear complete at the end; files that stand there are moved to previous/ first. Raises UserError when one
+    cannot be written.
     """
-    with _told(csv_path or json_path), ExitStack() as stack:
-        sinks = [opened(stack, path) for path, opened in ((csv_path, _csv), (json_path, _json)) if path is not None]
+    with ExitStack() as stack:
+        kinds = ((csv_path, _csv), (json_path, _json))
+        sinks = [stack.enter_context(_sink(path, kind)) for path, kind in kinds if path is not None]
 
         def add(values):
             for sink in sinks:
@@ -41,17 +43,32 @@ def table(csv_path=None, json_path=None):
         yield add
 
 
-def _told(path):
-    return telling(path, "make room, or choose another place")
+@contextmanager
+def _sink(path, kind):
+    """A function that adds a row to the file at `path`; kind: `_csv` or `_json`."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: choose another name.")
+
+    def told():
+        return telling(path, "make room, or choose another place")
+
+    with ExitStack() as stack:
+        with told():
+            write = kind(stack, path)
+
+        def add(values):
+            with told():
+                write(values)
+
+        yield add
+        with told():
+            stack.pop_all().close()
 
 
 def _open(stack, path, encoding):
     """A stream to the file that will stand at `path` when the stack ends well."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: choose another name.")
-    with _told(path):
-        temporary = stack.enter_context(_moving_aside(path))
-        return stack.enter_context(open(temporary, "w", encoding=encoding, newline=""))
+    temporary = stack.enter_context(_moving_aside(path))
+    return stack.enter_context(open(temporary, "w", encoding=encoding, newline=""))
 
 
 @contextmanager

@@ -11,12 +11,12 @@ GAP = 8  # pixels between cells, and between titles and cells
 TITLE_SIZE = 16  # pixels
 
 
-def contact_sheet(rows, columns, software=None):
+def contact_sheet(rows, columns, marks=None):
     """The bytes of a PNG of faces in rows and columns, enlarged twice, on white.
 
     rows: at least one (row title, faces), a face per column: uint8 (S, S), all of one size, or None for an empty
-    cell; columns: their titles; software: the name of a program, to be kept inside the PNG. Raises ValueError when a
-    row has not as many faces as there are columns.
+    cell; columns: their titles; marks: {name: text} to be kept inside the PNG. Raises ValueError when a row has not as
+    many faces as there are columns.
     """
     faces = [face for _, row in rows for face in row if face is not None]
     side = ENLARGED * len(faces[0]) if faces else 0
@@ -36,8 +36,8 @@ def contact_sheet(rows, columns, software=None):
                 enlarged = np.asarray(face).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
                 sheet.paste(Image.fromarray(enlarged), (left, top))
     info = PngInfo()
-    if software is not None:
-        info.add_text("Software", software)
+    for name, text in (marks or {}).items():
+        info.add_itxt(name, text)
     content = io.BytesIO()
     sheet.save(content, format="PNG", pnginfo=info)
     return content.getvalue()

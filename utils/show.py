@@ -14,11 +14,11 @@ MOST_BARS = 4  # faces whose probabilities are drawn as bars; more become a tabl
 MOST_ROWS = 25  # of that table
 
 
-def draw(picture, faces, title="", credit="", size=None):
+def draw(picture, faces, title="", size=None):
     """A `Figure`: the picture with numbered boxes, the valence-arousal plane, the seven probabilities.
 
-    picture: uint8 (H, W, 3) RGB; faces: [`Face`]; credit: small print about the network; size: (height, width) in
-    which the boxes are given, where the picture was thinned. Dominance is the colour of a point in the plane.
+    picture: uint8 (H, W, 3) RGB; faces: [`Face`]; size: (height, width) in which the boxes are given, where the
+    picture was thinned. Dominance is the colour of a point in the plane.
     """
     figure = Figure(figsize=(12.8, 7.2), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
@@ -27,8 +27,6 @@ def draw(picture, faces, title="", credit="", size=None):
     draw_plane(figure.add_subplot(grid[0, 1]), faces)
     axes = figure.add_subplot(grid[1, 1])
     (draw_bars if len(faces) <= MOST_BARS else draw_shades)(axes, faces)
-    if credit:
-        figure.supxlabel(credit, fontsize=7, color="0.4")
     return figure
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from utils.files import UserError
-from utils.pictures import AGAIN
+from utils.pictures import AGAIN, Unreadable
 from utils.places import placing
 from utils.show import COLOURS
 
@@ -17,13 +17,13 @@ FALLBACK_RATE = 25.0  # frames per second, where a file does not say
 def read_frames(source):
     """Yield (number from 0, seconds, uint8 (H, W, 3) RGB) of a video file, or of a camera's number.
 
-    Raises UserError when it cannot be opened or has no frames.
+    Raises Unreadable when it cannot be opened or has no frames.
     """
     capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
     try:
         if not capture.isOpened():
             what = f"Camera {source} cannot be opened: give the number of another with --webcam."
-            raise UserError(what if isinstance(source, int) else f"{source} cannot be opened as a video: {AGAIN}.")
+            raise Unreadable(what if isinstance(source, int) else f"{source} cannot be opened as a video: {AGAIN}.")
         rate, number = frame_rate(capture), 0
         while True:
             good, frame = capture.read()
@@ -32,7 +32,7 @@ def read_frames(source):
             yield number, number / rate, np.ascontiguousarray(frame[:, :, ::-1])
             number += 1
         if number == 0:
-            raise UserError(f"{source} has no frames that OpenCV can read: {AGAIN}.")
+            raise Unreadable(f"{source} has no frames that OpenCV can read: {AGAIN}.")
     finally:
         capture.release()
 

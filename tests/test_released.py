@@ -1,0 +1,58 @@
+"""The networks that come with the program, used as a fresh clone uses them."""
+
+import csv
+import hashlib
+import re
+
+import pytest
+from PIL import Image
+
+import visualize
+from tests.conftest import ROOT
+from utils import checkpoint
+from utils.networks import RELEASED, RELEASED_DRAWER
+from utils.tasks import EMOTIONS, TASKS
+
+SAMPLE = ROOT / "data" / "sample.png"
+
+
+def run(*flags):
+    arguments = [SAMPLE, "--device", "cpu", *flags]
+    return visualize.main(visualize.build_parser().parse_args([str(flag) for flag in arguments]))
+
+
+@pytest.mark.parametrize("folder", [RELEASED, RELEASED_DRAWER])
+def test_the_card_is_about_the_file(folder):
+    (file,) = folder.glob("*.t7")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"[0-9a-f]{64}", card) == [hashlib.sha256(file.read_bytes()).hexdigest()]
+    assert file.name in card and file.stat().st_size < 25e6
+
+
+def test_the_network_is_that_of_its_records():
+    """The epoch is the one that its tables say the public split chose, and the figures are those of that row."""
+    content = checkpoint.load(RELEASED / "PublicTest_model_classify.t7")
+    for name, task in TASKS.items():
+        with open(RELEASED / "run" / f"AccProcess_{name}.csv", newline="") as table:
+            rows = list(csv.DictReader(table))
+        for split, prefix in (("PublicTest", "Pubtest"), ("PrivateTest", "Pritest")):
+            figure = content["results"][split][name][task.rules.decisive]
+            written = float(rows[content["epoch"]][f"{prefix}{task.rules.decisive}{task.letter}"])
+            assert written == pytest.approx(figure, abs=1e-3)
+        if name == "classify":
+            assert content["epoch"] == max(range(len(rows)), key=lambda epoch: float(rows[epoch]["PubtestAcc"]))
+
+
+def test_a_picture_is_shown_without_any_training(tmp_path, capsys):
+    assert run("--out", tmp_path, "--csv", tmp_path / "faces.csv") == 0
+    with open(tmp_path / "faces.csv", newline="", encoding="utf-8-sig") as table:
+        rows = list(csv.DictReader(table))
+    assert len(rows) == 3 and all(row["emotion"] in EMOTIONS for row in rows)
+    assert all(sum(float(row[name]) for name in EMOTIONS) == pytest.approx(1, abs=1e-3) for row in rows)
+    assert Image.open(tmp_path / "sample_emotion.png").width > 500
+    assert len(re.findall(r"V [+-]\d", capsys.readouterr().out)) == 3
+
+
+def test_a_face_is_drawn_with_every_expression_without_any_training(tmp_path):
+    assert run("--out", tmp_path, "--synthesize", "all") == 0
+    assert Image.open(tmp_path / "sample_emotion_drawn.png").width > 7 * 96
