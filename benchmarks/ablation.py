@@ -5,9 +5,9 @@
     python benchmarks/ablation.py objective ...
 
 Each run trains on the first N training faces and is measured on the whole public split by the centre crop after its
-last epoch. Runs are written to --out as they end; started again, the program goes on with what is missing. The table
-gives mean and standard deviation over seeds, and the paired difference from the first line with its 95% interval
-(t distribution).
+last epoch. Runs are written to --out as they end, with all that defines them; started again, the program goes on with
+what is missing. The table gives mean and standard deviation over seeds, and the paired difference from the first line
+with its 95% interval (t distribution).
 """
 
 import argparse
@@ -43,7 +43,12 @@ STUDIES = {
         "SGD, batch 64, rate 0.02": {"optimizer": "sgd", "batch_size": 64, "learning_rate": 0.02},
         "no averaged weights": {"averaging": 0.0},
         "faces neither turned nor zoomed": {"rotation": 0.0, "scaling": 0.0},
+        "no label smoothing": {"label_smoothing": 0.0},
+        "constant rate": {"schedule": "staircase"},
         "no decay of the kernels": {"kernel_decay": 0.0},
+        "kernel decay 0.2": {"kernel_decay": 0.2},
+        "rate 0.015": {"learning_rate": 0.015},
+        "rate 0.06": {"learning_rate": 0.06},
         "batch 64, rate 0.02": {"batch_size": 64, "learning_rate": 0.02},
         "batch 256, rate 0.08": {"batch_size": 256, "learning_rate": 0.08},
     },
@@ -70,13 +75,18 @@ STUDIES = {
 FIGURES = {"classify": "Acc", "regressV": "CCC", "regressA": "CCC", "regressD": "CCC"}
 
 
-def train(changes, seed, h5_path, faces, epochs, width, threads):
+def line_recipe(changes, epochs):
+    """(tasks, `Recipe`) of a line of the table."""
+    changes = dict(changes)
+    tasks = changes.pop("tasks", tuple(TASKS))
+    return tasks, replace(RECIPES["default"], epochs=epochs, **changes)
+
+
+def train(tasks, recipe, seed, h5_path, faces, width, threads):
     """Train once; {"public": {task: figure}, "half": the same after half of the epochs, "seconds": of training}."""
     torch.set_num_threads(threads)
     runtime = decide("auto", "auto", "off", training=True)
-    changes = dict(changes)
-    tasks = changes.pop("tasks", tuple(TASKS))
-    recipe = replace(RECIPES["default"], epochs=epochs, **changes)
+    epochs = recipe.epochs
     training = load_split(h5_path, "Training", limit=faces).to(runtime.device)
     public = load_split(h5_path, "PublicTest").to(runtime.device)
     preprocessing = training.pixel_statistics()
@@ -89,9 +99,29 @@ def train(changes, seed, h5_path, faces, epochs, width, threads):
         _, position = train_one_epoch(learner, training, plan, preprocessing, epoch)
         seconds += position["seconds"]
         if epoch + 1 in (epochs // 2, epochs):
-            results = evaluate(learner.averaged, public, tasks, preprocessing, runtime)
+            network = runtime.for_inference(learner.averaged)
+            results = evaluate(network, public, tasks, preprocessing, runtime)
             figures.append({task: results[task][FIGURES[task]] for task in tasks})
     return {"half": figures[0], "public": figures[-1], "seconds": seconds}
+
+
+def setting(tasks, recipe, budget):
+    """All that defines a run besides its seed and the data, as plain values: runs of equal ones may be compared."""
+    return {"tasks": list(tasks), **vars(recipe), **budget}
+
+
+def known_runs(path, lines, budget):
+    """{(line, seed): result} of the runs in the file `path` that were made as `lines` and `budget` say."""
+    runs = {}
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            known = json.loads(text)
+        except ValueError:  # the line that was being written when the program was killed
+            continue
+        line = known["line"]
+        if line in lines and known.get("setting") == setting(*lines[line], budget):
+            runs[line, known["seed"]] = known["result"]
+    return runs
 
 
 def difference(values, baseline):
@@ -142,32 +172,27 @@ def main():
     arguments = parser.parse_args()
 
     h5_path = ensure(arguments.data)
-    lines = STUDIES[arguments.study]
-    budget = {"faces": arguments.faces, "epochs": arguments.epochs, "width": arguments.width}
-    runs = {}
-    if arguments.out.exists():
-        for text in arguments.out.read_text().splitlines():
-            known = json.loads(text)
-            if known["budget"] == budget and lines.get(known["line"]) is not None:
-                runs[known["line"], known["seed"]] = known["result"]
+    lines = {name: line_recipe(changes, arguments.epochs) for name, changes in STUDIES[arguments.study].items()}
+    budget = {"faces": arguments.faces, "width": arguments.width}
+    runs = known_runs(arguments.out, lines, budget)
     missing = [(line, seed) for seed in arguments.seeds for line in lines
                if (line, seed) not in runs and (not arguments.only or line in arguments.only)]  # fmt: skip
     threads = max(1, torch.get_num_threads() // arguments.processes)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.processes, spawn) as pool, open(arguments.out, "a") as out:
         futures = {
-            pool.submit(train, lines[line], seed, h5_path, threads=threads, **budget): (line, seed)
+            pool.submit(train, *lines[line], seed, h5_path, threads=threads, **budget): (line, seed)
             for line, seed in missing
         }
         for future in as_completed(futures):
             line, seed = futures[future]
             runs[line, seed] = future.result()
-            record = {"line": line, "seed": seed, "budget": budget, "result": runs[line, seed]}
-            out.write(json.dumps(record) + "\n")
+            record = {"line": line, "seed": seed, "setting": setting(*lines[line], budget), "result": runs[line, seed]}
+            out.write("\n" + json.dumps(record))  # the line before may be half of one
             out.flush()
             print(f"{time.strftime('%H:%M:%S')} {line}, seed {seed}: {runs[line, seed]['public']}", flush=True)
     print(describe_machine())
-    print(", ".join(f"{name} {value or 'all'}" for name, value in budget.items()))
+    print(", ".join(f"{name} {value or 'all'}" for name, value in budget.items()) + f", epochs {arguments.epochs}")
     show(lines, runs, arguments.seeds)
 
 

@@ -36,16 +36,16 @@ def ceiling(runtime, batch, rounds=3, backward=True):
 
     backward: forward and backward, or forward alone.
     """
-    kind = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
     total = 0.0
     for inputs, outputs, size, kernel, stride in trunk_convolutions():
-        make = dict(device=runtime.device, dtype=kind)
+        make = dict(device=runtime.device, dtype=runtime.dtype)
         x = torch.randn(batch, inputs, size, size, **make).to(memory_format=torch.channels_last)
         weight = torch.randn(outputs, inputs, kernel, kernel, **make).to(memory_format=torch.channels_last)
         x.requires_grad_(backward and inputs > 1), weight.requires_grad_(backward)
         gradient = torch.randn_like(F.conv2d(x, weight, None, stride, kernel // 2))
         seconds = []
         for _ in range(rounds + 1):
+            x.grad = weight.grad = None  # adding to earlier gradients is no convolution
             _wait(runtime)
             start = time.perf_counter()
             result = F.conv2d(x, weight, None, stride, kernel // 2)

@@ -3,7 +3,7 @@
     python benchmarks/time_to_accuracy.py --out timed [--quick] [options of mainpro_FER.py]
 
 Minutes are those of training alone (run.log); evaluation, checkpoints and records are told apart. The epoch
-is chosen on the public split. With --quick: 2,000 training faces and two epochs. To read a run that is
+is chosen on the public split. With --quick: 2,000 faces a split and two epochs. To read a run that is
 there already, give its folder with --out and add --read.
 """
 
