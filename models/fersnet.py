@@ -126,6 +126,7 @@ class FERSNet(nn.Module):
         if sharing not in FERSNET_SHARINGS or tuple(tasks) != ("classify",) or size not in SIZES:
             raise ValueError(f"no FERSNet has sharing {sharing!r}, tasks {tasks!r} and size {size!r}")
         self.tasks, self.sharing, self.classes, self.base = tuple(tasks), sharing, classes, base
+        self.draws = sharing != "none"
         widths = [base * 2**stage for stage in range(STAGES + 1)]
         self.stem = nn.Sequential(
             nn.Conv2d(1, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU(inplace=True)
@@ -145,7 +146,7 @@ class FERSNet(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.classifier = nn.Linear(widths[-1], classes)
-        if sharing != "none":
+        if self.draws:
             self.decoder = Decoder(classes, base, self.deep)
 
     def forward(self, images, target=None):

@@ -9,10 +9,6 @@ from utils.tasks import TASKS, VAD_LIMIT
 SHARINGS = ("trunk", "none")
 
 
-class ClassificationHead(nn.Linear):
-    """Features (B, F) to logits (B, classes)."""
-
-
 class RegressionHead(nn.Linear):
     """Features (B, F) to values (B, width) within (-VAD_LIMIT, VAD_LIMIT).
 
@@ -33,7 +29,7 @@ class RegressionHead(nn.Linear):
         return VAD_LIMIT * torch.tanh(raw / VAD_LIMIT)
 
 
-HEADS = {"classification": ClassificationHead, "regression": RegressionHead}
+HEADS = {"classification": nn.Linear, "regression": RegressionHead}
 
 
 class MultiTask(nn.Module):

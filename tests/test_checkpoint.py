@@ -86,9 +86,11 @@ def test_a_missing_checkpoint_says_what_to_do(tmp_path):
         checkpoint.load(tmp_path / "a.t7")
 
 
-def test_the_original_projects_file_loads_from_disk(tmp_path):
+@pytest.mark.parametrize("prefix", ["", "module."])  # as saved from DataParallel
+def test_the_original_projects_file_loads_from_disk(tmp_path, prefix):
     original = ThreeChannelNet(1).eval()
-    torch.save({"net": original.state_dict(), "acc": 0.5, "epoch": 7}, tmp_path / "original.t7")
+    state = {prefix + name: value for name, value in original.state_dict().items()}
+    torch.save({"net": state, "acc": 0.5, "epoch": 7}, tmp_path / "original.t7")
     with pytest.raises(UserError, match="say which of V, A, D"):
         checkpoint.load_model(tmp_path / "original.t7")
     model, content = checkpoint.load_model(tmp_path / "original.t7", task="regressD")

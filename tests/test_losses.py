@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from models.fersnet import FERSNet
+from models.multitask import MultiTask
 from utils.losses import (
     CONSTRAINTS,
     Objective,
@@ -129,8 +132,18 @@ def test_orthogonality_in_bfloat16_is_that_in_float32_to_rounding(stride):
 def test_padding_one_samples_wrong_shifts_at_stride_two():
     # The reason for the padding in `orthogonality`: shifts of 1 never occur at stride 2.
     kernel = torch.randn(4, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    wrong = F.conv2d(kernel, kernel, stride=2, padding=1)
-    assert (wrong.square().sum() - F.conv2d(kernel, kernel, stride=2, padding=2).square().sum()).abs() > 1e-3
+    wrong = F.conv2d(kernel, kernel, stride=2, padding=1)  # (4, 4, 2, 2), none of which is shift 0
+    assert (wrong.square().sum() - orthogonality(kernel, 2)).abs() > 1e-3
+
+
+def test_every_network_has_kernels_to_make_orthogonal():
+    for network in (MultiTask(base=8), FERSNet(sharing="none", base=8), FERSNet(base=8)):
+        count = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+        assert sum(module.in_channels == 1 for module in network.modules() if isinstance(module, nn.Conv2d)) == 1
+        loss = orthogonality_loss(network)
+        loss.backward()
+        with_gradient = sum(p.grad is not None for p in network.parameters() if p.ndim == 4)
+        assert loss > 0 and with_gradient == count - 1
 
 
 def test_an_orthonormal_kernel_has_no_penalty():

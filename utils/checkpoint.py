@@ -12,7 +12,7 @@ import torch
 from models import MODELS
 from models.fersnet import FERSNET_SHARINGS
 from models.multitask import SHARINGS
-from models.original import ORIGINAL_PREPROCESSING, convert_original, is_original
+from models.original import ORIGINAL_PREPROCESSING, convert_original, is_original, unwrapped
 from utils.files import UserError, replacing
 from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
 
@@ -60,7 +60,7 @@ def task_checkpoint(model, task, epoch, results, description):
     """The content of a best-of-task file.
 
     model: the raw module; task: a name from `TASKS`; results: the epoch's results for every split;
-    description: what the run is (dataset, model, recipe, preprocessing, consistency table, versions).
+    description: what the run is (dataset, model, preprocessing, crops, constraint's table, versions).
     """
     tasks, state = model.part(task)
     return {
@@ -88,13 +88,13 @@ def load_model(path, task=None):
     original = is_original(state)
     if original:
         task = task or "classify"
-        if len(state["linear.weight"]) != TASKS[task].width:
-            raise OtherTask(f"{path} has no outputs for {task}: say which of V, A, D it predicts.")
         content = {**content, "model": "ResNet-18", "preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task]}
     else:
         _check_description(path, content)
     try:
         if original:
+            if len(unwrapped(state)["linear.weight"]) != TASKS[task].width:
+                raise OtherTask(f"{path} has no outputs for {task}: say which of V, A, D it predicts.")
             return convert_original(state, task), content
         model = MODELS[content["model"]](tuple(content["tasks"]), content["sharing"], **content.get("options", {}))
         model.load_state_dict(state)
@@ -143,4 +143,4 @@ def take_over(network, path):
             old.copy_(value)
             taken += 1
     if not taken:
-        raise UserError(f"{path} holds a FERSNet of other widths: nothing of it fits.")
+        raise UserError(f"{path} holds a FERSNet of other widths: give one that was trained with the same --model.")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from utils.metrics import concordance
+from utils.metrics import concordance, task_target
 from utils.tasks import EMOTIONS, TASKS
 
 SIGNS = ("negative", "zero", "positive")
@@ -159,11 +159,18 @@ def orthogonality(kernel, stride):
 
 
 def orthogonality_loss(model, dtype=torch.float32):
-    """Sum of `orthogonality` over the convolutions of all residual blocks (the stem has one input), in `dtype`."""
-    convolutions = [
-        module for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and ".layer" in f".{name}"
-    ]
+    """Sum of `orthogonality` over all convolutions but the stem, which has one input channel, in `dtype`."""
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d) and module.in_channels > 1]
     return sum(orthogonality(module.weight.to(dtype), module.stride[0]) for module in convolutions)
+
+
+# {kind of task: its weighted loss, from a recipe, outputs (B, width) and targets (B,)}
+LOSSES = {
+    "classification": lambda recipe, logits, labels: category_loss(logits, labels, recipe.label_smoothing),
+    "regression": lambda recipe, values, target: (
+        recipe.dimension_weight * dimension_loss(values, target, recipe.mse_weight, recipe.ccc_weight)
+    ),
+}
 
 
 class Objective:
@@ -185,14 +192,10 @@ class Objective:
 
     def __call__(self, model, outputs, labels, vad):
         """Total loss, a scalar. outputs: what the model returned; labels (B,), vad (B, 3) or None."""
-        recipe, total = self.recipe, 0.0
-        for task in self.tasks:
-            if task.kind == "classification":
-                total = total + category_loss(outputs[task.name], labels, recipe.label_smoothing)
-            else:
-                total = total + recipe.dimension_weight * dimension_loss(
-                    outputs[task.name], vad[:, task.dimension], recipe.mse_weight, recipe.ccc_weight
-                )
+        recipe = self.recipe
+        total = sum(
+            LOSSES[task.kind](recipe, outputs[task.name], task_target(task, labels, vad)) for task in self.tasks
+        )
         if self.table is not None:
             values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)
             total = total + recipe.consistency * self.constraint(outputs["classify"], values, self.table)
