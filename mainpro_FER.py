@@ -35,7 +35,7 @@ from utils.tasks import TASKS, TEST_SPLITS
 def main(arguments):
     """Load, build, train. Returns the exit code. Raises UserError for what the user can put right."""
     name = arguments.dataset or default_dataset(arguments.data)
-    settings, last = resolve(arguments, name, name in SUBJECT_DATASETS), None
+    settings, last = resolve(arguments, name), None
     if arguments.resume:
         settings, last = load_last(arguments.out, settings.run_name)
         check_unchanged(arguments, settings)
@@ -43,11 +43,10 @@ def main(arguments):
     runtime = decide(arguments.device, precision, arguments.compile, training=True)
     if settings.dataset in SUBJECT_DATASETS:
         return cross_validate(settings, SUBJECT_DATASETS[settings.dataset](settings.data), runtime, arguments.out, last)
-    check_share(settings.recipe.batch_size)
-
     with first_alone():  # of several processes one prepares data.h5
         dataset = DATASETS[settings.dataset](settings.data, settings.drop_duplicates, settings.limit)
-    settings = supported(settings, dataset)
+    check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
+    settings = supported(settings, dataset, arguments.tasks)
     faces, where = runtime.keep(dataset.splits, arguments.faces)
     announce(settings, dataset, (*runtime.reasons, where))
 
@@ -80,10 +79,11 @@ def train(run, learner):
                 run.save_last(learner, position)
                 return say_how_to_resume(run.settings, run.out)
             trained = time.perf_counter()
+            network = runtime.for_inference(learner.averaged)
             results = {"epoch": epoch, "Training": figures}
             for split in TEST_SPLITS:
                 results[split] = evaluate(
-                    learner.averaged, faces[split], settings.tasks, run.preprocessing, runtime, run.crops, split
+                    network, faces[split], settings.tasks, run.preprocessing, runtime, run.crops, split
                 )
             run.record(results, learner, position["seconds"], time.perf_counter() - trained)
             print(summary(results, position["seconds"] + time.perf_counter() - trained), flush=True)
@@ -96,15 +96,15 @@ def train(run, learner):
     return 0
 
 
-def supported(settings, dataset):
+def supported(settings, dataset, asked):
     """The settings with the tasks that the data has labels for; says which are left out.
 
-    Raises UserError when none remains.
+    Raises UserError when one of them was asked for by name.
     """
-    if dataset.has_vad:
-        return settings
     tasks = tuple(name for name in settings.tasks if TASKS[name].dimension is None)
-    if not tasks:
+    if dataset.has_vad or tasks == settings.tasks:
+        return settings
+    if asked is not None:
         raise UserError("The data has no valence, arousal and dominance, so only --tasks classify can be trained.")
     print("The data has no valence, arousal and dominance: training the classification only.")
     return replace(settings, tasks=tasks)
@@ -146,8 +146,7 @@ def command_line():
     """`main` with the arguments of the command line, and what the user did wrong told in a sentence; the exit code."""
     stopped = "Stopped. What was saved is complete; --resume goes on from there."
     try:
-        parser = build_parser((*DATASETS, *SUBJECT_DATASETS), tuple(MODELS))
-        return exit_code(lambda: main(parser.parse_args()), stopped, quiet=not is_first())
+        return exit_code(lambda: main(build_parser().parse_args()), stopped, quiet=not is_first())
     finally:
         leave()
 

@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset in memory.
+    """What is trained on.
 
-    splits: {"Training", "PublicTest", "PrivateTest"} -> `Faces` on the CPU.
+    splits: {"Training", "PublicTest", "PrivateTest"} -> `Faces`, on the CPU or with the pictures in their file.
     description: one line, what the faces and their annotations are.
     """
 
-    name: str
     splits: dict[str, Faces]
     description: str
 
@@ -34,8 +33,7 @@ class Dataset:
 def _load_fer2013(path, drop_duplicates, limit):
     from data import fer2013
 
-    splits, description = fer2013.load(path, drop_duplicates, limit)
-    return Dataset("FER2013", splits, description)
+    return Dataset(*fer2013.load(path, drop_duplicates, limit))
 
 
 def _load_demo(path, drop_duplicates, limit):
@@ -43,7 +41,7 @@ def _load_demo(path, drop_duplicates, limit):
     from data.faces import Faces
 
     splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo.demo_splits(limit=limit).items()}
-    return Dataset("Demo", splits, "drawn faces, no photographs of people")
+    return Dataset(splits, "drawn faces, no photographs of people")
 
 
 # Each is called with (path or None, drop_duplicates, limit of faces per split or None) and returns a `Dataset`.

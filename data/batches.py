@@ -71,8 +71,8 @@ class EpochPlan:
 
     @property
     def steps(self):
-        """Number of batches; an incomplete last one is left out (others next epoch), unless it is the only one."""
-        return max(1, len(self.order) // self.batch_size)
+        """Number of batches."""
+        return steps_of(len(self.order), self.batch_size)
 
     def batch(self, step):
         """This process's part of batch `step`: (order, top, left, flip, turn, zoom), each (B / processes,)."""
@@ -81,16 +81,29 @@ class EpochPlan:
         return tuple(values[part] for values in (self.order, self.top, self.left, self.flip, self.turn, self.zoom))
 
 
+def steps_of(count, batch_size):
+    """Batches in an epoch of `count` images.
+
+    An incomplete last one is left out, other images in each epoch, unless it is the only one.
+    """
+    return max(1, count // batch_size)
+
+
+def epoch_generator(seed, epoch):
+    """What all chance in an epoch comes from; on the CPU, so that it is the same on every device."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+
+
 def plan_epoch(
     count, batch_size, seed, epoch, device="cpu", rank=0, processes=1,
     shifts=FACE_SIZE - CROP_SIZE + 1, rotation=0.0, scaling=0.0,
 ):  # fmt: skip
-    """The `EpochPlan` of `count` images, on `device`. Drawn on the CPU, so that it is the same on every device.
+    """The `EpochPlan` of `count` images, on `device`.
 
     shifts: how many places a crop can have in each direction. rotation: the most that one is turned either way,
     degrees. scaling: the most that one is enlarged or made smaller, as a share.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = epoch_generator(seed, epoch)
     order = torch.randperm(count, generator=generator)
     top = torch.randint(shifts, (count,), generator=generator)
     left = torch.randint(shifts, (count,), generator=generator)
@@ -109,9 +122,14 @@ def training_batches(faces, plan, device, first=0):
     def move(part):
         return part.to(device, non_blocking=True)
 
+    def read(step):
+        images = faces.images[plan.batch(step)[0]]
+        # Only from pinned memory does a copy to a GPU run beside its work.
+        return images.pin_memory() if faces.in_file and device.type == "cuda" else images
+
     steps = range(first, plan.steps)
     take = prefetch if faces.in_file else map
-    for step, images in zip(steps, take(lambda step: faces.images[plan.batch(step)[0]], steps), strict=True):
+    for step, images in zip(steps, take(read, steps), strict=True):
         order, *crop = plan.batch(step)
         crops = random_crops(move(images), *map(move, crop))
         yield crops, move(faces.labels[order]), None if faces.vad is None else move(faces.vad[order])

@@ -139,7 +139,7 @@ def explained(name):
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name} is damaged or truncated ({reason}): {AGAIN}") from error
     except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{name} cannot be read ({error.strerror or error}): make it readable, or {AGAIN}") from error
 
 
 def bundled_7zip():

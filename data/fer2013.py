@@ -1,4 +1,4 @@
-"""FER2013 with V/A/D annotations: from whatever the user has to three splits in memory."""
+"""FER2013 with V/A/D annotations: from whatever the user has to three splits."""
 
 from pathlib import Path
 

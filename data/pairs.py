@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from data.batches import FACE_SIZE
+from data.batches import FACE_SIZE, epoch_generator, steps_of
 
 MARGIN = 4  # the most that a picture of 48 pixels is shifted; a larger one in proportion
 
@@ -26,8 +26,8 @@ class PairPlan:
 
     @property
     def steps(self):
-        """Number of batches; an incomplete last one is left out (others next epoch), unless it is the only one."""
-        return max(1, len(self.order) // self.batch_size)
+        """Number of batches."""
+        return steps_of(len(self.order), self.batch_size)
 
     def batch(self, step):
         """(order, target, target_class, top, left, flip) of batch `step`, each (B,)."""
@@ -41,9 +41,9 @@ def plan_pairs(labels, subjects, classes, batch_size, seed, epoch, unpaired=0.0,
 
     The class of a target is uniform over the other classes that the subject shows, the target over the faces of
     the subject in that class. For a share `unpaired` of the images, and where the subject shows no other class, it is
-    uniform over all other classes instead. Drawn on the CPU, so that it is the same on every device.
+    uniform over all other classes instead.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = epoch_generator(seed, epoch)
     labels, subjects, count = labels.cpu(), subjects.cpu(), len(labels)
     order = torch.randperm(count, generator=generator)
     target, target_class = _draw_targets(labels, subjects, classes, unpaired, generator)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import mainpro_FER
-from data import DATASETS
 from models import MODELS
 from models.multitask import MultiTask
 
@@ -48,5 +47,5 @@ def narrow_networks():
 
 def run_program(out, *flags):
     """Run mainpro_FER.py on the processor in this process; returns its exit code."""
-    parser = build_parser(tuple(DATASETS), tuple(MODELS))
+    parser = build_parser()
     return mainpro_FER.main(parser.parse_args(["--device", "cpu", "--out", str(out), *map(str, flags)]))

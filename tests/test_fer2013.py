@@ -78,7 +78,8 @@ def test_plain_fer2013_trains_the_classification_only(tmp_path, rows):
     assert "training the classification only" in done.stdout
     assert (tmp_path / "out" / "AccProcess_classify.csv").exists()
     assert not (tmp_path / "out" / "AccProcess_regressV.csv").exists()
-    refused = subprocess.run([*command, "--tasks", "regressV"], cwd=ROOT, capture_output=True, text=True)
+    assert subprocess.run([*command, *flags, "--resume"], cwd=ROOT).returncode == 0
+    refused = subprocess.run([*command, "--tasks", "classify", "regressV"], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2 and "only --tasks classify" in refused.stderr and "Traceback" not in refused.stderr
 
 

@@ -52,7 +52,6 @@ def drawn_faces(subjects=2, shown=range(7), frames=1):
         names,
         tuple(f"S{number}" for number in range(subjects)),
         tuple(map(str, range(len(images)))),
-        "drawn",
         "drawn faces",
     )
 

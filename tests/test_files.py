@@ -1,6 +1,7 @@
 """Files are complete or absent, and nothing earlier is lost."""
 
 import os
+import time
 
 import pytest
 
@@ -42,7 +43,8 @@ def test_a_rename_that_is_blocked_for_a_moment_is_tried_again(tmp_path, monkeypa
     assert (tmp_path / "a.txt").read_text() == "x"
 
 
-def test_moving_aside_twice_in_a_second_keeps_both(tmp_path):
+def test_moving_aside_twice_in_a_second_keeps_both(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda pattern: "20260101-000000")
     folders = []
     for text in ("first", "second"):
         (tmp_path / "run").mkdir(exist_ok=True)

@@ -114,6 +114,6 @@ def test_fewer_subjects_than_folds_are_told():
 def test_the_table_has_a_row_per_subject():
     labels, subjects = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([2, 0, 0, 2, 2])
     images, files = torch.zeros(5, 48, 48, dtype=torch.uint8), tuple("abcde")
-    faces = SubjectFaces(images, labels, subjects, ("Angry", "Happy"), ("P1", "P2", "P3"), files, "Made", "")
+    faces = SubjectFaces(images, labels, subjects, ("Angry", "Happy"), ("P1", "P2", "P3"), files, "")
     rows = list(csv.reader(folds_table(faces, torch.tensor([0, 1, 1, 0, 0])).splitlines()))
     assert rows == [["Subject", "Fold", "Angry", "Happy"], ["P1", "2", "0", "2"], ["P3", "1", "2", "1"]]

@@ -2,7 +2,9 @@
 
 import csv
 import re
+import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 import mainpro_FER
-from data import DATASETS, SUBJECT_DATASETS, ckplus
+from data import ckplus
 from data.drawing import CLASS_VAD, draw_face
 from data.folds import assign_folds
 from models import MODELS
@@ -54,7 +56,7 @@ def small(monkeypatch):
 
 
 def run(tree, out, *flags, dataset="CK+"):
-    parser = build_parser((*DATASETS, *SUBJECT_DATASETS), tuple(MODELS))
+    parser = build_parser()
     fixed = ["--dataset", dataset, "--data", tree, "--out", out, "--device", "cpu", "--precision", "fp32"]
     return mainpro_FER.main(parser.parse_args(list(map(str, (*fixed, *flags)))))
 
@@ -224,14 +226,14 @@ def test_an_earlier_run_is_moved_aside(tree, tmp_path):
 
 def test_resuming_on_other_faces_is_refused(tree, tmp_path):
     flags = ("--epochs", 1, "--bs", 8, "--fold", 1, "--sharing", "none")
-    run(tree, tmp_path / "out", *flags)
-    other = tmp_path / "CK+48"
-    for path in sorted(tree.rglob("*.png")):
-        target = other / path.relative_to(tree)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(255 - np.array(Image.open(path))).save(target)
-    with pytest.raises(UserError, match="differs from the run|not those that this run"):
-        run(other, tmp_path / "out", *flags, "--resume")
+    own = Path(shutil.copytree(tree, tmp_path / "CK+48"))
+    run(own, tmp_path / "out", *flags)
+    with pytest.raises(UserError, match="--data .* differs from the run"):
+        run(tmp_path, tmp_path / "out", *flags, "--resume")
+    changed = next(own.rglob("*.png"))
+    Image.fromarray(255 - np.array(Image.open(changed))).save(changed)
+    with pytest.raises(UserError, match="not those that this run"):
+        run(own, tmp_path / "out", *flags, "--resume")
 
 
 def test_pre_training_is_used_and_its_absence_told(tree, tmp_path):
@@ -241,7 +243,8 @@ def test_pre_training_is_used_and_its_absence_told(tree, tmp_path):
     flags = ("--epochs", 1, "--bs", 8, "--fold", 1, "--sharing", "none")
     run(tree, tmp_path / "with", *flags, "--pretrain", pre)
     run(tree, tmp_path / "without", *flags)
-    assert everything(tmp_path / "with") != everything(tmp_path / "without")
+    name = "Fold01_model_classify.t7"
+    assert everything(tmp_path / "with")[name] != everything(tmp_path / "without")[name]
     told = (tmp_path / "with" / "data.txt").read_text()
     assert f"pre-trained: {pre}" in told and "Overall, 1 fold\n" in told
     with pytest.raises(UserError, match=r"gone\.t7 does not exist"):
@@ -277,7 +280,7 @@ def test_flags_that_do_not_go_together_are_refused(tree, tmp_path, dataset, flag
 
 
 def test_fersnet_learns_to_recognise_from_faces_without_subjects(tmp_path):
-    parser = build_parser((*DATASETS, *SUBJECT_DATASETS), tuple(MODELS))
+    parser = build_parser()
     flags = ["--dataset", "Demo", "--model", "FERSNet", "--limit", "32", "--epochs", "1", "--out", str(tmp_path)]
     assert mainpro_FER.main(parser.parse_args([*flags, "--device", "cpu", "--precision", "fp32"])) == 0
     network, _ = checkpoint.load_model(tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7")

@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as reference
 
 from utils.metrics import (
-    RunningTotals,
+    TrainingFigures,
     classification_metrics,
     concordance,
     confusion_matrix,
@@ -96,16 +96,17 @@ def test_concordance_of_a_shifted_copy_is_below_its_correlation():
     assert concordance(target + 1, target).item() < 0.5
 
 
-def test_running_totals_equal_figures_of_all_batches_together():
+def test_training_figures_equal_those_of_all_batches_together():
     labels, logits = random_classes(3, 90)
     rng = np.random.default_rng(0)
     vad, values = rng.uniform(-2, 2, (90, 3)).astype("f4"), rng.normal(size=(90, 1)).astype("f4")
     tasks = [TASKS["classify"], TASKS["regressA"]]
-    totals = RunningTotals(tasks, "cpu")
+    figures = TrainingFigures(tasks)
+    sums = figures.zeros()
     logits, labels, vad, values = map(torch.from_numpy, (logits, labels, vad, values))
     for part in torch.arange(90).split(32):
-        totals.add({"classify": logits[part], "regressA": values[part]}, labels[part], vad[part])
-    means = totals.means()
+        sums += figures.of_batch({"classify": logits[part], "regressA": values[part]}, labels[part], vad[part])
+    means = figures.means(sums)
     assert means["classify"]["Acc"] == pytest.approx(100 * reference.accuracy_score(labels, logits.argmax(1)))
     assert means["classify"]["Loss"] == pytest.approx(classification_metrics(logits, labels)["Loss"])
     assert means["regressA"] == {"Loss": pytest.approx(reference.mean_squared_error(vad[:, 1], values[:, 0]))}

@@ -2,15 +2,13 @@
 
 import pytest
 
-from data import DATASETS
-from models import MODELS
 from utils.optim import learning_rate
 from utils.options import Settings, build_parser, check_unchanged, resolve
-from utils.recipes import RECIPES, Recipe
+from utils.recipes import FERSNET_RECIPES, RECIPES, Recipe
 
 
 def parse(*flags):
-    return build_parser(tuple(DATASETS), tuple(MODELS)).parse_args(flags)
+    return build_parser().parse_args(flags)
 
 
 def test_a_flag_overrides_its_recipe():
@@ -40,10 +38,13 @@ def test_values_that_make_no_sense_are_refused(flags, capsys):
     assert flags.split()[0] in capsys.readouterr().err
 
 
-def test_help_fits_two_screens_and_shows_every_default():
-    text = build_parser(tuple(DATASETS), tuple(MODELS)).format_help()
+def test_help_fits_two_screens_and_shows_every_default(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    text = build_parser().format_help()
     assert len(text.splitlines()) < 80
-    for action in build_parser(tuple(DATASETS), tuple(MODELS))._actions:
+    for recipe in (RECIPES["default"], FERSNET_RECIPES["default"]):
+        assert all(str(value) in text for value in (recipe.epochs, recipe.batch_size, recipe.learning_rate))
+    for action in build_parser()._actions:
         if action.dest not in ("help", "resume"):
             assert "default" in action.help, action.dest
 

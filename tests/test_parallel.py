@@ -72,27 +72,37 @@ def test_the_processes_together_see_what_one_sees(count, batch, processes):
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError, match="shared by 3"):
-        check_share(64)
+        check_share(64, 100)
+    with pytest.raises(UserError, match="2 faces cannot be shared by 3"):
+        check_share(63, 2)
 
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_equals_one_to_rounding_and_resumes(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    flags = [*FLAGS, "--lr", "0.001", "--device", "cpu"]  # the rate does not magnify rounding
+    # A rate that does not magnify rounding; test faces that two processes cannot share equally.
+    flags = [*FLAGS, "--lr", "0.001", "--limit", "25", "--device", "cpu"]
     tables = {}
     for processes in (1, 2):
         out = tmp_path / str(processes)
         start(processes, program, *flags, "--out", out)
-        with open(out / TABLES[0], newline="") as table:
-            tables[processes] = [[float(cell) for cell in row.values()] for row in csv.DictReader(table)]
+        tables[processes] = [row for name in TABLES for row in read_table(out / name)]
         assert not list(out.rglob("*.tmp"))
     for one, two in zip(tables[1], tables[2], strict=True):
-        assert one == pytest.approx(two, abs=5)  # a face of 24 is 4.2%
+        for name, value in one.items():
+            # A face more or less that is right: 4% of 25. F1 follows it.
+            tolerance = 4.2 if "Acc" in name else 0.15 if "F1" in name or "SAGR" in name else 0.02
+            assert value == pytest.approx(two[name], abs=tolerance), name
     content = [checkpoint.load(tmp_path / str(n) / RUN_NAME / "last.t7")["averaged"] for n in (1, 2)]
     for name, value in content[0].items():
-        assert torch.allclose(value.float(), content[1][name].float(), atol=0.02), name
+        assert torch.allclose(value.float(), content[1][name].float(), atol=1e-4), name
     assert "Finished" in start(2, program, *flags, "--out", tmp_path / "2", "--resume")
+
+
+def read_table(path):
+    with open(path, newline="") as table:
+        return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(table)]
 
 
 @pytest.mark.slow
@@ -109,6 +119,7 @@ def test_two_processes_stopped_together_go_on_to_the_same_end(tmp_path):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)  # torchrun passes it on
         process.communicate(timeout=120)
+    assert process.returncode != 0 and checkpoint.load(last)["final"] is None  # it was not through
     assert "Finished" in start(2, program, *flags, "--out", tmp_path / "stopped", "--resume")
     for name in TABLES:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()

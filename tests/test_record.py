@@ -65,6 +65,14 @@ def read_csv(path):
         return list(csv.reader(file))
 
 
+def write_tables(*arguments):
+    """`write_records` with empty pictures, which take most of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("workbook", "curves"):
+            patch.setattr(plots, name, lambda tables, title: b"")
+        write_records(*arguments)
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -74,7 +82,7 @@ def contents(folder):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_csv_headings_are_those_of_the_design(tmp_path, name):
-    write_records(tmp_path, HEADER, make_history(1), ALL, pictures=False)
+    write_tables(tmp_path, HEADER, make_history(1), ALL)
     raw = (tmp_path / f"AccProcess_{name}.csv").read_bytes()
     assert raw.decode("utf-8").split("\n")[0] == HEADINGS[name]  # no BOM, no carriage return
     assert b"\r" not in raw and raw.endswith(b"\n")
@@ -83,7 +91,7 @@ def test_csv_headings_are_those_of_the_design(tmp_path, name):
 @pytest.mark.parametrize("name", TASKS)
 def test_csv_holds_the_history_as_plain_numbers(tmp_path, name):
     history = make_history(12)
-    write_records(tmp_path, HEADER, history, ALL, pictures=False)
+    write_tables(tmp_path, HEADER, history, ALL)
     headings, *rows = read_csv(tmp_path / f"AccProcess_{name}.csv")
     assert len(rows) == 12
     splits = {"Train": "Training", "Pubtest": "PublicTest", "Pritest": "PrivateTest"}
@@ -110,14 +118,14 @@ def test_csv_holds_the_history_as_plain_numbers(tmp_path, name):
 )
 def test_csv_never_has_an_exponent_or_a_minus_zero(tmp_path, number, text):
     history = with_decisive(VALENCE, [number], [0.5])
-    write_records(tmp_path, HEADER, history, (VALENCE,), pictures=False)
+    write_tables(tmp_path, HEADER, history, (VALENCE,))
     assert read_csv(tmp_path / "AccProcess_regressV.csv")[1][2] == text
 
 
 def test_numbers_of_other_libraries_are_written_as_numbers(tmp_path):
     torch, numpy = pytest.importorskip("torch"), pytest.importorskip("numpy")
     history = with_decisive(VALENCE, [torch.tensor(0.5)], [numpy.float32(0.25)])
-    write_records(tmp_path, HEADER, history, (VALENCE,), pictures=False)
+    write_tables(tmp_path, HEADER, history, (VALENCE,))
     assert read_csv(tmp_path / "AccProcess_regressV.csv")[1][2:4] == ["0.500000", "0.250000"]
 
 
@@ -141,8 +149,8 @@ def test_before_the_first_epoch_there_are_only_headings(tmp_path):
 
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
     write_records(tmp_path / "resumed", HEADER, make_history(3), ALL)
-    write_records(tmp_path / "resumed", HEADER, make_history(5), ALL, {"notes": ["done"]})
-    write_records(tmp_path / "straight", HEADER, make_history(5), ALL, {"notes": ["done"]})
+    write_records(tmp_path / "resumed", HEADER, make_history(5), ALL, {"folder": "run"})
+    write_records(tmp_path / "straight", HEADER, make_history(5), ALL, {"folder": "run"})
     assert contents(tmp_path / "resumed") == contents(tmp_path / "straight")
 
 
@@ -154,9 +162,9 @@ def test_rows_beyond_the_checkpoint_are_cut(tmp_path):
 
 
 def test_the_arguments_are_left_alone(tmp_path):
-    history, final = make_history(3), {"notes": ["done"]}
+    history, final = make_history(3), {"folder": "run"}
     before = copy.deepcopy((history, final))
-    write_records(tmp_path, HEADER, history, ALL, final, pictures=False)
+    write_tables(tmp_path, HEADER, history, ALL, final)
     assert (history, final) == before
 
 
@@ -164,11 +172,6 @@ def test_no_temporary_file_stays(tmp_path):
     write_records(tmp_path, HEADER, make_history(1), ALL)
     names = {f"AccProcess_{name}.csv" for name in TASKS} | {"AccProcess.xlsx", "AccProcess.png", "data.txt"}
     assert set(contents(tmp_path)) == names
-
-
-def test_pictures_can_be_left_out(tmp_path):
-    write_records(tmp_path, HEADER, make_history(1), ALL, pictures=False)
-    assert not list(tmp_path.glob("*.xlsx")) and not list(tmp_path.glob("*.png"))
 
 
 def run_python(code):
@@ -315,19 +318,19 @@ def told(folder):
 
 
 def test_header_lines_stand_first(tmp_path):
-    write_records(tmp_path, {**HEADER, "device": "cpu\nof two lines"}, make_history(1), ALL, pictures=False)
+    write_tables(tmp_path, {**HEADER, "device": "cpu\nof two lines"}, make_history(1), ALL)
     lines = told(tmp_path).split("\n")
     assert lines[:4] == [f"{key}: {value}" for key, value in HEADER.items()] + ["device: cpu of two lines"]
 
 
 def test_a_path_that_is_no_text_does_not_stop_the_run(tmp_path):
-    write_records(tmp_path, {**HEADER, "data": "faces\udcff.csv"}, make_history(1), ALL, pictures=False)
+    write_tables(tmp_path, {**HEADER, "data": "faces\udcff.csv"}, make_history(1), ALL)
     assert "data: faces\\udcff.csv" in told(tmp_path)
 
 
 def test_best_lines_of_every_epoch_agree_with_a_search(tmp_path):
     history = make_history(25, seed=3)
-    write_records(tmp_path, HEADER, history, ALL, pictures=False)
+    write_tables(tmp_path, HEADER, history, ALL)
     blocks = re.split(r"^Epoch (\d+)$", told(tmp_path), flags=re.MULTILINE)[1:]
     assert [int(number) for number in blocks[::2]] == list(range(25))
     for epoch, block in enumerate(blocks[1::2]):
@@ -346,7 +349,7 @@ def test_best_lines_of_every_epoch_agree_with_a_search(tmp_path):
 
 def test_results_of_every_split_are_told(tmp_path):
     history = make_history(2)
-    write_records(tmp_path, HEADER, history, ALL, pictures=False)
+    write_tables(tmp_path, HEADER, history, ALL)
     text = told(tmp_path)
     for split in SPLITS:
         assert text.count(f"{split} results") == 2
@@ -362,9 +365,9 @@ def test_results_of_every_split_are_told(tmp_path):
 
 
 def test_the_final_choice_is_told_only_at_the_end(tmp_path):
-    write_records(tmp_path, HEADER, make_history(3), ALL, pictures=False)
+    write_tables(tmp_path, HEADER, make_history(3), ALL)
     assert "best model is:" not in told(tmp_path)
-    write_records(tmp_path, HEADER, make_history(3), ALL, {}, pictures=False)
+    write_tables(tmp_path, HEADER, make_history(3), ALL, {})
     after = told(tmp_path).split("best model is:")
     assert len(after) == 2
     for task in ALL:
@@ -378,7 +381,7 @@ def test_honest_and_optimistic_results_differ_where_the_splits_disagree(tmp_path
     for result, other in zip(history, with_decisive(VALENCE, [0.3, 0.5, 0.4], [0.9, 0.7, 0.8]), strict=True):
         for split in SPLITS:
             result[split]["regressV"] = other[split]["regressV"]
-    write_records(tmp_path, HEADER, history, tasks, {"folder": "FER2013_model"}, pictures=False)
+    write_tables(tmp_path, HEADER, history, tasks, {"folder": "FER2013_model"})
     text = told(tmp_path)
     assert "  classify: FER2013_model/PublicTest_model_classify.t7, epoch 1, PublicTest accuracy 61.5" in text
     assert "  epoch chosen on PublicTest: honest; epoch 1, accuracy 55.250 %" in text
@@ -387,22 +390,21 @@ def test_honest_and_optimistic_results_differ_where_the_splits_disagree(tmp_path
     assert "  epoch chosen on PrivateTest itself: optimistic; epoch 1, mean squared error 0.700000" in text
 
 
-def test_tencrop_and_notes_are_told(tmp_path):
+def test_tencrop_figures_are_told(tmp_path):
     history = make_history(3)
     chosen = {"epoch": 2, **{split: {**history[2][split]["classify"], "Acc": 66.5} for split in TEST_SPLITS}}
-    final = {"notes": ["First note.", "Second note."], "tencrop": {"classify": chosen}}
-    write_records(tmp_path, HEADER, history, ALL, final, pictures=False)
+    final = {"tencrop": {"classify": chosen}}
+    write_tables(tmp_path, HEADER, history, ALL, final)
     text = told(tmp_path)
     assert "classify, epoch 2, PublicTest: accuracy 66.500 %" in text
     assert "classify, epoch 2, PrivateTest: accuracy 66.500 %" in text
-    assert text.endswith("\n\nFirst note.\nSecond note.\n")
 
 
 def test_demo_says_at_both_ends_that_its_faces_are_drawn(tmp_path):
-    write_records(tmp_path, {"dataset": "Demo"}, make_history(1), ALL, {"notes": ["A note."]}, pictures=False)
+    write_tables(tmp_path, {"dataset": "Demo"}, make_history(1), ALL, {})
     lines = told(tmp_path).strip().split("\n")
     assert "drawn faces" in lines[0] and "drawn faces" in lines[-1]
-    write_records(tmp_path, HEADER, make_history(1), ALL, {}, pictures=False)
+    write_tables(tmp_path, HEADER, make_history(1), ALL, {})
     assert "drawn" not in told(tmp_path)
 
 
@@ -431,7 +433,7 @@ def test_a_missing_metric_is_named(tmp_path, gone):
 
 def test_a_file_that_is_open_elsewhere_does_not_stop_the_run(tmp_path, monkeypatch, capsys):
     """Windows refuses to replace a file that another program has open."""
-    write_records(tmp_path, HEADER, make_history(1), ALL, pictures=False)
+    write_tables(tmp_path, HEADER, make_history(1), ALL)
     replace, blocked = os.replace, tmp_path / "AccProcess_classify.csv"
 
     def refuse(source, target):
@@ -441,9 +443,9 @@ def test_a_file_that_is_open_elsewhere_does_not_stop_the_run(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
-        assert write_records(tmp_path, HEADER, make_history(2), ALL, pictures=False) == [blocked]
+        write_tables(tmp_path, HEADER, make_history(2), ALL)
         during = capsys.readouterr().out
-        assert write_records(tmp_path, HEADER, make_history(2), ALL, {}, pictures=False) == [blocked]
+        write_tables(tmp_path, HEADER, make_history(2), ALL, {})
         at_the_end = capsys.readouterr().out
     for line in (during, at_the_end):
         assert line.startswith("AccProcess_classify.csv is open in another program; ")
@@ -452,13 +454,13 @@ def test_a_file_that_is_open_elsewhere_does_not_stop_the_run(tmp_path, monkeypat
     assert len(read_csv(blocked)) == 2 and len(read_csv(tmp_path / "AccProcess_regressV.csv")) == 3
     assert not list(tmp_path.glob("*.tmp"))
 
-    assert write_records(tmp_path, HEADER, make_history(3), ALL, pictures=False) == []
+    write_tables(tmp_path, HEADER, make_history(3), ALL)
     assert len(read_csv(blocked)) == 4
     assert capsys.readouterr().out == ""
 
 
 def test_a_full_disk_is_one_clear_sentence(tmp_path, monkeypatch):
-    write_records(tmp_path, HEADER, make_history(1), ALL, pictures=False)
+    write_tables(tmp_path, HEADER, make_history(1), ALL)
     before = contents(tmp_path)
 
     def full(source, target):
@@ -466,7 +468,7 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError, match=r"classify\.csv could not be written \(No space left") as caught:
-        write_records(tmp_path, HEADER, make_history(2), ALL, pictures=False)
+        write_tables(tmp_path, HEADER, make_history(2), ALL)
     assert "\n" not in str(caught.value)
     assert contents(tmp_path) == before
 

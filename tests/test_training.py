@@ -2,10 +2,12 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,13 +29,25 @@ def run(out, *flags):
     return run_program(out, *FLAGS, *flags)
 
 
-def assert_same_run(one, other):
+def assert_same_run(one, other, run_name=RUN_NAME):
     for name in [*TABLES, "data.txt"]:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     for name in [*MODELS_SAVED, "last.t7"]:
-        first, second = (checkpoint.load(folder / RUN_NAME / name) for folder in (one, other))
-        assert first["net"].keys() == second["net"].keys()
-        assert all(torch.equal(first["net"][key], second["net"][key]) for key in first["net"]), name
+        assert_same(*(checkpoint.load(folder / run_name / name) for folder in (one, other)), name)
+
+
+def assert_same(one, other, place):
+    """Weights, averages, momenta, random states, figures: all that a checkpoint holds."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), place
+        for key in one:
+            assert_same(one[key], other[key], f"{place}: {key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), place
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{place}: {number}")
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, place
 
 
 PROGRAM = """
@@ -115,7 +129,8 @@ def test_a_loaded_checkpoint_gives_the_recorded_results(finished):
     faces = dataset.splits["PrivateTest"]
     assert isinstance(faces, Faces)
     runtime = decide("cpu", "fp32", "off")
-    found = evaluate(model, faces, content["tasks"], content["preprocessing"], runtime, content["evaluation"])
+    network = runtime.for_inference(model)
+    found = evaluate(network, faces, content["tasks"], content["preprocessing"], runtime, content["evaluation"])
     for name, figures in content["results"]["PrivateTest"].items():
         for metric, value in figures.items():
             expected = value if metric == "confusion" else pytest.approx(value, abs=1e-5)
@@ -144,6 +159,20 @@ def test_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch, capsys, c
     assert_same_run(finished, tmp_path)
 
 
+def test_the_default_recipe_resumes_exactly_too(tmp_path, monkeypatch):
+    """Muon, averaged weights, turned faces, channels-last layout; in bf16 where the hardware has it."""
+    flags = "--dataset Demo --model Small --recipe default --limit 40 --bs 8 --epochs 2 --eval center".split()
+    assert run_program(tmp_path / "whole", *flags) == 0
+    for consulted in (1, 6):
+        out = tmp_path / str(consulted)
+        with monkeypatch.context() as patch:
+            patch.setattr(mainpro_FER, "StopRequest", lambda consulted=consulted: StopAfter(consulted))
+            assert run_program(out, *flags) == 130
+        torch.manual_seed(1234)
+        assert run_program(out, *flags, "--resume") == 0
+        assert_same_run(tmp_path / "whole", out, "Demo_Small")
+
+
 def test_resuming_after_rows_were_written_beyond_the_checkpoint(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(4))
     run(tmp_path)
@@ -155,9 +184,9 @@ def test_resuming_after_rows_were_written_beyond_the_checkpoint(finished, tmp_pa
 
 
 def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
-    before = {path: path.read_bytes() for path in finished.glob("AccProcess*.csv")}
-    assert run(finished, "--resume") == 0
-    assert {path: path.read_bytes() for path in before} == before
+    shutil.copytree(finished, tmp_path / "copy")
+    assert run(tmp_path / "copy", "--resume") == 0
+    assert_same_run(finished, tmp_path / "copy")
 
 
 def test_resuming_with_other_threads_says_that_rounding_differs(finished, tmp_path, monkeypatch, capsys):
@@ -178,6 +207,22 @@ def test_resuming_with_other_threads_says_that_rounding_differs(finished, tmp_pa
 def test_a_flag_that_differs_from_the_run_to_resume_is_refused(finished):
     with pytest.raises(UserError, match=r"--lr 0.5 differs"):
         run(finished, "--resume", "--lr", "0.5")
+
+
+def test_tasks_that_differ_are_told_as_they_are_typed(finished):
+    with pytest.raises(UserError, match="--tasks regressV differs from .* has classify regressV regressA regressD"):
+        run(finished, "--resume", "--tasks", "regressV")
+
+
+def test_a_run_that_came_with_the_program_is_moved_aside_whole(tmp_path):
+    folder, given = tmp_path / RUN_NAME, ["PublicTest_model_classify.t7", "README.md", "run/data.txt", "run/curves.png"]
+    for name in given:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("of another run")
+    assert run(tmp_path, "--epochs", "1") == 0
+    (kept,) = (tmp_path / "previous").iterdir()
+    assert all((kept / RUN_NAME / name).read_text() == "of another run" for name in given)
+    assert not (folder / "README.md").exists() and not list(folder.glob("run/*"))
 
 
 def test_nothing_to_resume_is_said(tmp_path):
@@ -236,7 +281,30 @@ def test_tensorboard_that_is_not_installed_is_told(tmp_path, monkeypatch):
         run(tmp_path, "--tensorboard")
 
 
-def test_tensorboard_files_are_written(tmp_path):
-    pytest.importorskip("tensorboard")
-    assert run(tmp_path, "--tensorboard", "--epochs", "1", "--tasks", "classify") == 0
+class FakeBoard:
+    """Stands in for TensorBoard's writer: a line for each figure."""
+
+    def __init__(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / "events.out.tfevents.1"
+
+    def add_scalar(self, name, value, epoch):
+        with open(self.file, "a") as stream:
+            stream.write(f"{name} {value} {epoch}\n")
+
+    def flush(self):
+        pass
+
+
+def test_tensorboard_has_every_figure_of_this_run_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=FakeBoard))
+    flags = ["--tensorboard", "--tasks", "classify"]
+    for seed in ("0", "1"):
+        assert run(tmp_path, *flags, "--seed", seed) == 0
+    lines = (tmp_path / RUN_NAME / "tensorboard" / "events.out.tfevents.1").read_text().splitlines()
+    assert len(lines) == 2 * (2 + 2 * 3)  # epochs, figures of training and of two test splits
+    with open(tmp_path / TABLES[0], newline="") as table:
+        row = list(csv.DictReader(table))[1]
+    (told,) = [line.split()[1] for line in lines if line.startswith("classify/Acc/PublicTest") and line.endswith(" 1")]
+    assert float(told) == pytest.approx(float(row["PubtestAcc"]), abs=1e-3)
     assert list((tmp_path / RUN_NAME / "tensorboard").glob("events.*"))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data.batches import normalise, plan_epoch
+from data.batches import normalise, plan_epoch, steps_of
 from data.pairs import MARGIN, shifted
 from models.fersnet import SmallClassifier
 from models.resnet import ResNet18
@@ -21,7 +21,7 @@ def train_classifier(network, images, labels, epochs, seed, runtime, rate=1e-3, 
     network: (B, 1, S, S) in -1..1 to logits (B, classes), or a FERSNet, on runtime.device; images (N, S, S) uint8 and
     labels (N,) int64 there. Returns the network in evaluation mode.
     """
-    steps = plan_epoch(len(images), batch_size, seed, 0).steps
+    steps = steps_of(len(images), batch_size)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps)
     network.train()

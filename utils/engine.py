@@ -7,7 +7,7 @@ import torch
 
 from data.batches import center_crop, normalise, ten_crop, training_batches
 from utils.files import UserError
-from utils.metrics import RunningTotals, measure
+from utils.metrics import TrainingFigures, measure
 from utils.parallel import gather_unequal, ranks
 from utils.progress import Progress
 from utils.tasks import TASKS
@@ -50,6 +50,30 @@ def memory_advice(batch_size):
         raise UserError(f"Memory ran out with a batch of {batch_size} faces: {advice}.") from error
 
 
+def take_steps(batches, learn, sums, first, steps, images, epoch, label, stop, announce=None):
+    """Learn from `batches`, which begin with step `first` of an epoch of `steps`, until `stop` says so.
+
+    learn: called with a batch and the number of its step, returns (loss, figures): a scalar and what is added to
+    `sums`, (n,) float64, all on one device. images: in a batch, of all processes; label, announce: see `Progress`;
+    stop: asked between steps. Returns how many steps of the epoch are done. Raises UserError when a loss is not
+    finite or memory runs out. Waits for the device only now and then, to show figures.
+    """
+    check, done = FiniteCheck(sums.device), first
+    with memory_advice(images), Progress(label, steps * images, first * images, announce) as progress:
+        for step, batch in enumerate(batches, first):
+            loss, figures = learn(batch, step)
+            check.watch(loss, step)
+            sums += figures
+            done = step + 1
+            if progress.add(images):
+                check.verify(epoch)
+                progress.show(loss=loss.item(), rate=progress.rate)
+            if done < steps and stop():
+                break
+    check.verify(epoch)
+    return done
+
+
 def train_one_epoch(learner, faces, plan, preprocessing, epoch, start=None, stop=lambda: False, announce=None):
     """Train on the batches of `plan`.
 
@@ -59,33 +83,24 @@ def train_one_epoch(learner, faces, plan, preprocessing, epoch, start=None, stop
     {task: {metric: value}}, None when stopped early, and position is what `start` takes to go on from.
     Raises UserError when the loss is not finite or memory runs out.
     """
-    runtime, objective = learner.runtime, learner.objective
-    began = time.perf_counter()
+    began, device = time.perf_counter(), learner.runtime.device
     learner.model.train()
-    totals = RunningTotals(objective.tasks, runtime.device)
-    first, seconds = 0, 0.0
-    if start is not None:
-        first, seconds, totals.sums = start["step"], start["seconds"], start["sums"].to(runtime.device)
-    check = FiniteCheck(runtime.device)
-    step = first
-    bar = Progress(f"epoch {epoch}", plan.steps * plan.images_per_step, first * plan.images_per_step, announce)
-    with memory_advice(plan.batch_size), bar as progress:
-        for step, batch in enumerate(training_batches(faces, plan, runtime.device, first), first):
-            crops, labels, vad = batch
-            pictures = normalise(crops, **preprocessing)
-            loss, *outcome = learner.step(pictures, labels, vad, epoch * plan.steps + step, plan.steps)
-            check.watch(loss, step)
-            totals.add(*outcome)
-            if progress.add(plan.images_per_step):
-                check.verify(epoch)
-                progress.show(loss=loss.item(), rate=progress.rate)
-            if step + 1 < plan.steps and stop():
-                break
-    check.verify(epoch)
-    seconds += time.perf_counter() - began
-    position = {"step": step + 1, "sums": totals.sums.cpu(), "seconds": seconds}
-    finished = position["step"] == plan.steps
-    return (totals.means() if finished else None), position
+    figures = TrainingFigures(learner.objective.tasks)
+    start = start or {"step": 0, "sums": figures.zeros(), "seconds": 0.0}
+    sums = start["sums"].to(device, copy=True)
+
+    def learn(batch, step):
+        crops, labels, vad = batch
+        pictures = normalise(crops, **preprocessing)
+        loss, *outcome = learner.step(pictures, labels, vad, epoch * plan.steps + step, plan.steps)
+        return loss, figures.of_batch(*outcome)
+
+    batches = training_batches(faces, plan, device, start["step"])
+    step = take_steps(
+        batches, learn, sums, start["step"], plan.steps, plan.images_per_step, epoch, f"epoch {epoch}", stop, announce
+    )
+    position = {"step": step, "sums": sums.cpu(), "seconds": start["seconds"] + time.perf_counter() - began}
+    return (figures.means(sums) if step == plan.steps else None), position
 
 
 @torch.inference_mode()
@@ -118,15 +133,15 @@ def check_predictions(outputs, label):
         )
 
 
-def evaluate(model, faces, tasks, preprocessing, runtime, crops="center", label="evaluating"):
+def evaluate(network, faces, tasks, preprocessing, runtime, crops="center", label="evaluating"):
     """{task: metrics} of one split (`Faces` on runtime.device or in their file); tasks are names from `TASKS`.
 
-    Where several processes run, each predicts its part of the faces and all get the figures of the whole.
-    Raises UserError when what the network predicts is not finite.
+    network: as in `predict`. Where several processes run, each predicts its part of the faces and all get the figures
+    of the whole. Raises UserError when what the network predicts is not finite.
     """
     rank, processes = ranks()
     mine = faces.part(len(faces) * rank // processes, len(faces) * (rank + 1) // processes)
-    outputs = predict(runtime.for_inference(model), mine.images, preprocessing, runtime, crops, label)
+    outputs = predict(network, mine.images, preprocessing, runtime, crops, label)
     outputs = {name: gather_unequal(output) for name, output in outputs.items()}
     check_predictions(outputs, label)
     device = runtime.device

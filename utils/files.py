@@ -119,7 +119,7 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def move_aside(paths, root, moment=None):
+def move_aside(paths, root):
     """Move the existing ones of `paths` to `root/previous/<time>/`, keeping their place below `root`.
 
     Returns the folder they went to, or None when none of them existed. Never overwrites: a second
@@ -130,7 +130,7 @@ def move_aside(paths, root, moment=None):
     present = [Path(path) for path in paths if Path(path).exists()]
     if not present:
         return None
-    stamp = time.strftime("%Y%m%d-%H%M%S", moment or time.localtime())
+    stamp = time.strftime("%Y%m%d-%H%M%S")
     folder, number = root / "previous" / stamp, 1
     while folder.exists():
         number += 1

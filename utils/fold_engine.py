@@ -5,9 +5,8 @@ import torch
 from data.batches import normalise
 from data.pairs import shifted
 from utils.classifier import PREPROCESSING, logits_of
-from utils.engine import FiniteCheck, check_predictions, memory_advice
+from utils.engine import check_predictions, take_steps
 from utils.metrics import classification_metrics
-from utils.progress import Progress
 from utils.similarity import structural_similarity
 from utils.synthesis import FIGURES, PairBatch
 
@@ -32,25 +31,18 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
     """
     start = start or {"step": 0, "sums": torch.zeros(len(FIGURES), dtype=torch.float64)}
     learner.model.train()
-    device = faces.labels.device
-    first, sums, check = start["step"], start["sums"].to(device, copy=True), FiniteCheck(device)
-    step, batch_size = first, min(plan.batch_size, len(faces))
-    with memory_advice(batch_size), Progress(label, plan.steps * batch_size, first * batch_size) as progress:
-        for step in range(first, plan.steps):
-            batch = pair_batch(faces, plan, step)
-            loss, figures = learner.step(batch, epoch * plan.steps + step, plan.steps)
-            check.watch(loss, step)
-            sums += figures
-            if progress.add(batch_size):
-                check.verify(epoch)
-                progress.show(loss=loss.item(), rate=progress.rate)
-            if step + 1 < plan.steps and stop():
-                break
-    check.verify(epoch)
-    position = {"step": step + 1, "sums": sums.cpu()}
-    if position["step"] < plan.steps:
+    images = min(plan.batch_size, len(faces))
+    sums = start["sums"].to(faces.labels.device, copy=True)
+    batches = (pair_batch(faces, plan, step) for step in range(start["step"], plan.steps))
+
+    def learn(batch, step):
+        return learner.step(batch, epoch * plan.steps + step, plan.steps)
+
+    step = take_steps(batches, learn, sums, start["step"], plan.steps, images, epoch, label, stop)
+    position = {"step": step, "sums": sums.cpu()}
+    if step < plan.steps:
         return None, position
-    means = (sums / (plan.steps * batch_size)).tolist()
+    means = (sums / (plan.steps * images)).tolist()
     return dict(zip(FIGURES, means, strict=True)), position
 
 
@@ -90,12 +82,10 @@ def counterparts(faces):
     (N, classes) int64. Of several the last is taken, which in a dataset of sequences is where the expression is
     strongest; a face's own expression has -1.
     """
-    table = torch.full((len(faces.subject_names), len(faces.class_names)), -1, dtype=torch.int64)
-    subjects, labels = faces.subjects.cpu(), faces.labels.cpu()
-    for number, (subject, label) in enumerate(zip(subjects.tolist(), labels.tolist(), strict=True)):
-        table[subject, label] = number
-    result = table[subjects].scatter(1, labels[:, None], -1)
-    return result.to(faces.labels.device)
+    classes, numbers = len(faces.class_names), torch.arange(len(faces), device=faces.labels.device)
+    table = torch.full((len(faces.subject_names) * classes,), -1, device=numbers.device)
+    table.scatter_reduce_(0, faces.subjects * classes + faces.labels, numbers, "amax")
+    return table.view(-1, classes)[faces.subjects].scatter(1, faces.labels[:, None], -1)
 
 
 def test(network, faces, runtime):
@@ -109,7 +99,7 @@ def test(network, faces, runtime):
     logits = recognise(network, faces.images, runtime)
     check_predictions({"classify": logits}, "held-out faces")
     figures = classification_metrics(logits, faces.labels)
-    if hasattr(network, "decoder"):
+    if network.draws:
         real = counterparts(faces)
         source, expression = (real >= 0).nonzero(as_tuple=True)
         figures |= dict.fromkeys(("L1", "SSIM", "CopyL1", "CopySSIM"))

@@ -12,11 +12,11 @@ from models import MODELS
 from models.fersnet import Discriminator, SmallClassifier
 from utils import checkpoint
 from utils.classifier import PREPROCESSING, expression_network, identity_network, judge_network, train_classifier
-from utils.files import UserError, move_aside
+from utils.files import UserError
 from utils.fold_engine import counterparts, draw_each, draw_to_balance, share_read_as_wanted, test
 from utils.fold_record import write_records
-from utils.record import discard_unfinished, owned_files, put
-from utils.run import FORMAT, log, versions
+from utils.record import discard_unfinished, put
+from utils.run import common_content, fitting, log, make_room, tell_of_another_device, versions
 from utils.sheet import contact_sheet
 from utils.synthesis import FERSNetLearner
 
@@ -62,12 +62,8 @@ class FoldRun:
 
     def begin(self):
         """Make room for a new run: move an earlier one's files aside, and say so; write down the folds."""
-        discard_unfinished(self.out, self.settings.run_name)
-        moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
-        if moved:
-            print(f"Files of an earlier run were moved to {moved}")
+        make_room(self.settings, self.out)
         put(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode(), "it still shows other folds")
-        log(self.out, f"new run: {self.settings}")
 
     def resume(self, content):
         """Take up the run whose last.t7 holds `content`. UserError when it began with other data."""
@@ -76,9 +72,7 @@ class FoldRun:
                 f"{self.folder / 'last.t7'}: the faces, or the network of --pretrain, are not those that this run "
                 "began with. Give the same, or start a new run without --resume."
             )
-        if content["device"] != self.runtime.describe():
-            print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
-                  "differs by rounding from a run without the change.")  # fmt: skip
+        tell_of_another_device(content, self.runtime)
         self.rows, self.results = content["rows"], content["results"]
         self.position, self._state = content["position"], content["learner"]
         discard_unfinished(self.out, self.settings.run_name)
@@ -91,7 +85,7 @@ class FoldRun:
         torch.manual_seed(self.seed(fold))
         network = MODELS[self.settings.model](("classify",), recipe.sharing, **self._options())
         discriminator = identity = expression = None
-        if recipe.sharing != "none":
+        if network.draws:
             classes = len(self.faces.class_names)
             discriminator = Discriminator(classes, network.base)
             if self._state is None:
@@ -104,12 +98,8 @@ class FoldRun:
             checkpoint.take_over(network, self.settings.pretrain)
         learner = FERSNetLearner(network, discriminator, identity, expression, recipe, self.runtime)
         if self._state is not None:
-            try:
+            with fitting(self.folder / "last.t7"):
                 learner.load_state_dict(self._state)
-            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"{self.folder / 'last.t7'} does not fit the network it names: start a new run without --resume."
-                ) from error
             self._state = None
         return learner
 
@@ -118,7 +108,7 @@ class FoldRun:
         epoch = self.epoch(fold)
         self.rows.append({"fold": fold, "epoch": epoch, "Training": figures, "Test": tested})
         self.position = None
-        if learner.discriminator is not None:
+        if learner.model.draws:
             path = self.folder / f"fold{fold + 1:02d}" / f"epoch{epoch:03d}.png"
             self._write_sheet(path, network, held_out)
         # The state is large; a run that was killed repeats what the last one lacks, with the same results.
@@ -135,7 +125,7 @@ class FoldRun:
         result = {"fold": fold, "faces": len(held_out), **mine[-1]["Test"]}
         result |= {"BestAcc": best["Test"]["Acc"], "BestEpoch": best["epoch"]}
         result |= dict.fromkeys(("TargetShare", "JudgeAcc", "TunedAcc"))
-        if learner.discriminator is not None:
+        if learner.model.draws:
             print(f"fold {fold + 1}: an independent network reads the drawn faces", flush=True)
             judge = self.runtime.for_inference(judge_network(training, self.seed(fold), self.runtime))
             shares = share_read_as_wanted(network, judge, held_out, self.runtime)
@@ -155,16 +145,12 @@ class FoldRun:
     def save_last(self, learner, position=None):
         """Write last.t7, all that it takes to go on. learner: of the fold in progress, None between folds."""
         content = {
-            "format": FORMAT,
-            "net": {},
+            **common_content(self),
+            "net": {},  # which every checkpoint has
             "learner": None if learner is None else learner.state_dict(),
             "rows": self.rows,
             "results": self.results,
             "position": position,
-            "settings": self.settings.to_plain(),
-            "precision": self.runtime.precision,
-            "device": self.runtime.describe(),
-            "data": self.fingerprint,
         }
         checkpoint.save(self.folder / "last.t7", content)
         self._saved = time.monotonic()
@@ -178,21 +164,17 @@ class FoldRun:
         return tune(averaged, images, labels, recipe.tuning_epochs, seed, self.runtime)
 
     def _save_network(self, name, network, result):
-        content = {
-            "net": {key: value.contiguous() for key, value in network.state_dict().items()},
-            "task": "classify",
-            "tasks": ["classify"],
-            "sharing": network.sharing,
+        description = {
             "dataset": self.settings.dataset,
             "model": self.settings.model,
             "options": self._options(),
             "class_names": list(self.faces.class_names),
             "preprocessing": PREPROCESSING,
             "held_out": [self.faces.subject_names[number] for number in self._held_out_subjects(result["fold"])],
-            "results": result,
             "versions": versions(),
         }
-        checkpoint.save(self.folder / name, content)
+        epoch = self.recipe.epochs - 1
+        checkpoint.save(self.folder / name, checkpoint.task_checkpoint(network, "classify", epoch, result, description))
 
     def _options(self):
         """What makes the network, besides its tasks and its sharing."""

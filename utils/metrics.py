@@ -18,8 +18,9 @@ def concordance(prediction, target):
 
     2 cov(x, y) / (var(x) + var(y) + (mean(x) - mean(y))^2); 0 where that is 0 / 0. Differentiable.
     """
-    x, y = prediction - prediction.mean(), target - target.mean()
-    spread = (x * x).mean() + (y * y).mean() + (prediction.mean() - target.mean()).square()
+    means = prediction.mean(), target.mean()
+    x, y = prediction - means[0], target - means[1]
+    spread = (x * x).mean() + (y * y).mean() + (means[0] - means[1]).square()
     return 2 * (x * y).mean() / spread.clamp_min(torch.finfo(spread.dtype).tiny)
 
 
@@ -85,37 +86,42 @@ def measure(tasks, outputs, labels, vad):
     return {task.name: METRICS[task.kind](outputs[task.name].float(), task_target(task, labels, vad)) for task in tasks}
 
 
-class RunningTotals:
-    """Training figures of an epoch, summed on the device; read once, at the end.
+# {(kind of task, training metric): its sum over a batch, from outputs (B, width) and targets (B,)}
+TRAINING_SUMS = {
+    ("classification", "Acc"): lambda logits, labels: 100 * (logits.argmax(dim=1) == labels).sum(),
+    ("classification", "Loss"): lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum"),
+    ("regression", "Loss"): lambda values, target: (values[:, 0] - target).square().sum(),
+}
 
-    The weights change during the epoch, so these are means over what each step saw (augmented
-    images, before its update). `sums` is one float64 tensor, which a checkpoint can hold.
+
+class TrainingFigures:
+    """Training figures of an epoch, to be summed over its batches on the device and read once, at the end.
+
+    The weights change during the epoch, so these are means over what each step saw (augmented images, before its
+    update). tasks: list of `Task`.
     """
 
-    def __init__(self, tasks, device):
-        self.tasks = tasks
+    def __init__(self, tasks):
         self.names = [(task, metric) for task in tasks for metric in task.rules.training_metrics]
-        self.sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=device)
+
+    def zeros(self):
+        """Sums of no batch, float64."""
+        return torch.zeros(len(self.names) + 1, dtype=torch.float64)
 
     @torch.no_grad()
-    def add(self, outputs, labels, vad):
-        """Add a batch: outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None."""
-        parts = []
-        for task, metric in self.names:
-            output, target = outputs[task.name], task_target(task, labels, vad)
-            if metric == "Acc":
-                parts.append(100 * (output.argmax(dim=1) == target).sum())
-            elif task.kind == "classification":
-                parts.append(F.cross_entropy(output, target, reduction="sum"))
-            else:
-                parts.append((output[:, 0] - target).square().sum())
-        self.sums[:-1] += torch.stack([part.double() for part in parts])
-        self.sums[-1] += len(labels)
+    def of_batch(self, outputs, labels, vad):
+        """What a batch adds to the sums: outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None."""
+        parts = [
+            TRAINING_SUMS[task.kind, metric](outputs[task.name], task_target(task, labels, vad))
+            for task, metric in self.names
+        ]
+        count = torch.full((), len(labels), dtype=torch.float64, device=labels.device)
+        return torch.stack([*(part.double() for part in parts), count])
 
-    def means(self):
-        """{task name: {metric: mean per image}}; the only point that waits for the device."""
-        *sums, count = self.sums.tolist()
-        result = {task.name: {} for task in self.tasks}
+    def means(self, sums):
+        """{task name: {metric: mean per image}}; waits for the device."""
+        *sums, count = sums.tolist()
+        result = {task.name: {} for task, _ in self.names}
         for (task, metric), value in zip(self.names, sums, strict=True):
             result[task.name][metric] = value / count
         return result

@@ -5,8 +5,9 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from data import DATASETS, SUBJECT_DATASETS
 from data.folds import FOLDS
-from models import FOLD_MODELS
+from models import FOLD_MODELS, MODELS
 from models.fersnet import FERSNET_SHARINGS
 from models.multitask import SHARINGS
 from utils.files import UserError, given_path
@@ -100,7 +101,7 @@ def _number(kind, low, low_is_allowed=True, high=None):
     return convert
 
 
-def build_parser(datasets, models):
+def build_parser():
     """The argument parser. Run-defining flags default to None so that given ones can be told apart."""
     defaults, drawn = RECIPES["default"], FERSNET_RECIPES["default"]
     parser = argparse.ArgumentParser(
@@ -110,7 +111,8 @@ def build_parser(datasets, models):
         epilog="Defaults marked * come from the recipe (values of --recipe default are shown).",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=datasets, help="default: FER2013 where its data is found, else Demo")
+    data.add_argument("--dataset", choices=(*DATASETS, *SUBJECT_DATASETS),
+                      help="default: FER2013 where its data is found, else Demo")  # fmt: skip
     data.add_argument(
         "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
     )
@@ -119,10 +121,12 @@ def build_parser(datasets, models):
                       help="leave out training faces that a test split holds too (default: keep)")  # fmt: skip
 
     what = parser.add_argument_group("network and objective")
-    what.add_argument("--model", choices=models, help=f"default: {DEFAULT_MODEL}")
+    what.add_argument(
+        "--model", choices=tuple(MODELS), help=f"default: {DEFAULT_MODEL}; FERSNet for CK+ and Oulu-CASIA"
+    )
     what.add_argument("--sharing", choices=tuple(dict.fromkeys((*SHARINGS, *FERSNET_SHARINGS))),
                       help=f"one trunk for all tasks, or none: one each (default*: {defaults.sharing}); FERSNet: "
-                           "none, hard or selective")  # fmt: skip
+                           f"none, hard or selective (default*: {drawn.sharing})")  # fmt: skip
     what.add_argument("--tasks", nargs="+", choices=tuple(TASKS), metavar="TASK",
                       help=f"any of {', '.join(TASKS)} (default: all that the data has labels for)")  # fmt: skip
     what.add_argument("--constraint", choices=tuple(CONSTRAINTS),
@@ -180,17 +184,15 @@ def build_parser(datasets, models):
     return parser
 
 
-def default_model(has_folds):
-    """The name of the model that is trained where none is asked for; has_folds: on a dataset with subjects."""
-    return FOLD_MODELS[0] if has_folds else DEFAULT_MODEL
+def default_model(dataset):
+    """The name of the model that is trained on a dataset where none is asked for."""
+    return FOLD_MODELS[0] if dataset in SUBJECT_DATASETS else DEFAULT_MODEL
 
 
-def resolve(arguments, dataset, has_folds=False):
-    """The `Settings` of a new run. Raises UserError for flags that do not go together.
-
-    dataset: the name that was decided on; has_folds: whether it is one with subjects.
-    """
-    model = arguments.model or default_model(has_folds)
+def resolve(arguments, dataset):
+    """The `Settings` of a new run on the dataset of that name. Raises UserError for flags that do not go together."""
+    has_folds = dataset in SUBJECT_DATASETS
+    model = arguments.model or default_model(dataset)
     _check_flags(arguments, dataset, model, has_folds)
     name = arguments.recipe or ("demo" if dataset == "Demo" else "default")
     if has_folds and name not in FERSNET_RECIPES:
@@ -252,7 +254,7 @@ def check_unchanged(arguments, saved):
     asked["recipe"], kept["recipe"] = arguments.recipe, saved.recipe_name
     for field, value in asked.items():
         if field == "tasks" and value is not None:
-            value = tuple(name for name in TASKS if name in value)
+            value, kept[field] = (" ".join(task for task in TASKS if task in some) for some in (value, kept[field]))
         value = str(value) if isinstance(value, Path) else value
         if value is not None and value != kept[field]:
             flag = {"evaluation": "eval"}.get(field, names.get(field, field)).replace("_", "-")

@@ -63,11 +63,13 @@ def first_alone():
             wait_for_all()
 
 
-def check_share(batch_size):
-    """Raise UserError unless a batch can be shared equally by the processes."""
+def check_share(batch_size, fewest):
+    """Raise UserError unless a batch can be shared equally by the processes; fewest: faces in the smallest split."""
     processes = ranks()[1]
     if batch_size % processes:
         raise UserError(f"A batch of {batch_size} cannot be shared by {processes} processes: choose another --bs.")
+    if fewest < processes:
+        raise UserError(f"{fewest} faces cannot be shared by {processes} processes: start fewer.")
 
 
 def wait_for_all():

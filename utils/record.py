@@ -30,13 +30,15 @@ BEST_LINES = {
     "classification": ("best_{split}_acc{letter}", "best_{split}_acc_epoch{letter}"),
     "regression": ("best_{split}_Averageloss{letter}", "best_{split}_epoch_loss{letter}"),
 }
-KEPT = ("*.t7", "*.png")  # what a run keeps beside its checkpoints
+# What a run keeps in the folder of its checkpoints; and what comes with those that are given away.
+KEPT = ("*.t7", "*.png", "fold*/*.png", "tensorboard/events.out.tfevents.*")
+GIVEN_AWAY = ("README.md", "run/*")
 HONEST = "epoch chosen on PublicTest: honest"
 OPTIMISTIC = "epoch chosen on PrivateTest itself: optimistic"
 DRAWN = "NOTE: Demo shows drawn faces, no photographs of people; its figures say nothing about real faces."
 
 
-def write_records(out, header, history, tasks, final=None, pictures=True):
+def write_records(out, header, history, tasks, final=None):
     """Write everything that is told about a run into the folder `out`, each file atomically.
 
     out: folder, made when missing.
@@ -44,14 +46,12 @@ def write_records(out, header, history, tasks, final=None, pictures=True):
         `model`, where given, it heads the pictures.
     history: list of epoch results as described at the top of this module.
     tasks: tuple of `Task`, the tasks of this run.
-    final: None while the run goes on. At its end a dict, possibly empty, with `notes` (list of str),
+    final: None while the run goes on. At its end a dict, possibly empty, with
         `tencrop` ({task name: {"epoch": int, "PublicTest": metrics, "PrivateTest": metrics}}) and
         `folder` (str, where the checkpoints are).
-    pictures: False leaves out AccProcess.xlsx and AccProcess.png, which cost most of the time.
 
-    Returns the paths (list) that another program keeps open and that were therefore left as they were.
-    Raises ValueError when a metric is missing or not finite, before anything is written; UserError when
-    a file cannot be written for any other reason than being open elsewhere.
+    A file that another program keeps open is left as it is, and that is said. Raises ValueError when a metric is
+    missing or not finite, before anything is written; UserError when a file cannot be written for any other reason.
     """
     out = Path(out)
     tables = [_table(history, task) for task in tasks]
@@ -59,14 +59,14 @@ def write_records(out, header, history, tasks, final=None, pictures=True):
     files = [(f"AccProcess_{table.task.name}.csv", _csv(table).encode()) for table in tables]
     # A path in the header may hold bytes that are no valid text; they must not stop a run.
     files.append(("data.txt", told.encode(errors="backslashreplace")))
-    if pictures:
-        title = _title(header)
-        files.append(("AccProcess.xlsx", plots.workbook(tables, title)))
-        files.append(("AccProcess.png", plots.curves(tables, title)))
+    title = _title(header)
+    files.append(("AccProcess.xlsx", plots.workbook(tables, title)))
+    files.append(("AccProcess.png", plots.curves(tables, title)))
     held = "its rows are written once it is closed, at the end of an epoch"
     if final is not None:
         held = "it lacks the last rows: close it, then run again with --resume"
-    return [out / name for name, content in files if not put(out / name, content, held)]
+    for name, content in files:
+        put(out / name, content, held)
 
 
 def write_confusion(path, matrix, title, names=EMOTIONS):
@@ -93,9 +93,10 @@ def best_epochs(history, task):
 def owned_files(out, run_name):
     """Paths of all files that a run named `run_name` writes into `out`, whether they exist or not.
 
-    Checkpoints and confusion matrices are those found in `out/run_name` now.
+    What is in `out/run_name` is what is found there now. Where that came with the program, its description is among
+    it: it tells of no other run.
     """
-    kept = [path for kind in KEPT for path in (Path(out) / run_name).rglob(kind)]
+    kept = [path for kind in (*KEPT, *GIVEN_AWAY) for path in (Path(out) / run_name).glob(kind)]
     return [*_records(out), Path(out) / "run.log", *sorted(kept)]
 
 
@@ -108,7 +109,7 @@ def _records(out):
 def discard_unfinished(out, run_name):
     """Remove what a run named `run_name` was writing into `out` when it was killed."""
     unfinished = [path.with_name(f"{path.name}.tmp") for path in _records(out)]
-    unfinished += [path for kind in KEPT for path in (Path(out) / run_name).rglob(f"{kind}.tmp")]
+    unfinished += [path for kind in KEPT for path in (Path(out) / run_name).glob(f"{kind}.tmp")]
     for path in unfinished:
         path.unlink(missing_ok=True)
 
@@ -178,13 +179,11 @@ def _csv(table):
 
 
 def _is_demo(header):
-    return header["dataset"].startswith("Demo")
+    return header["dataset"] == "Demo"
 
 
 def _title(header):
-    title = header["dataset"]
-    if _is_demo(header) and "drawn" not in title:
-        title += " (drawn faces)"
+    title = header["dataset"] + (" (drawn faces)" if _is_demo(header) else "")
     return f"{title}, {header['model']}" if header.get("model") else title
 
 
@@ -259,17 +258,15 @@ def _final_lines(history, tasks, best, final):
             chosen = tencrop[task.name]
             words = _in_words(task, split, chosen[split])
             yield f"  {_named(task)}, epoch {chosen['epoch']}, {split}: {words}"
-    notes = final.get("notes") or []
-    yield from ["", *notes] if notes else ()
 
 
 # ---------------------------------------------------------------- to disk
 
 
 def put(path, content, held):
-    """Replace `path` by `content` (bytes). Returns False, and says so, when another program holds it.
+    """Replace `path` by `content` (bytes), or say that another program holds it.
 
-    held: str, what the user should know or do in that case.
+    held: str, what the user should know or do in that case. Raises UserError when it cannot be written otherwise.
     """
     with telling(path, "make room for it or allow writing there, then continue with --resume"):
         try:
@@ -277,5 +274,3 @@ def put(path, content, held):
                 temporary.write_bytes(content)
         except HeldElsewhere:
             print(f"{path.name} is open in another program; {held}", flush=True)
-            return False
-    return True

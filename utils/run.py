@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -51,7 +52,8 @@ class Run:
         self.tables = constraint_tables(training.labels, training.vad)
         self.fingerprint = fingerprint(dataset.splits)
         self.history, self.position, self.final = [], None, None
-        self.board = open_board(self.folder / "tensorboard") if tensorboard and is_first() else None
+        self._board_writer = board_writer() if tensorboard and is_first() else None
+        self.board = None
 
     @property
     def epoch(self):
@@ -69,11 +71,8 @@ class Run:
         """Make room for a new run: move an earlier one's files aside, and say so."""
         if not is_first():
             return
-        discard_unfinished(self.out, self.settings.run_name)
-        moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
-        if moved:
-            print(f"Files of an earlier run were moved to {moved}")
-        log(self.out, f"new run: {self.settings}")
+        make_room(self.settings, self.out)
+        self._open_board()
 
     def resume(self, content, learner):
         """Take up the run whose last.t7 holds `content`: learner, history, position, random state."""
@@ -82,20 +81,15 @@ class Run:
                 f"{self.folder / 'last.t7'}: the faces or their annotations are not those that this run began with. "
                 "Give the same --data, or start a new run without --resume."
             )
-        try:
+        with fitting(self.folder / "last.t7"):
             learner.load_state_dict(content)
             torch.set_rng_state(content["random"])
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{self.folder / 'last.t7'} does not fit the network it names: start a new run without --resume."
-            ) from error
-        if content["device"] != self.runtime.describe():
-            print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
-                  "differs by rounding from a run without the change.")  # fmt: skip
+        tell_of_another_device(content, self.runtime)
         self.history, self.position, self.final = content["history"], content["position"], content["final"]
         if is_first():
             discard_unfinished(self.out, self.settings.run_name)
             log(self.out, f"resumed at epoch {self.epoch}")
+            self._open_board()
             if self.history:
                 self._write_records()
 
@@ -134,16 +128,12 @@ class Run:
         if not is_first():
             return
         content = {
-            "format": FORMAT,
+            **common_content(self),
             **learner.state_dict(),
             "history": self.history,
             "position": position,
             "final": self.final,
-            "settings": self.settings.to_plain(),
-            "precision": self.runtime.precision,
-            "device": self.runtime.describe(),
             "random": torch.get_rng_state(),
-            "data": self.fingerprint,
         }
         checkpoint.save(self.folder / "last.t7", content)
 
@@ -164,6 +154,10 @@ class Run:
                 title = f"{self.settings.dataset} {name}, epoch {results['epoch']} (chosen on PublicTest)"
                 matrix = results[name][task.name]["confusion"]
                 write_confusion(self.folder / f"{name}_confusion.png", matrix, title)
+
+    def _open_board(self):
+        if self._board_writer:
+            self.board = self._board_writer(self.folder / "tensorboard")
 
     def _show_on_board(self, results):
         for split in SPLITS:
@@ -191,7 +185,7 @@ class Run:
             network = epoch if shared else (epoch, task.name)  # tasks of one trunk and epoch have one network
             if network not in evaluated:
                 model, content = checkpoint.load_model(self.folder / task.checkpoint("PublicTest"))
-                model = self.runtime.place(model)
+                model = self.runtime.for_inference(self.runtime.place(model))
                 evaluated[network] = {
                     split: evaluate(
                         model, self.dataset.splits[split], content["tasks"], self.preprocessing, self.runtime,
@@ -223,6 +217,42 @@ class Run:
         }
 
 
+def make_room(settings, out):
+    """Before a new run: move an earlier one's files aside, and say so."""
+    discard_unfinished(out, settings.run_name)
+    moved = move_aside(owned_files(out, settings.run_name), out)
+    if moved:
+        print(f"Files of an earlier run were moved to {moved}")
+    log(out, f"new run: {settings}")
+
+
+def common_content(run):
+    """What last.t7 holds of every run, over splits or over folds."""
+    return {
+        "format": FORMAT,
+        "settings": run.settings.to_plain(),
+        "precision": run.runtime.precision,
+        "device": run.runtime.describe(),
+        "data": run.fingerprint,
+    }
+
+
+@contextmanager
+def fitting(path):
+    """Turn what a state of another network raises when it is loaded into a UserError about the file `path`."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not fit the network it names: start a new run without --resume.") from error
+
+
+def tell_of_another_device(content, runtime):
+    """Say so when the run whose last.t7 holds `content` began on another device."""
+    if content["device"] != runtime.describe():
+        print(f"The run began on {content['device']} and goes on on {runtime.describe()}: what follows differs by "
+              "rounding from a run without the change.")  # fmt: skip
+
+
 def log(out, line):
     """Add a line with the time to run.log in the folder `out`. UserError when it cannot be written."""
     path = out / "run.log"
@@ -235,7 +265,7 @@ def log(out, line):
 def say_how_to_resume(settings, out):
     """Tell the user that everything is saved; returns the exit code of an interrupted program."""
     flags = f"--resume --dataset {settings.dataset}"
-    if settings.model != default_model(settings.fold is not None):
+    if settings.model != default_model(settings.dataset):
         flags += f" --model {settings.model}"
     if str(out) != ".":
         flags += f' --out "{out}"'
@@ -248,13 +278,13 @@ def versions():
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
 
 
-def open_board(folder):
-    """A TensorBoard writer into `folder`. UserError when the package is not installed."""
+def board_writer():
+    """The class of TensorBoard's writers. UserError when the package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tensorboard needs a package: pip install tensorboard") from error
-    return SummaryWriter(folder)
+    return SummaryWriter
 
 
 def load_last(out, run_name):

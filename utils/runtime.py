@@ -83,6 +83,8 @@ class Runtime:
         place: "memory" (all pictures on the device), "file" (read as they are needed) or "auto": in memory when
         they fill at most half of what is free there.
         """
+        if not any(faces.in_file for faces in splits.values()):
+            return {name: faces.to(self.device) for name, faces in splits.items()}, "faces in memory: made there"
         needed = sum(faces.images.shape.numel() for faces in splits.values() if faces.in_file)
         if self.device.type == "cuda":
             free = torch.cuda.mem_get_info(self.device)[0]
@@ -161,11 +163,14 @@ def processor_has_bf16():
 
 def _choose_threads(reasons):
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processes = parallel.local_ranks()[1]
-    wanted = available // processes if processes > 1 else torch.get_num_threads()  # torchrun sets one thread
-    threads = max(1, min(wanted, available))
+    share = max(1, available // parallel.local_ranks()[1])
+    threads = torch.get_num_threads()
+    if parallel.local_ranks()[1] > 1 and threads == 1:  # what torchrun sets where nobody asks for another number
+        threads = share
+    threads = min(threads, available)
     torch.set_num_threads(threads)
-    reasons.append(f"{threads} threads: the processor cores this process may use")
+    why = "its share of the processor cores" if threads == share else "as PyTorch or OMP_NUM_THREADS has it"
+    reasons.append(f"{threads} threads: {why} ({available} for this process)")
     return threads
 
 

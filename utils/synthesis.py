@@ -2,9 +2,10 @@
 
 Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on Selective
 Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a small network that learnt to tell
-the subjects of the training folds apart (`utils.classifier.identity_network`). Two things are not from there: another
-such network, which learnt the expressions, reads the drawn face; and the discriminator also learns to refuse real faces
-with a wrong expression (Reed et al., "Generative adversarial text to image synthesis", ICML 2016, section 4.1).
+the subjects of the training folds apart (`utils.classifier.identity_network`). Three things are not from there:
+another such network, which learnt the expressions, reads the drawn face; the discriminator also learns to refuse real
+faces with a wrong expression (Reed et al., "Generative adversarial text to image synthesis", ICML 2016, section 4.1);
+and some faces are drawn with an expression that their subject does not show (`data.pairs`).
 """
 
 from contextlib import contextmanager
@@ -181,7 +182,7 @@ class FERSNetLearner:
         return state
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` gave. RuntimeError, ValueError or KeyError when it does not fit."""
+        """Take over what `state_dict` gave. Raises what PyTorch does when it does not fit (see `run.fitting`)."""
         self.model.load_state_dict(state["net"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -3,14 +3,12 @@
 import argparse
 
 import visualize
-from data import DATASETS
-from models import MODELS
 from tests.faults.entry import Case
 from utils import evaluate
 from utils.options import build_parser
 
 PARSERS = {
-    "mainpro_FER": build_parser(tuple(DATASETS), tuple(MODELS)),
+    "mainpro_FER": build_parser(),
     "visualize": visualize.build_parser(),
     "utils.evaluate": evaluate.build_parser(),
 }

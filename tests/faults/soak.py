@@ -13,8 +13,6 @@ import time
 import psutil
 
 import mainpro_FER
-from data import DATASETS
-from models import MODELS
 from utils.options import build_parser
 from utils.run import Run
 
@@ -45,7 +43,7 @@ def soak(epochs=200, faces=24):
     try:
         with tempfile.TemporaryDirectory() as out:
             flags = ["--dataset", "Demo", "--epochs", epochs, "--limit", faces, "--eval", "center", "--out", out]
-            parser = build_parser(tuple(DATASETS), tuple(MODELS))
+            parser = build_parser()
             assert mainpro_FER.main(parser.parse_args([*map(str, flags), "--device", "cpu", "--bs", "8"])) == 0
     finally:
         Run.record = record
