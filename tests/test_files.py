@@ -1,10 +1,13 @@
 """Files are complete or absent, and nothing earlier is lost."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
+from tests.conftest import ROOT
 from utils.files import UserError, exit_code, move_aside, replacing, write_text
 
 
@@ -91,3 +94,13 @@ def test_ctrl_c_is_told_also_where_something_else_became_of_it(capsys):
 def test_faults_of_the_program_itself_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: 1 / 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break differently")
+def test_a_program_whose_reader_went_away_ends_quietly():
+    program = "import sys; from utils.files import exit_code; sys.exit(exit_code(lambda: print(99999 * 'faces')))"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, **pipes) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1

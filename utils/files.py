@@ -37,13 +37,19 @@ def telling(path, remedy):
 def exit_code(program, stopped="stopped", quiet=False):
     """Run `program()` for the command line and return its exit code: 2 after a UserError, 130 after Ctrl-C.
 
-    Either is told in a line on stderr, Ctrl-C by the text `stopped`, unless `quiet`. What the terminal has no letter
-    for, in the name of a file say, is printed as an escape.
+    Either is told in a line on stderr, Ctrl-C by the text `stopped`, unless `quiet`; 1 and nothing where nobody reads
+    any more what is printed, as behind `| head`. What the terminal has no letter for, in the name of a file say, is
+    printed as an escape.
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return program()
+        code = program()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to print at its end
+        return 1
     except UserError as error:
         told, code = f"error: {error}", 2
     except (KeyboardInterrupt, Exception) as error:
