@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import re
 
 import pytest
@@ -27,6 +28,20 @@ def test_the_card_is_about_the_file(folder):
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"[0-9a-f]{64}", card) == [hashlib.sha256(file.read_bytes()).hexdigest()]
     assert file.name in card and file.stat().st_size < 25e6
+
+
+def test_the_card_has_the_figures_of_the_evaluation():
+    card = (RELEASED / "README.md").read_text(encoding="utf-8")
+    report = json.loads((RELEASED / "run" / "evaluation.json").read_text())
+    assert report["how"]["classify"].startswith("PublicTest_model_classify.t7") and len(report) == 5
+    for split in [name for name in report if name != "how"]:
+        for task, figures in report[split].items():
+            rows = figures.pop("confusion", [])
+            assert all(f"| {' | '.join(map(str, row))} |" in card for row in rows), (split, task)
+            for name, figure in figures.items():
+                digits = 2 if name == "Acc" or name.startswith("recall") else 3
+                value, low, high = (f"{figure[key]:.{digits}f}" for key in ("value", "low", "high"))
+                assert f"{value} [{low}, {high}]" in card, (split, task, name)
 
 
 def test_the_network_is_that_of_its_records():

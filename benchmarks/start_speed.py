@@ -1,0 +1,57 @@
+"""How long it takes from the command to the first training step, where data.h5 is there.
+
+    python benchmarks/start_speed.py [--data PATH] [--quick]
+
+The program is started as a user starts it and ended where its first step would begin. Faces are read, checked, and
+their statistics taken by then; the network stands on the device.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.common import describe_machine, print_table  # noqa: E402
+from data.prepare import HOME, ensure  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = """
+import os, sys
+import mainpro_FER
+from utils.learner import Learner
+
+def end(*arguments):
+    os._exit(0)
+
+Learner.step = end
+sys.exit(mainpro_FER.command_line())
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=HOME, help="archive, folder, CSV or data.h5 (default: data/)")
+    parser.add_argument("--quick", action="store_true", help="three rounds instead of seven")
+    arguments = parser.parse_args()
+    h5_path = ensure(arguments.data)
+    seconds = []
+    for _ in range(4 if arguments.quick else 8):
+        with tempfile.TemporaryDirectory() as out:
+            command = [sys.executable, "-c", PROGRAM, "--data", h5_path, "--out", out]
+            started = time.perf_counter()
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            seconds.append(time.perf_counter() - started)
+    first, *seconds = seconds
+    print(describe_machine())
+    rows = [["the first time", f"{first:.2f}", ""]]
+    rows.append(["then", f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f}..{max(seconds):.2f}"])
+    print_table(["command to first training step", "s", "range"], rows)
+
+
+if __name__ == "__main__":
+    main()
