@@ -74,7 +74,7 @@ def main(arguments):
         for seen in read_stills(recognizer, stills):
             failures += tell(seen, add, places, arguments)
         for path in inputs:
-            if path not in stills:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
                 failures += not read_video(recognizer, path, add, places, arguments)
     if failures:
         print(f"{failures} of {len(inputs)} could not be read", file=sys.stderr)

@@ -38,7 +38,7 @@ def main():
     parser.add_argument("--data", type=Path, default=HOME, help="archive, folder, CSV or data.h5 (default: data/)")
     parser.add_argument("--quick", action="store_true", help="three rounds instead of seven")
     arguments = parser.parse_args()
-    h5_path = ensure(arguments.data)
+    h5_path = ensure(arguments.data).resolve()
     seconds = []
     for _ in range(4 if arguments.quick else 8):
         with tempfile.TemporaryDirectory() as out:

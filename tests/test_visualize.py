@@ -351,7 +351,7 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path, checkpoints, flags,
         run(checkpoints, *(flag.format(face=tmp_path / "000.png", folder=tmp_path) for flag in flags))
 
 
-def test_a_reader_that_went_away_is_not_told_as_a_full_disk(tmp_path, monkeypatch):
+def test_a_reader_that_went_away_is_not_told_as_a_full_disk(tmp_path):
     def gone(*arguments):
         raise BrokenPipeError(32, "Broken pipe")
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.files import UserError
 
-FACE_CHOICES = ("auto", "none")  # find faces, or take each whole picture as one
+FACE_CHOICES = ("auto", "none")  # find faces, or take the middle square of each picture as one
 LONGEST_SIDE = 1280  # pixels; larger pictures are searched in a smaller copy
 SMALLEST_FACE = 24  # pixels in that copy
 OVERLAP = 0.3  # share of the smaller box from which on two boxes are the same face
@@ -69,7 +69,7 @@ def _load_cascade(name):
     if not hasattr(cv2, "CascadeClassifier"):
         raise UserError(
             "This OpenCV has no face cascades any more: pip install 'opencv-python-headless<5', give a YuNet model "
-            "with --face-model, or take whole pictures as faces with --face none."
+            "with --face-model, or take the middle of each picture as a face with --face none."
         )
     return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / name))
 

@@ -34,6 +34,8 @@ def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
     runtime = decide(arguments.device, arguments.precision, "off")
     networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
+    if arguments.gold and all(TASKS[name].dimension is None for network in networks for name in network.tasks):
+        raise UserError("--gold: these checkpoints predict no valence, arousal or dominance. Leave --gold out.")
     dataset = DATASETS["FER2013"](arguments.data, False, None)
     gold = None if arguments.gold is None else read_gold(arguments.gold, len(dataset.splits[GOLD_SPLIT]))
     how = origins(networks) | {"device": runtime.describe(), "crops": arguments.crops}
@@ -74,11 +76,9 @@ def compare_with_people(outputs, rows, ratings, training):
     """{title: {task: figures}} of the faces `rows` against human ratings, as predicted and stretched.
 
     outputs: {task: (N, width)} of the public split; rows, ratings: as `read_gold` gives them; training: `Faces`.
-    Stretched only where those have V/A/D. Raises UserError when no task predicts a dimension.
+    Stretched only where those have V/A/D.
     """
     predicted = {name: output[rows] for name, output in outputs.items() if TASKS[name].dimension is not None}
-    if not predicted:
-        raise UserError("--gold: these checkpoints predict no valence, arousal or dominance. Leave --gold out.")
     changes = {"": lambda name, values: values}
     if training.vad is not None:
         changes[", stretched"] = spread_stretch(training)

@@ -45,7 +45,7 @@ def exit_code(program, stopped="stopped", quiet=False):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = program()
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to print at its end

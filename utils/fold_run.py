@@ -64,6 +64,7 @@ class FoldRun:
         """Make room for a new run: move an earlier one's files aside, and say so; write down the folds."""
         make_room(self.settings, self.out)
         put(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode(), "it still shows other folds")
+        log(self.out, f"new run: {self.settings}")
 
     def resume(self, content):
         """Take up the run whose last.t7 holds `content`. UserError when it began with other data."""

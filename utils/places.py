@@ -39,12 +39,15 @@ def is_ours(path):
 
 
 def source_of(path):
-    """Name of the file that the result at `path` is about, as the PNG of the same name tells; None: not ours."""
+    """Name of the file that the result at `path` is about, as the PNG of the same name tells.
+
+    Empty where it does not tell, as earlier versions did not; None where that is no result of this program.
+    """
     if "_emotion" not in path.stem:
         return None
     try:
         with Image.open(path.with_suffix(".png")) as picture:
-            return picture.info.get("Source") if picture.info.get("Software") == OURS else None
+            return picture.info.get("Source", "") if picture.info.get("Software") == OURS else None
     except (OSError, Image.DecompressionBombError):
         return None
 
@@ -70,7 +73,7 @@ class Places:
 
     @staticmethod
     def _is_free(result, path):
-        return not result.exists() or source_of(result) == as_text(path.name)
+        return not result.exists() or source_of(result) in ("", as_text(path.name))
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import csv
 import json
-from contextlib import ExitStack, contextmanager
+import sys
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, repeat
 
 from utils.files import UserError, as_text, move_aside, replacing, telling
@@ -60,7 +61,12 @@ def _sink(path, kind):
             with told():
                 write(values)
 
-        yield add
+        try:
+            yield add
+        except BaseException:
+            with suppress(OSError):  # a full disk refuses what was not yet written once more
+                stack.pop_all().__exit__(*sys.exc_info())
+            raise
         with told():
             stack.pop_all().close()
 

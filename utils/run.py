@@ -72,6 +72,7 @@ class Run:
         if not is_first():
             return
         make_room(self.settings, self.out)
+        log(self.out, f"new run: {self.settings}")
         self._open_board()
 
     def resume(self, content, learner):
@@ -223,7 +224,6 @@ def make_room(settings, out):
     moved = move_aside(owned_files(out, settings.run_name), out)
     if moved:
         print(f"Files of an earlier run were moved to {moved}")
-    log(out, f"new run: {settings}")
 
 
 def common_content(run):

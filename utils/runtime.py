@@ -163,14 +163,14 @@ def processor_has_bf16():
 
 def _choose_threads(reasons):
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = max(1, available // parallel.local_ranks()[1])
-    threads = torch.get_num_threads()
-    if parallel.local_ranks()[1] > 1 and threads == 1:  # what torchrun sets where nobody asks for another number
-        threads = share
-    threads = min(threads, available)
+    processes = parallel.local_ranks()[1]
+    share = max(1, available // processes)
+    asked = os.environ.get("OMP_NUM_THREADS", "1") != "1"  # torchrun itself sets 1
+    threads = share if processes > 1 and not asked else min(torch.get_num_threads(), available)
     torch.set_num_threads(threads)
     why = "its share of the processor cores" if threads == share else "as PyTorch or OMP_NUM_THREADS has it"
-    reasons.append(f"{threads} threads: {why} ({available} for this process)")
+    reasons.append(f"{threads} threads: {why} ({available} for {processes} processes)" if processes > 1
+                   else f"{threads} threads: {why} ({available})")  # fmt: skip
     return threads
 
 

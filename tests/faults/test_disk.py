@@ -211,5 +211,28 @@ def test_an_output_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
     assert run(out, "--eval", "center") == 0
     for name in [*TABLES, "data.txt", f"{RUN_NAME}/last.t7"]:
         assert (out / name).exists(), name
+    # Those of the first epoch are gone.
     saved = [out / RUN_NAME / name for name in MODELS_SAVED if (out / RUN_NAME / name).exists()]
-    assert all(checkpoint.load(path)["epoch"] == 1 for path in saved)  # the others were best in the first epoch
+    assert saved and all(checkpoint.load(path)["epoch"] == 1 for path in saved)
+
+
+TABLE = """
+import sys
+from pathlib import Path
+from utils import results
+from utils.files import exit_code
+
+def program():
+    with results.table(Path(sys.argv[1])) as add:
+        for _ in range(5000):
+            add(dict.fromkeys(results.COLUMNS, 1))
+
+sys.exit(exit_code(program))
+"""
+
+
+@pytest.mark.parametrize("room", [20_000, 30_000])
+def test_a_disk_that_fills_up_in_the_middle_of_a_long_table_is_told(tmp_path, room):
+    code, output = start("-c", TABLE, tmp_path / "faces.csv", room=room)
+    assert code == 2 and output.count("\n") == 1 and "faces.csv could not be written" in output
+    assert not list(tmp_path.iterdir())
