@@ -26,7 +26,7 @@ from data.mapped import prefetch
 from utils import detect, pictures, results
 from utils.files import UserError, as_text, exit_code, given_path
 from utils.networks import RELEASED, RELEASED_DRAWER, load_networks
-from utils.pictures import VIDEO_SUFFIXES, Unreadable
+from utils.pictures import Unreadable, is_video
 from utils.places import Places, expand, marks, placing, save_figure
 from utils.recognise import EmotionRecognizer, Face
 from utils.runtime import DEVICES, PRECISIONS
@@ -55,7 +55,7 @@ def main(arguments):
         print(f"written: {path}")
         return 0
     inputs = list(expand(arguments.inputs, arguments.recursive))
-    stills = [path for path in inputs if path.suffix.lower() not in VIDEO_SUFFIXES]
+    stills = [path for path in inputs if not is_video(path)]
     if not (stills if arguments.synthesize else inputs) and arguments.webcam is None:
         kinds = "pictures or folders" if arguments.synthesize else "pictures, folders or videos, or --webcam"
         raise UserError(f"Nothing to look at: give {kinds}.")
@@ -73,9 +73,8 @@ def main(arguments):
     with results.table(arguments.csv, arguments.json) as add:
         for seen in read_stills(recognizer, stills):
             failures += tell(seen, add, places, arguments)
-        for path in inputs:
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                failures += not read_video(recognizer, path, add, places, arguments)
+        for path in filter(is_video, inputs):
+            failures += not read_video(recognizer, path, add, places, arguments)
     if failures:
         print(f"{failures} of {len(inputs)} could not be read", file=sys.stderr)
     return 1 if failures else 0

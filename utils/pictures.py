@@ -21,6 +21,11 @@ class Unreadable(UserError):
     """A picture or a video that cannot be read; others may be."""
 
 
+def is_video(path):
+    """Whether a file is a video, by its name."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
 def read_picture(path):
     """The picture in a file, uint8 (H, W, 3) RGB, turned as its camera was held; of an animation the first frame.
 

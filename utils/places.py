@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from utils.files import as_text, replacing, telling
-from utils.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from utils.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_video
 
 OURS = "visualize.py"  # the mark, inside a PNG, of a picture that may be written anew
 
@@ -33,9 +33,9 @@ def expand(inputs, recursive):
 def is_ours(path):
     """Whether a picture or a video is a result of this program."""
     source = source_of(path)
-    if path.suffix.lower() in VIDEO_SUFFIXES:  # the picture of its name may be about another file
-        return source is not None and Path(source).suffix.lower() in VIDEO_SUFFIXES
-    return source is not None
+    if source is None:
+        return False
+    return is_video(Path(source)) or not is_video(path)  # the picture of a video's name may be about another file
 
 
 def source_of(path):
