@@ -83,18 +83,23 @@ class Runtime:
         place: "memory" (all pictures on the device), "file" (read as they are needed) or "auto": in memory when
         they fill at most half of what is free there.
         """
-        made = not any(faces.in_file for faces in splits.values())
         needed = sum(faces.images.shape.numel() for faces in splits.values() if faces.in_file)
-        if self.device.type == "cuda":
-            free = torch.cuda.mem_get_info(self.device)[0]
+        if not needed:
+            fits, why = True, "made there"
+        elif place != "auto":
+            fits, why = place == "memory", "as asked"
         else:
-            free = psutil.virtual_memory().available // parallel.local_ranks()[1]
-        fits = made or place == "memory" or (place == "auto" and needed <= free / 2)
-        why = f"{needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free" if place == "auto" else "as asked"
-        why = "made there" if made else why
+            free = self._free_memory()
+            fits, why = needed <= free / 2, f"{needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free"
         if fits:
             return {name: faces.to(self.device) for name, faces in splits.items()}, f"faces in memory: {why}"
         return splits, f"faces stay in their file: {why}"
+
+    def _free_memory(self):
+        """Bytes that this process may count on where its network is."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        return psutil.virtual_memory().available // parallel.local_ranks()[1]
 
 
 def decide(device="auto", precision="auto", compile_switch="auto", training=False):
