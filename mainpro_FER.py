@@ -18,17 +18,17 @@ import torch
 
 from data import DATASETS, SUBJECT_DATASETS, default_dataset
 from models import MODELS
-from utils.engine import evaluate, train_one_epoch
+from training.engine import evaluate, train_one_epoch
+from training.fersnet.cross_validation import cross_validate
+from training.learner import Learner
+from training.run import Run, load_last, say_how_to_resume
+from training.runtime import decide
+from training.settings import build_parser, check_unchanged, resolve
 from utils.files import UserError, exit_code
-from utils.folds import cross_validate
 from utils.interrupt import StopRequest
-from utils.learner import Learner
 from utils.lock import only_one
-from utils.options import build_parser, check_unchanged, resolve
 from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, wait_for_all
 from utils.progress import spell_duration
-from utils.run import Run, load_last, say_how_to_resume
-from utils.runtime import decide
 from utils.tasks import TASKS, TEST_SPLITS
 
 

@@ -23,13 +23,15 @@ import numpy as np
 from tqdm import tqdm
 
 from data.mapped import prefetch
-from utils import detect, pictures, results
+from inference import detector as detect
+from inference import results
+from inference.networks import RELEASED, RELEASED_DRAWER, load_networks
+from inference.places import Places, expand, marks, placing, save_figure
+from inference.recognizer import EmotionRecognizer, Face
+from training.runtime import DEVICES, PRECISIONS
+from utils import pictures
 from utils.files import UserError, as_text, exit_code, given_path
-from utils.networks import RELEASED, RELEASED_DRAWER, load_networks
 from utils.pictures import Unreadable, is_video
-from utils.places import Places, expand, marks, placing, save_figure
-from utils.recognise import EmotionRecognizer, Face
-from utils.runtime import DEVICES, PRECISIONS
 
 __all__ = ["EmotionRecognizer", "Face"]
 
@@ -48,7 +50,7 @@ def main(arguments):
     check_flags(arguments)
     places = Places(arguments.out)
     if arguments.export:
-        from utils.export import export_onnx
+        from inference.export import export_onnx
 
         [path] = places.beside(Path("emotion.onnx"), "", ".onnx")
         export_onnx(load_networks(arguments.checkpoints or RELEASED), path)
@@ -134,7 +136,7 @@ def tell(seen, add, places, arguments):
         add(results.row(seen.path, number, face))
         say(arguments, line(seen.path, face))
     if not arguments.no_pictures:
-        from utils.show import draw  # drawing is slow to import, and the lines above need not wait for it
+        from inference.figures import draw  # drawing is slow to import, and the lines above need not wait for it
 
         [path] = places.beside(seen.path, "_emotion", ".png")
         figure = draw(seen.picture, seen.faces, as_text(seen.path.name), size=seen.size)
@@ -156,8 +158,8 @@ def line(path, face):
 
 def synthesize(inputs, places, arguments):
     """Draw every face of every picture with other expressions. Returns the exit code."""
-    from utils.drawer import FaceDrawer
-    from utils.sheet import contact_sheet
+    from inference.synthesize import FaceDrawer
+    from training.fersnet.sheet import contact_sheet
 
     drawer = FaceDrawer(arguments.checkpoints or RELEASED_DRAWER, arguments.device, arguments.precision)
     expressions = drawer.expressions(arguments.synthesize)
@@ -186,8 +188,8 @@ def synthesize(inputs, places, arguments):
 
 def read_video(recognizer, path, add, places, arguments):
     """Annotate a video, tabulate its faces, plot them over time. Returns whether it could be read."""
-    from utils.show import draw_timeline
-    from utils.video import annotate, count_frames, read_frames, video_writer
+    from inference.figures import draw_timeline
+    from inference.video import annotate, count_frames, read_frames, video_writer
 
     video, table, plot = places.beside(path, "_emotion", ".mp4", ".csv", ".png")
     rows = []
@@ -218,7 +220,7 @@ def watch_camera(recognizer, arguments):
     """Show what the camera sees in a window until it is closed."""
     from matplotlib import pyplot
 
-    from utils.video import annotate, read_frames
+    from inference.video import annotate, read_frames
 
     if not has_window(pyplot):
         raise UserError("--webcam needs a window, and there is no display here: record a video and give its file.")

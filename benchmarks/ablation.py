@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import describe_machine, print_table  # noqa: E402
 from data.faces import load_split  # noqa: E402
-from data.prepare import HOME, ensure  # noqa: E402
+from data.fer2013.prepare import HOME, ensure  # noqa: E402
 from models.multitask import MultiTask  # noqa: E402
-from utils.engine import evaluate, train_one_epoch  # noqa: E402
-from utils.learner import Learner  # noqa: E402
-from utils.losses import constraint_tables  # noqa: E402
-from utils.recipes import RECIPES  # noqa: E402
-from utils.runtime import decide  # noqa: E402
+from training.engine import evaluate, train_one_epoch  # noqa: E402
+from training.learner import Learner  # noqa: E402
+from training.losses import constraint_tables  # noqa: E402
+from training.recipes import RECIPES  # noqa: E402
+from training.runtime import decide  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
 # {study: {line of the table: changes to the default recipe; "tasks" are those that are trained}}

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import TRAINING_FLOP, asked_for_quick, describe_machine, print_table  # noqa: E402
-from utils.runtime import decide  # noqa: E402
+from training.runtime import decide  # noqa: E402
 
 
 def trunk_convolutions(size=44):

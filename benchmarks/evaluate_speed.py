@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import FORWARD_FLOP, asked_for_quick, describe_machine, print_rates, time_in_turn  # noqa: E402
 from benchmarks.convolution_ceiling import ceiling  # noqa: E402
 from benchmarks.references import original_ten_crop  # noqa: E402
-from data.demo import draw_faces  # noqa: E402
+from data.demo.demo import draw_faces  # noqa: E402
 from models import MODELS  # noqa: E402
-from utils.engine import EVALUATION_CROPS, predict  # noqa: E402
-from utils.options import DEFAULT_MODEL  # noqa: E402
-from utils.runtime import decide  # noqa: E402
+from training.engine import EVALUATION_CROPS, predict  # noqa: E402
+from training.runtime import decide  # noqa: E402
+from training.settings import DEFAULT_MODEL  # noqa: E402
 
 
 def main():

@@ -26,12 +26,12 @@ from benchmarks.common import describe_machine, peak_memory, print_table  # noqa
 from data.batches import plan_epoch, training_batches  # noqa: E402
 from data.faces import load_split  # noqa: E402
 from models import MODELS  # noqa: E402
-from utils.engine import train_one_epoch  # noqa: E402
-from utils.learner import Learner  # noqa: E402
-from utils.losses import constraint_tables  # noqa: E402
-from utils.options import DEFAULT_MODEL  # noqa: E402
-from utils.recipes import RECIPES  # noqa: E402
-from utils.runtime import decide  # noqa: E402
+from training.engine import train_one_epoch  # noqa: E402
+from training.learner import Learner  # noqa: E402
+from training.losses import constraint_tables  # noqa: E402
+from training.recipes import RECIPES  # noqa: E402
+from training.runtime import decide  # noqa: E402
+from training.settings import DEFAULT_MODEL  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
 FER2013 = 28_709  # training faces

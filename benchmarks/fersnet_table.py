@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import describe_machine, print_table  # noqa: E402
-from utils.recipes import FERSNET_RECIPES  # noqa: E402
+from training.recipes import FERSNET_RECIPES  # noqa: E402
 
 PAPER_SYNTHETIC = 21_000
 # (name, --sharing of its run, column of AccProcess_folds.csv); FERSNet* is FERSNet's own run, tuned.

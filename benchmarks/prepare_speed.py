@@ -26,8 +26,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import peak_memory  # noqa: E402
-from data.archive import open_part, open_source  # noqa: E402
-from data.prepare import prepare  # noqa: E402
+from data.fer2013.prepare import prepare  # noqa: E402
+from data.fer2013.sources import open_part, open_source  # noqa: E402
 
 BLOCK = 1 << 20
 QUICK_ROWS = 300  # of each split

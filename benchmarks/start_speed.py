@@ -17,13 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import describe_machine, print_table  # noqa: E402
-from data.prepare import HOME, ensure  # noqa: E402
+from data.fer2013.prepare import HOME, ensure  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
 import os, sys
 import mainpro_FER
-from utils.learner import Learner
+from training.learner import Learner
 
 def end(*arguments):
     os._exit(0)

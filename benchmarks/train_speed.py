@@ -16,15 +16,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import TRAINING_FLOP, asked_for_quick, describe_machine, print_rates, time_in_turn  # noqa: E402
 from benchmarks.convolution_ceiling import ceiling  # noqa: E402
 from benchmarks.references import ancestor_training, original_training  # noqa: E402
-from data.demo import draw_faces  # noqa: E402
+from data.demo.demo import draw_faces  # noqa: E402
 from data.faces import Faces  # noqa: E402
 from models import MODELS  # noqa: E402
-from utils.engine import train_one_epoch  # noqa: E402
-from utils.learner import Learner  # noqa: E402
-from utils.losses import constraint_tables  # noqa: E402
-from utils.options import DEFAULT_MODEL  # noqa: E402
-from utils.recipes import RECIPES  # noqa: E402
-from utils.runtime import decide  # noqa: E402
+from training.engine import train_one_epoch  # noqa: E402
+from training.learner import Learner  # noqa: E402
+from training.losses import constraint_tables  # noqa: E402
+from training.recipes import RECIPES  # noqa: E402
+from training.runtime import decide  # noqa: E402
+from training.settings import DEFAULT_MODEL  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
 

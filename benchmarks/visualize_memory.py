@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import asked_for_quick, describe_machine, print_table  # noqa: E402
-from data.demo import draw_faces  # noqa: E402
+from data.demo.demo import draw_faces  # noqa: E402
 
 EVERY = 1000  # pictures from row to row of the table
 

@@ -31,13 +31,13 @@ class Dataset:
 
 
 def _load_fer2013(path, drop_duplicates, limit):
-    from data import fer2013
+    from data.fer2013 import load as fer2013
 
     return Dataset(*fer2013.load(path, drop_duplicates, limit))
 
 
 def _load_demo(path, drop_duplicates, limit):
-    from data import demo
+    from data.demo import demo
     from data.faces import Faces
 
     splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo.demo_splits(limit=limit).items()}
@@ -49,13 +49,13 @@ DATASETS = {"FER2013": _load_fer2013, "Demo": _load_demo}
 
 
 def _load_ckplus(path):
-    from data import ckplus
+    from data.subjects import ckplus
 
     return ckplus.load(path)
 
 
 def _load_oulu(path):
-    from data import oulu
+    from data.subjects import oulu
 
     return oulu.load(path)
 
@@ -66,6 +66,6 @@ SUBJECT_DATASETS = {"CK+": _load_ckplus, "Oulu-CASIA": _load_oulu}
 
 def default_dataset(path):
     """FER2013 where its data is found (or asked for by a path), else Demo."""
-    from data import fer2013
+    from data.fer2013 import load as fer2013
 
     return "FER2013" if path is not None or fer2013.available() else "Demo"

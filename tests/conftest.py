@@ -13,7 +13,7 @@ from models.multitask import MultiTask
 
 # Here, since only this file is known to the process that reports what the others tested.
 from tests.faults.told import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401
-from utils.options import build_parser
+from training.settings import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,14 +8,14 @@ import sys
 import torch
 
 from data.batches import plan_epoch, training_batches
-from data.demo import draw_faces
+from data.demo.demo import draw_faces
 from data.faces import Faces
 from models.multitask import MultiTask
+from training.learner import Learner
+from training.losses import constraint_tables
+from training.recipes import Recipe
+from training.runtime import decide
 from utils import parallel
-from utils.learner import Learner
-from utils.losses import constraint_tables
-from utils.recipes import Recipe
-from utils.runtime import decide
 from utils.tasks import TASKS
 
 

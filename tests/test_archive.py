@@ -15,13 +15,13 @@ import rarfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import containers
-from data import table as table_module
-from data.archive import find_source, open_part, open_source
-from data.containers import bundled_7zip
-from data.ferplus import votes_to_vad
-from data.pixels import PixelParser, pixel_fault
-from data.rows import read_rows
+from data.fer2013 import containers
+from data.fer2013 import table as table_module
+from data.fer2013.containers import bundled_7zip
+from data.fer2013.ferplus import votes_to_vad
+from data.fer2013.pixels import PixelParser, pixel_fault
+from data.fer2013.rows import read_rows
+from data.fer2013.sources import find_source, open_part, open_source
 from tests.samples import (
     COLUMNS,
     SPLIT_FILES,

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from benchmarks import ablation, time_to_accuracy
-from utils.recipes import RECIPES
+from training.recipes import RECIPES
 from utils.tasks import TASKS
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from benchmarks.references import ThreeChannelNet
+from inference.release import release
+from models import checkpoint
 from models.multitask import MultiTask
-from utils import checkpoint
 from utils.files import UserError
-from utils.release import release
 
 
 class Trap:

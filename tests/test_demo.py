@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.demo import LABEL_NOISE, VAD_NOISE, demo_splits, draw_faces
-from data.drawing import CLASS_VAD, draw_face
+from data.demo.demo import LABEL_NOISE, VAD_NOISE, demo_splits, draw_faces
+from data.demo.drawing import CLASS_VAD, draw_face
 from utils.tasks import EMOTIONS, SPLITS, VAD_LIMIT
 
 COUNT = 800

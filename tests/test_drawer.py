@@ -8,12 +8,11 @@ import torch
 from PIL import Image
 
 import visualize
-from data.drawing import draw_face
-from models import MODELS
+from data.demo.drawing import draw_face
+from inference.synthesize import FaceDrawer
+from models import MODELS, checkpoint
 from models.fersnet import FERSNet
 from tests.test_pictures import pasted
-from utils import checkpoint
-from utils.drawer import FaceDrawer
 from utils.files import UserError
 
 CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")

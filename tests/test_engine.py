@@ -5,9 +5,9 @@ import torch
 
 from data.batches import normalise, ten_crop
 from models.multitask import MultiTask
-from utils.engine import FiniteCheck, memory_advice, predict
+from training.engine import FiniteCheck, memory_advice, predict
+from training.runtime import decide
 from utils.files import UserError
-from utils.runtime import decide
 
 PREPROCESSING = {"mean": 0.5, "std": 0.25}
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, log_loss, mean_squared_error, recall_score
 
-from data import fer2013
 from data.batches import normalise, ten_crop
 from data.faces import Faces
+from data.fer2013 import load as fer2013
+from inference import evaluate
+from models import checkpoint
 from tests.test_fer2013 import SPLIT_FILES, write_csv
 from tests.test_visualize import PREPROCESSING, make_model, save
-from utils import checkpoint, evaluate
 from utils.files import UserError
 from utils.tasks import EMOTIONS, PUBLISHED_VAD, TASKS, TEST_SPLITS
 

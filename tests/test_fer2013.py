@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from data import fer2013
+from data.fer2013 import load as fer2013
 from tests.conftest import ROOT
 from utils.files import UserError
 from utils.tasks import EMOTIONS

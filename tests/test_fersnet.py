@@ -9,15 +9,13 @@ import torch
 import torch.nn.functional as F
 from skimage.metrics import structural_similarity as scikit_ssim
 
-from data.drawing import CLASS_VAD, draw_face
-from data.pairs import plan_pairs
-from data.subjects import SubjectFaces
+from data.demo.drawing import CLASS_VAD, draw_face
+from data.subjects.pairs import plan_pairs
+from data.subjects.trees import SubjectFaces
+from models import checkpoint
 from models.fersnet import ConvFLU, Discriminator, FERSNet, SmallClassifier
 from models.multitask import MultiTask
-from utils import checkpoint
-from utils.classifier import expression_network, identity_network
-from utils.files import UserError
-from utils.fold_engine import (
+from training.fersnet.engine import (
     counterparts,
     draw,
     draw_to_balance,
@@ -27,9 +25,11 @@ from utils.fold_engine import (
     test,
     train_one_epoch,
 )
-from utils.recipes import FERSNetRecipe
-from utils.runtime import decide
-from utils.synthesis import FIGURES, FERSNetLearner, frozen, masked_l1, without_running_statistics
+from training.fersnet.guides import expression_network, identity_network
+from training.fersnet.learner import FIGURES, FERSNetLearner, frozen, masked_l1, without_running_statistics
+from training.recipes import FERSNetRecipe
+from training.runtime import decide
+from utils.files import UserError
 
 test.__test__ = False  # a function of the program, not a test
 Narrow = partial(FERSNet, classes=7, base=4)
@@ -364,7 +364,7 @@ def test_faces_drawn_to_balance_come_from_other_expressions(runtime, monkeypatch
         seen.update(images=images, expressions=expressions)
         return images
 
-    monkeypatch.setattr("utils.fold_engine.draw", spy)
+    monkeypatch.setattr("training.fersnet.engine.draw", spy)
     images, labels = draw_to_balance(None, faces, 9, 0, runtime)
     assert len(images) == len(labels) == 9
     assert torch.bincount(torch.cat((faces.labels, labels)), minlength=7).tolist() == [3, 3, 3, 3, 3, 3, 3]
@@ -374,7 +374,7 @@ def test_faces_drawn_to_balance_come_from_other_expressions(runtime, monkeypatch
 
 
 def test_the_identity_network_tells_people_apart(runtime, monkeypatch):
-    monkeypatch.setattr("utils.classifier.GUIDE_EPOCHS", 30)
+    monkeypatch.setattr("training.fersnet.guides.GUIDE_EPOCHS", 30)
     faces = drawn_faces(4)
     known, unknown = faces.select(faces.labels < 5), faces.select(faces.labels >= 5)
     network = identity_network(known, 0, runtime)
@@ -386,7 +386,7 @@ def test_the_identity_network_tells_people_apart(runtime, monkeypatch):
 
 
 def test_the_expression_network_tells_expressions_apart(runtime, monkeypatch):
-    monkeypatch.setattr("utils.classifier.GUIDE_EPOCHS", 60)
+    monkeypatch.setattr("training.fersnet.guides.GUIDE_EPOCHS", 60)
     faces = drawn_faces(12)
     known, unknown = faces.select(faces.subjects < 10), faces.select(faces.subjects >= 10)
     network = expression_network(known, 0, runtime)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from data import ckplus
-from data.folds import assign_folds, folds_table
-from data.subjects import SubjectFaces
+from data.subjects import ckplus
+from data.subjects.folds import assign_folds, folds_table
+from data.subjects.trees import SubjectFaces
 from utils.files import UserError
 
 

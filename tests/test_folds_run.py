@@ -12,14 +12,16 @@ import torch
 from PIL import Image
 
 import mainpro_FER
-from data import ckplus
-from data.drawing import CLASS_VAD, draw_face
-from data.folds import assign_folds
-from models import MODELS
+from data.demo.drawing import CLASS_VAD, draw_face
+from data.subjects import ckplus
+from data.subjects.folds import assign_folds
+from models import MODELS, checkpoint
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
-from utils import checkpoint, classifier, fold_run, folds
+from training.fersnet import cross_validation as folds
+from training.fersnet import guides as classifier
+from training.fersnet import run as fold_run
+from training.settings import build_parser
 from utils.files import UserError
-from utils.options import build_parser
 
 FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 

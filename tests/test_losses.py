@@ -10,7 +10,7 @@ from torch import nn
 
 from models.fersnet import FERSNet
 from models.multitask import MultiTask
-from utils.losses import (
+from training.losses import (
     CONSTRAINTS,
     Objective,
     category_loss,
@@ -24,7 +24,7 @@ from utils.losses import (
     sign_membership,
     sign_shares,
 )
-from utils.recipes import Recipe
+from training.recipes import Recipe
 
 
 @pytest.fixture

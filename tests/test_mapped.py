@@ -7,7 +7,7 @@ import torch
 from data.batches import plan_epoch, training_batches
 from data.faces import Faces, load_split
 from data.mapped import MappedImages, prefetch
-from utils.runtime import decide
+from training.runtime import decide
 
 
 @pytest.fixture

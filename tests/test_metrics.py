@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from utils.metrics import (
+from training.metrics import (
     TrainingFigures,
     classification_metrics,
     concordance,

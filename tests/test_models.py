@@ -8,7 +8,7 @@ from benchmarks.references import ThreeChannelNet
 from models import MODELS
 from models.multitask import MultiTask, RegressionHead
 from models.original import convert_original, is_original
-from utils.losses import dimension_loss
+from training.losses import dimension_loss
 from utils.tasks import TASKS
 
 CLASSIFY = ("classify",)

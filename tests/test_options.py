@@ -2,9 +2,9 @@
 
 import pytest
 
-from utils.optim import learning_rate
-from utils.options import Settings, build_parser, check_unchanged, resolve
-from utils.recipes import FERSNET_RECIPES, RECIPES, Recipe
+from training.optim import learning_rate
+from training.recipes import FERSNET_RECIPES, RECIPES, Recipe
+from training.settings import Settings, build_parser, check_unchanged, resolve
 
 
 def parse(*flags):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.pairs import MARGIN, plan_pairs, shifted
+from data.subjects.pairs import MARGIN, plan_pairs, shifted
 
 CLASSES = 5
 # (subject, class, faces); subject 4 shows one class only, nobody shows class 4, and subject 2 does not exist.

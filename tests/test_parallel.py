@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from data.batches import plan_epoch
+from models import checkpoint
 from tests.conftest import ROOT
 from tests.test_training import FLAGS, PROGRAM, RUN_NAME, TABLES
-from utils import checkpoint
 from utils.files import UserError
 from utils.parallel import check_share
 

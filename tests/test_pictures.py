@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.drawing import draw_face
-from utils import detect
+from data.demo.drawing import draw_face
+from inference import detector as detect
 from utils.files import UserError
 from utils.pictures import read_picture, to_grey
 

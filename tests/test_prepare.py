@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from data import collect, prepare, rows, store
-from data.prepare import check, describe, ensure, find_source
+from data.fer2013 import collect, prepare, rows, store
+from data.fer2013.prepare import check, describe, ensure, find_source
 from tests.samples import expected, image, pixel_text, sample_row, table, three_splits, write_stored_rar, write_zip
 from utils.files import UserError
 from utils.tasks import EMOTIONS, SPLITS
@@ -372,7 +372,8 @@ def test_no_row_can_be_used(tmp_path):
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "data.prepare", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "data.fer2013.prepare", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
     )
 
 

@@ -17,9 +17,10 @@ import pytest
 from openpyxl import load_workbook
 from PIL import Image
 
-from utils import plots, record
+from training import figures as plots
+from training import records as record
+from training.records import best_epochs, owned_files, write_confusion, write_records
 from utils.files import UserError, move_aside
-from utils.record import best_epochs, owned_files, write_confusion, write_records
 from utils.tasks import EMOTIONS, SPLITS, TASKS, TEST_SPLITS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -179,7 +180,7 @@ def run_python(code):
 
 
 def test_import_does_not_load_the_drawing_libraries():
-    code = "import sys, utils.record; sys.exit(any(m in sys.modules for m in ('matplotlib', 'xlsxwriter')))"
+    code = "import sys, training.records; sys.exit(any(m in sys.modules for m in ('matplotlib', 'xlsxwriter')))"
     assert run_python(code) == 0
 
 

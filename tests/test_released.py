@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import visualize
+from inference.networks import RELEASED, RELEASED_DRAWER
+from models import checkpoint
 from tests.conftest import ROOT
-from utils import checkpoint
-from utils.networks import RELEASED, RELEASED_DRAWER
 from utils.tasks import EMOTIONS, TASKS
 
 SAMPLE = ROOT / "data" / "sample.png"

@@ -10,12 +10,12 @@ import torch
 
 from models.resnet import ResNet18
 from tests.conftest import ROOT
-from utils.runtime import decide
+from training.runtime import decide
 
 FAULTS = """
 import resource
 import torch
-from utils.runtime import decide
+from training.runtime import decide
 
 def count():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -32,7 +32,7 @@ print(count(), any("freed memory" in reason for reason in reasons))
 ONE_PICTURE = """
 import torch
 from models.resnet import ResNet18
-from utils.runtime import decide
+from training.runtime import decide
 
 runtime = decide("cpu", "{precision}")
 torch.set_num_threads(2)

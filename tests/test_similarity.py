@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data.drawing import draw_face
-from utils.sheet import contact_sheet
-from utils.similarity import structural_similarity
+from data.demo.drawing import draw_face
+from training.fersnet.sheet import contact_sheet
+from training.fersnet.similarity import structural_similarity
 
 RNG = np.random.default_rng(0)
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from data import ckplus, oulu, subjects
-from data.drawing import draw_face
-from data.subjects import SubjectFaces
+from data.demo.drawing import draw_face
+from data.subjects import ckplus, oulu
+from data.subjects import trees as subjects
+from data.subjects.trees import SubjectFaces
 from tests.samples import write_zip
 from utils.files import UserError
 

@@ -14,8 +14,8 @@ import torch
 
 import mainpro_FER
 from data import DATASETS
+from models import checkpoint
 from tests.conftest import ROOT, run_program
-from utils import checkpoint
 from utils.files import UserError
 from utils.tasks import TASKS
 
@@ -120,8 +120,8 @@ def test_best_checkpoints_load_safely_and_hold_the_results_of_their_epoch(finish
 
 def test_a_loaded_checkpoint_gives_the_recorded_results(finished):
     from data.faces import Faces
-    from utils.engine import evaluate
-    from utils.runtime import decide
+    from training.engine import evaluate
+    from training.runtime import decide
 
     dataset = DATASETS["Demo"](None, False, 24)
     path = finished / RUN_NAME / TASKS["classify"].checkpoint("PublicTest")

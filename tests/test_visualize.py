@@ -16,14 +16,16 @@ from PIL import Image
 
 import visualize
 from data.batches import normalise, ten_crop
-from data.drawing import draw_face
+from data.demo.drawing import draw_face
+from inference import figures as show
+from inference import places, results
+from inference.detector import Box
+from inference.networks import load_networks
+from inference.recognizer import EmotionRecognizer, Face
+from models import checkpoint
 from models.multitask import MultiTask
 from tests.test_pictures import pasted
-from utils import checkpoint, places, results, show
-from utils.detect import Box
 from utils.files import UserError
-from utils.networks import load_networks
-from utils.recognise import EmotionRecognizer, Face
 from utils.tasks import EMOTIONS, TASKS
 
 PREPROCESSING = {"mean": 0.5, "std": 0.25}

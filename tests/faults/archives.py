@@ -148,7 +148,7 @@ def zip_link(folder):
 
 def case(name, make, *told, code=2, file=""):
     """file: what to give in the folder, where an intact data.h5 beside it would do as well."""
-    return Case("archives", name, make, ("data.prepare", f"{{folder}}/{file}"), told, code)
+    return Case("archives", name, make, ("data.fer2013.prepare", f"{{folder}}/{file}"), told, code)
 
 
 def cases():

@@ -3,14 +3,14 @@
 import argparse
 
 import visualize
+from inference import evaluate
 from tests.faults.entry import Case
-from utils import evaluate
-from utils.options import build_parser
+from training.settings import build_parser
 
 PARSERS = {
     "mainpro_FER": build_parser(),
     "visualize": visualize.build_parser(),
-    "utils.evaluate": evaluate.build_parser(),
+    "inference.evaluate": evaluate.build_parser(),
 }
 VALUES = {"wrong": "?!", "empty": "", "negative": "-7", "NaN": "nan", "huge": "1" + 30 * "0", "too precise": "1e-400"}
 LONG = 300 * "x"  # longer than a file name may be
@@ -51,17 +51,17 @@ def cases():
         yield case(f"{program} without a value", (*command, "--device"), "--device: expected one argument")
     quick = ("mainpro_FER", "--data", "{good}/data", "--model", "Narrow", "--device", "cpu", "--epochs", "1")
     see = ("visualize", "{good}/face.png", "--device", "cpu", "--checkpoints", "{good}/checkpoints")
-    measure = ("utils.evaluate", "--device", "cpu", "--checkpoints", "{good}/checkpoints", "--data", "{good}/data")
+    measure = ("inference.evaluate", "--device", "cpu", "--checkpoints", "{good}/checkpoints", "--data", "{good}/data")
     for program, flag in (
         *((quick, flag) for flag in ("--data", "--out")),
         *((see, flag) for flag in ("--out", "--csv", "--json", "--checkpoints", "--face-model")),
         *((measure, flag) for flag in ("--data", "--gold", "--checkpoints", "--out")),
-        (("data.prepare", "{good}/data/data.zip"), "--h5"),
+        (("data.fer2013.prepare", "{good}/data/data.zip"), "--h5"),
     ):
         yield case(
             f"{program[0]} {flag} of 300 letters", (*program, flag, LONG), flag, "x{60}", "too long", "give another"
         )
-    for program in (("visualize",), ("data.prepare",)):
+    for program in (("visualize",), ("data.fer2013.prepare",)):
         yield case(f"{program[0]} of a name of 300 letters", (*program, LONG), "x{60}", "too long", "give another")
         yield case(f"{program[0]} of an empty name", (*program, ""), "invalid path: it is empty")
     for program, flag, told in (

@@ -5,7 +5,7 @@ FOLDS_PROGRAM = """
 import sys
 import mainpro_FER
 from tests.test_folds_run import shrink
-from utils import fold_run
+from training.fersnet import run as fold_run
 shrink()
 fold_run.FOLDS = 2
 sys.exit(mainpro_FER.command_line())

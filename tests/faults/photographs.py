@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from data.drawing import draw_face
+from data.demo.drawing import draw_face
 from tests.faults.entry import Case
 
 SIDE = 96

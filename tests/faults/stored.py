@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import torch
 
-from data import prepare
+from data.fer2013 import prepare
+from models import checkpoint
 from models.multitask import MultiTask
 from tests.faults.entry import Case
 from tests.samples import three_splits, write_zip
 from tests.test_visualize import save
-from utils import checkpoint
 from utils.tasks import TASKS
 
 # h5 files: given to the training, which has nothing to make them anew from
@@ -212,7 +212,7 @@ def checkpoint_cases():
         "classes as a number": (having(class_names=7), "other emotions"),
     }  # fmt: skip
     for name, (change, told) in changes.items():
-        for program in ("visualize", "utils.evaluate"):
+        for program in ("visualize", "inference.evaluate"):
             yield case(f"{name}, {program}", partial(edited, change=change), told, program=program)
     for name, content in {
         "empty": b"",
@@ -268,8 +268,8 @@ def resume_cases():
 def gold_cases():
     def case(name, rows, *told, header="index,Valence,Arousal,Dominance"):
         text = "\n".join([header, *rows]) + "\n"
-        command = ("utils.evaluate", "--checkpoints", "{good}/checkpoints", "--data", "{good}/data", "--device", "cpu",
-                   "--gold", "{folder}/gold.csv", "--out", "{out}")  # fmt: skip
+        command = ("inference.evaluate", "--checkpoints", "{good}/checkpoints", "--data", "{good}/data",
+                   "--device", "cpu", "--gold", "{folder}/gold.csv", "--out", "{out}")  # fmt: skip
         return Case("ratings", name, lambda folder: (folder / "gold.csv").write_bytes(
             text if isinstance(text, bytes) else text.encode(errors="surrogateescape")), command,
             (r"gold\.csv", *told))  # fmt: skip

@@ -29,12 +29,12 @@ VOTES = b"Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear
 
 
 def case(name, content, *told):
-    return Case("CSV files", name, partial(written, content=content), ("data.prepare", "{folder}"),
+    return Case("CSV files", name, partial(written, content=content), ("data.fer2013.prepare", "{folder}"),
                 (r"train\.csv", *told))  # fmt: skip
 
 
 def votes_case(name, votes, *told):
-    return Case("CSV files", name, partial(plain, votes=votes), ("data.prepare", "{folder}"), told)
+    return Case("CSV files", name, partial(plain, votes=votes), ("data.fer2013.prepare", "{folder}"), told)
 
 
 CASES = [

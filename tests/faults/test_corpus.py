@@ -9,7 +9,7 @@ import h5py
 import pytest
 from PIL import Image
 
-from data import prepare
+from data.fer2013 import prepare
 from tests.conftest import run_program
 from tests.faults import archives, flags, photographs, stored, tables
 from tests.faults.entry import contents, enter, start
@@ -53,7 +53,7 @@ def arrange(case, places, good):
         shutil.copytree(good / case.copied, places["folder"], dirs_exist_ok=True)
     case.make(places["folder"])
     program, *flags = case.command
-    if program == "data.prepare" and not list(places["folder"].glob("*.h5")):
+    if program == "data.fer2013.prepare" and not list(places["folder"].glob("*.h5")):
         shutil.copy(good / "data" / "data.h5", places["folder"])
     return program, [str(flag).format(good=good, **places) for flag in flags]
 
@@ -110,7 +110,7 @@ def test_a_malformed_row_is_reported_and_the_others_are_kept(name, places, monke
     for split, file in SPLIT_FILES.items():
         mine = [*rows[:2], bad, *rows[2:]] if split == "PublicTest" else rows
         (folder / file).write_bytes(table(mine).replace(tables.PRIVATE.encode(), b"\xff"))
-    assert enter("data.prepare", [folder], monkeypatch) == 0
+    assert enter("data.fer2013.prepare", [folder], monkeypatch) == 0
     with open(folder / "data_report.csv", encoding="utf-8-sig", newline="") as stream:
         report = [row for row in csv.DictReader(stream) if not row["reason"].startswith("repeated")]
     dropped = [(row["split"], row["file"], row["row"], row["reason"], row["action"]) for row in report]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import mainpro_FER
+from models import checkpoint
 from tests.conftest import ROOT
 from tests.faults import entry
 from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
@@ -18,7 +19,6 @@ from tests.test_fer2013 import SPLIT_FILES, write_csv
 from tests.test_folds_run import draw_tree
 from tests.test_training import FLAGS, MODELS_SAVED, PROGRAM, RUN_NAME, TABLES, assert_same_run, run
 from tests.test_visualize import make_model, save, write_faces
-from utils import checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 
@@ -87,10 +87,10 @@ def test_a_full_disk_while_preparing_is_told(tmp_path):
     for name in SPLIT_FILES.values():
         faces = rng.integers(0, 256, (60, 48, 48), dtype=np.uint8)
         write_csv(tmp_path / name, faces, [n % 7 for n in range(60)], rng.uniform(-2, 2, (60, 3)).tolist())
-    code, output = start("-m", "data.prepare", tmp_path, room=100_000)
+    code, output = start("-m", "data.fer2013.prepare", tmp_path, room=100_000)
     assert code == 2 and "Traceback" not in output and "failed" in output, output
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SPLIT_FILES.values())
-    assert start("-m", "data.prepare", tmp_path)[0] == 0
+    assert start("-m", "data.fer2013.prepare", tmp_path)[0] == 0
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def test_a_read_only_folder_is_told(disk):
     for command in (
         ["-c", PROGRAM, *flags, "--out", folder / "out"],
         ["-c", PROGRAM, *flags, "--out", folder],
-        ["-m", "data.prepare", folder],
+        ["-m", "data.fer2013.prepare", folder],
     ):
         code, output = start(*command)
         assert code == 2 and "Traceback" not in output, output
@@ -219,7 +219,7 @@ def test_an_output_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
 TABLE = """
 import sys
 from pathlib import Path
-from utils import results
+from inference import results
 from utils.files import exit_code
 
 def program():

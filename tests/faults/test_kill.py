@@ -28,10 +28,10 @@ import itertools
 import os
 
 import mainpro_FER
-import utils.checkpoint
-import utils.fold_run
-import utils.folds
-import utils.run
+import models.checkpoint
+import training.fersnet.run
+import training.fersnet.cross_validation
+import training.run
 
 stage, number = os.open({path!r}, os.O_CREAT | os.O_WRONLY), itertools.count()
 
@@ -51,12 +51,12 @@ def watch(module, name, doing):
     setattr(module, name, watched)
 
 tell("beginning")
-for module in (mainpro_FER, utils.folds):
+for module in (mainpro_FER, training.fersnet.cross_validation):
     watch(module, "train_one_epoch", "training")
 watch(mainpro_FER, "evaluate", "evaluation")
-watch(utils.folds, "test", "evaluation")
-watch(utils.checkpoint, "save", "a checkpoint")
-for module in (utils.run, utils.fold_run):
+watch(training.fersnet.cross_validation, "test", "evaluation")
+watch(models.checkpoint, "save", "a checkpoint")
+for module in (training.run, training.fersnet.run):
     watch(module, "write_records", "CSVs and figures")
 """
 

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.archive import open_source
-from data.rows import read_rows
+from data.fer2013.rows import read_rows
+from data.fer2013.sources import open_source
 from tests.samples import COLUMNS, table
+from training.metrics import classification_metrics, regression_metrics
 from utils.files import UserError
-from utils.metrics import classification_metrics, regression_metrics
 
 # Rows: fields that are right, nearly right, or wrong.
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from data import store
+from data.fer2013 import store
 from tests.conftest import ROOT
 from tests.faults import entry
 from tests.samples import write_zip
@@ -41,9 +41,9 @@ def programs(folder):
     pictures = next(path for path in folder.iterdir() if path.name.startswith("Bilder"))
     network = ["--checkpoints", folder / "checkpoints", "--device", "cpu"]
     training = [*FLAGS, "--dataset", "FER2013", "--epochs", "1", "--device", "cpu"]
-    yield "data.prepare", [folder / "data"]
+    yield "data.fer2013.prepare", [folder / "data"]
     yield "mainpro_FER", [*training, "--data", folder / "data", "--out", folder / "run"]
-    yield "utils.evaluate", [*network, "--data", folder / "data", "--out", folder / "run"]
+    yield "inference.evaluate", [*network, "--data", folder / "data", "--out", folder / "run"]
     yield "visualize", [*network, pictures, "--out", folder / "seen", "--csv", folder / "faces.csv"]
 
 
@@ -128,7 +128,7 @@ def test_a_run_goes_on_in_another_time_zone(tmp_path):
 @pytest.fixture
 def prepared(tmp_path):
     """A folder with a good data.h5."""
-    from data import prepare
+    from data.fer2013 import prepare
 
     rng = np.random.default_rng(0)
     for name in SPLIT_FILES.values():

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from data import containers, prepare
+from data.fer2013 import containers, prepare
 from tests.faults import entry
 from tests.test_fer2013 import SPLIT_FILES, write_csv
 from tests.test_training import FLAGS, RUN_NAME, TABLES
 from tests.test_visualize import make_model, save, write_faces
-from utils import files, runtime
+from training import runtime
+from utils import files
 
 TRAINING = [*FLAGS, "--epochs", "1", "--device", "cpu", "--eval", "center"]
 
@@ -98,7 +99,7 @@ def test_prepared_faces_that_are_open_are_told_and_kept(held, tmp_path, monkeypa
     before = h5_path.read_bytes()
     held.add(h5_path)
     write_csv(tmp_path / SPLIT_FILES["Training"], faces[::-1], range(7), vad)
-    assert entry.enter("data.prepare", [tmp_path], monkeypatch) == 2
+    assert entry.enter("data.fer2013.prepare", [tmp_path], monkeypatch) == 2
     error = the_error(capsys)
     assert str(h5_path) in error and "another program has it open" in error
     assert h5_path.read_bytes() == before and not list(tmp_path.glob("*.tmp"))

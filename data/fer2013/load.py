@@ -1,0 +1,34 @@
+"""FER2013 with V/A/D annotations: from whatever the user has to three splits."""
+
+from pathlib import Path
+
+from data.faces import load_split
+from data.fer2013 import prepare
+from data.fer2013.prepare import HOME
+from utils.files import UserError
+from utils.tasks import SPLITS
+
+
+def available():
+    """Whether the data folder holds something to train on: data.h5 or a source for it."""
+    return (HOME / "data.h5").exists() or prepare.find_source(HOME) is not None
+
+
+def load(path=None, drop_duplicates=False, limit=None):
+    """({split: `Faces`}, description). path: archive, folder, CSV or data.h5; None: the data folder.
+
+    drop_duplicates leaves out training faces that a test split holds too; limit keeps the first faces
+    of each split. Raises UserError when nothing usable is found or a split is missing.
+    """
+    h5_path = prepare.ensure(HOME if path is None else Path(path))
+    splits = {split: load_split(h5_path, split, drop_duplicates and split == "Training", limit) for split in SPLITS}
+    missing = [split for split, faces in splits.items() if faces is None or not len(faces)]
+    if missing:
+        found = ", ".join(f"{split} ({len(faces):,} faces)" for split, faces in splits.items() if faces)
+        raise UserError(
+            f"{path or HOME} has no {' and no '.join(missing)} split, only {found or 'no faces at all'}. "
+            "Training needs all three: put the missing archive or CSV (train*, publictest*, privatetest*) "
+            "beside it, and give the folder with --data."
+        )
+    origin = prepare.describe(h5_path)
+    return splits, f"FER2013 faces, V/A/D: {origin}"

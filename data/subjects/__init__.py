@@ -1,0 +1,1 @@
+"""Faces of known people: CK+, Oulu-CASIA, folds, pairs."""

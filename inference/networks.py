@@ -1,0 +1,120 @@
+"""The networks in a folder of checkpoints, for whoever predicts with them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from models import checkpoint
+from models.original import is_original
+from training.engine import predict
+from utils.files import UserError
+from utils.tasks import EMOTIONS, TASKS
+
+RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
+RELEASED_DRAWER = RELEASED.with_name("CK+_FERSNetHalf")
+
+
+@dataclass
+class Network:
+    """A network, the tasks that are asked of it, the preprocessing and the dataset that it was trained with.
+
+    file, epoch: where it comes from; of a file of the original project the epoch may be unknown (None).
+    """
+
+    model: torch.nn.Module
+    tasks: list
+    preprocessing: dict
+    dataset: str
+    file: Path
+    epoch: int | None
+
+
+def load_networks(path, splits=("PrivateTest", "PublicTest")):
+    """The `Network`s for all tasks that the checkpoints at `path` (folder or file) know; each stands only once.
+
+    For a task is taken the file that is best on the first of `splits`, then that of the second, then any other of
+    these files whose network knows the task. Raises UserError when there is none, none classifies, or they do not go
+    together.
+    """
+    path = Path(path)
+    files = {task: [path] for task in TASKS}
+    if path.is_dir():
+        files = {name: [path / task.checkpoint(split) for split in splits] for name, task in TASKS.items()}
+    elif not path.exists():
+        raise UserError(f"{path} does not exist: give the folder of the .t7 files with --checkpoints.")
+    present = {name: [file for file in candidates if file.exists()] for name, candidates in files.items()}
+    others = list(dict.fromkeys(file for candidates in present.values() for file in candidates))
+    if not others:
+        raise UserError(
+            f"{path} has no checkpoint (such as {TASKS['classify'].checkpoint('PrivateTest')}): train first with "
+            "python mainpro_FER.py, or give the folder of the .t7 files with --checkpoints."
+        )
+    networks, loaded = [], {}
+    for task in TASKS:
+        for file in dict.fromkeys((*present[task], *others)):
+            network = loaded.get(file) or _load(file, task if file in present[task] else None, loaded)
+            if network is not None and task in network.model.tasks:
+                _add(networks, network, task)
+                break
+    if not any("classify" in network.tasks for network in networks):
+        raise UserError(
+            f"The checkpoints in {path} do not classify emotions; --tasks of their run left it out. Train with "
+            "--tasks classify, or give another folder with --checkpoints."
+        )
+    datasets = sorted({network.dataset for network in networks})
+    if len(datasets) > 1:
+        raise UserError(f"The checkpoints in {path} are of several datasets ({', '.join(datasets)}): use those of one.")
+    return networks
+
+
+def ready_to_predict(networks, runtime):
+    """The same `Network`s on the device of `runtime`, in the form that predicts fastest."""
+    return [replace(network, model=runtime.for_inference(runtime.place(network.model))) for network in networks]
+
+
+def predict_tasks(networks, images, runtime, crops, label=None):
+    """{task: (N, width) float32 on the CPU} of networks that are `ready_to_predict`; the rest as in `predict`."""
+    outputs = {}
+    for network in networks:
+        found = predict(network.model, images, network.preprocessing, runtime, crops, label)
+        outputs |= {task: found[task].float().cpu() for task in network.tasks}
+    return {name: outputs[name] for name in TASKS if name in outputs}
+
+
+def _load(file, task, loaded):
+    """The `Network` in a file; None when it is one of the original project that predicts another task.
+
+    loaded: {file: `Network`}, to which it is added if it predicts the same whatever `task` it is asked for.
+    """
+    try:
+        model, content = checkpoint.load_model(file, task)
+    except checkpoint.OtherTask:
+        return None
+    names = content.get("class_names", list(EMOTIONS))
+    if not isinstance(names, list) or names != list(EMOTIONS):
+        raise UserError(
+            f"{file} knows other emotions ({str(names)[:100]}) than those of FER2013: give checkpoints that were "
+            "trained on FER2013. (A FERSNet of other expressions serves visualize.py --synthesize.)"
+        )
+    if not all(torch.isfinite(values).all() for values in model.state_dict().values()):
+        raise UserError(
+            f"{file} holds weights that are not finite numbers: its training diverged. Give those of another run."
+        )
+    dataset, epoch = str(content.get("dataset", "the original project")), content.get("epoch")
+    network = Network(model, [], content["preprocessing"], dataset, file, epoch)
+    if not is_original(content["net"]):  # such a file does not say what it predicts
+        loaded[file] = network
+    return network
+
+
+def _add(networks, new, task):
+    """Ask `task` of the network `new`, or of its equal among `networks`."""
+    state = new.model.state_dict()
+    for network in networks:
+        known = network.model.state_dict()
+        if network is new or known.keys() == state.keys() and all(torch.equal(known[key], state[key]) for key in state):
+            network.tasks.append(task)
+            return
+    new.tasks.append(task)
+    networks.append(new)

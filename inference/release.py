@@ -1,0 +1,43 @@
+"""Make a checkpoint small enough to give away: half-precision weights, nothing else changed.
+
+python -m inference.release RUN/FER2013_ResNet18RegressionTwoOutputs/PublicTest_model_classify.t7 FOLDER
+"""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+from models import checkpoint
+from utils.files import UserError, exit_code, given_path
+
+
+def release(source, folder):
+    """Write the checkpoint `source` in half precision under its name into `folder`; returns that path.
+
+    Raises UserError when the source is no checkpoint, or the target is there already.
+    """
+    _, content = checkpoint.load_model(source)  # makes sure that it can be used
+    target = Path(folder) / Path(source).name
+    if target.exists():
+        raise UserError(f"{target} is there already: move it away first.")
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in content["net"].items()}
+    checkpoint.save(target, {**content, "net": halved})
+    return target
+
+
+def main(arguments):
+    """The command line; returns the exit code."""
+    target = release(arguments.checkpoint, arguments.folder)
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}")
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m inference.release", description="Write a checkpoint in half precision."
+    )
+    parser.add_argument("checkpoint", type=given_path, help="a .t7 file of a run")
+    parser.add_argument("folder", type=given_path, help="where to write it, under the same name")
+    sys.exit(exit_code(lambda: main(parser.parse_args())))

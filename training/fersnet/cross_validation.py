@@ -1,0 +1,75 @@
+"""Cross-validation of FERSNet over folds of subjects: per fold and epoch train, test, record, save."""
+
+import time
+
+from data.subjects.pairs import plan_pairs
+from training.fersnet.engine import test, train_one_epoch
+from training.fersnet.run import FoldRun
+from training.run import say_how_to_resume
+from utils.files import UserError
+from utils.interrupt import StopRequest
+from utils.lock import only_one
+from utils.parallel import ranks
+from utils.progress import spell_duration
+
+
+def cross_validate(settings, faces, runtime, out, last=None):
+    """Train and test the folds that `settings` asks for; returns the exit code.
+
+    faces: `SubjectFaces`; runtime: `Runtime`; out: output folder; last: content of the last.t7 to go on from, None
+    for a new run. Raises UserError for what the user can put right.
+    """
+    if ranks()[1] > 1:
+        raise UserError(f"{settings.model} trains in one process: start a fold in each with --fold, without torchrun.")
+    print(faces.description)
+    print("Runs with: " + "; ".join(runtime.reasons))
+    print(f"Recipe {settings.recipe_name}: {settings.recipe.epochs} epochs, batch {settings.recipe.batch_size}, "
+          f"sharing {settings.recipe.sharing}, seed {settings.seed}; fold {settings.fold}", flush=True)  # fmt: skip
+    with only_one(out):
+        run = FoldRun(settings, faces.to(runtime.device), runtime, out)
+        if last is None:
+            run.begin()
+        else:
+            run.resume(last)
+        return train(run)
+
+
+def train(run):
+    """The loop: per fold and epoch train, test, record, save. Returns 0, or 130 when stopped by the user."""
+    recipe, runtime, classes = run.recipe, run.runtime, len(run.faces.class_names)
+    with StopRequest() as stop:
+        for fold in run.remaining:
+            training, held_out = run.split(fold)
+            learner = run.learner(fold, training)
+            for epoch in range(run.epoch(fold), recipe.epochs):
+                began = time.perf_counter()
+                plan = plan_pairs(
+                    training.labels, training.subjects, classes, recipe.batch_size, run.seed(fold), epoch,
+                    recipe.unpaired, training.labels.device,
+                )  # fmt: skip
+                label = f"fold {fold + 1}, epoch {epoch}"
+                figures, position = train_one_epoch(learner, training, plan, epoch, label, run.position, stop)
+                if figures is None:
+                    run.save_last(learner, position)
+                    return say_how_to_resume(run.settings, run.out)
+                network = runtime.for_inference(learner.averaged)
+                tested = test(network, held_out, runtime)
+                seconds = time.perf_counter() - began
+                run.record(fold, figures, tested, learner, network, held_out, seconds)
+                print(f"{label} ({spell_duration(seconds)}) {summary(figures, tested)}", flush=True)
+                if stop():
+                    run.save_last(learner)
+                    return say_how_to_resume(run.settings, run.out)
+            run.finish_fold(fold, learner, training, held_out)
+            if stop() and run.remaining:
+                return say_how_to_resume(run.settings, run.out)
+    print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")
+    return 0
+
+
+def summary(figures, tested):
+    """One line about an epoch."""
+    text = f"Acc: training {figures['Acc']:.2f}, held out {tested['Acc']:.2f}"
+    if tested.get("L1") is not None:
+        text += f" | drawn faces: L1 {tested['L1']:.4f}, SSIM {tested['SSIM']:.4f}"
+    return text

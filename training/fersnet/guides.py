@@ -1,0 +1,72 @@
+"""Small supervised trainings around FERSNet: its guides, an independent judge of drawn faces, fine-tuning."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data.batches import normalise, plan_epoch, steps_of
+from data.subjects.pairs import MARGIN, shifted
+from models.fersnet import SmallClassifier
+from models.resnet import ResNet18
+
+PREPROCESSING = {"mean": 0.5, "std": 0.5}  # to -1..1, which is what a tanh draws
+GUIDE_EPOCHS = 15
+JUDGE_EPOCHS = 25
+JUDGE_CHANNELS = 32
+
+
+def train_classifier(network, images, labels, epochs, seed, runtime, rate=1e-3, batch_size=32, weight_decay=0.01):
+    """Train a network with cross-entropy on shifted and mirrored faces: AdamW, one cycle of the learning rate.
+
+    network: (B, 1, S, S) in -1..1 to logits (B, classes), or a FERSNet, on runtime.device; images (N, S, S) uint8 and
+    labels (N,) int64 there. Returns the network in evaluation mode.
+    """
+    steps = steps_of(len(images), batch_size)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps)
+    network.train()
+    for epoch in range(epochs):
+        plan = plan_epoch(len(images), batch_size, seed, epoch, images.device, shifts=2 * MARGIN + 1)
+        for step in range(steps):
+            order, top, left, flip, *_ = plan.batch(step)
+            with runtime.autocast():
+                outputs = network(normalise(shifted(images, order, top, left, flip), **PREPROCESSING))
+            F.cross_entropy(logits_of(outputs), labels[order]).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+    return network.eval()
+
+
+def logits_of(outputs):
+    """The logits (B, classes) float32 that a network gave, FERSNet or another."""
+    return (outputs["classify"] if isinstance(outputs, dict) else outputs).float()
+
+
+def identity_network(faces, seed, runtime):
+    """An `SmallClassifier` that learnt to tell the subjects of `faces` (`SubjectFaces`, training folds only) apart."""
+    known, subjects = faces.subjects.unique(return_inverse=True)
+    return _guide(faces.images, subjects, len(known), seed, runtime)
+
+
+def expression_network(faces, seed, runtime):
+    """A `SmallClassifier` that learnt the expressions of `faces` (`SubjectFaces`, training folds only)."""
+    return _guide(faces.images, faces.labels, len(faces.class_names), seed, runtime)
+
+
+def _guide(images, labels, classes, seed, runtime):
+    torch.manual_seed(seed)
+    network = runtime.place(SmallClassifier(classes))
+    return train_classifier(network, images, labels, GUIDE_EPOCHS, seed, runtime)
+
+
+def judge_network(faces, seed, runtime):
+    """A narrow ResNet-18 that learnt the expressions of `faces` (`SubjectFaces`, training folds only).
+
+    It shares nothing with FERSNet nor with what guided it, and so can say what a face drawn by it looks like to
+    another network.
+    """
+    torch.manual_seed(seed)
+    trunk = ResNet18(base=JUDGE_CHANNELS)
+    network = runtime.place(nn.Sequential(trunk, nn.Linear(trunk.width, len(faces.class_names))))
+    return train_classifier(network, faces.images, faces.labels, JUDGE_EPOCHS, seed, runtime)

@@ -1,0 +1,204 @@
+"""What is minimised: category and V/A/D losses, their consistency, and orthogonal convolutions."""
+
+import math
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from training.metrics import concordance, task_target
+from utils.tasks import EMOTIONS, TASKS
+
+SIGNS = ("negative", "zero", "positive")
+ZERO_BAND = 0.5  # |value| below it counts as zero: what rounds to 0 on the annotators' integer scale
+
+
+def check_shapes(output, target, width):
+    """Raise ValueError unless output is (B, width) and target is (B,): nothing may broadcast."""
+    if output.ndim != 2 or output.shape[1] != width or target.shape != output.shape[:1]:
+        raise ValueError(
+            f"expected an output of shape (B, {width}) and a target of shape (B,), "
+            f"got {tuple(output.shape)} and {tuple(target.shape)}"
+        )
+
+
+def category_loss(logits, labels, smoothing=0.0):
+    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6."""
+    check_shapes(logits, labels, len(EMOTIONS))
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def dimension_loss(values, target, mse_weight=1.0, ccc_weight=0.0):
+    """mse_weight * mean squared error + ccc_weight * (1 - CCC of the batch).
+
+    values (B, 1) float, target (B,) float, both in annotation units. The second term makes shrinking
+    towards the mean costly: a constant prediction has CCC 0 whatever its squared error.
+    """
+    check_shapes(values, target, 1)
+    values = values[:, 0]
+    loss = mse_weight * F.mse_loss(values, target)
+    if ccc_weight:
+        loss = loss + ccc_weight * (1 - concordance(values, target))
+    return loss
+
+
+def sign_shares(labels, vad, smoothing=1.0):
+    """P(s | c, k): the share of class c whose dimension k is negative, zero or positive.
+
+    labels (N,) int64, vad (N, 3) float -> (7, 3, 3) float32 indexed [class, dimension, sign], each
+    [c, k] summing to 1. Laplace-smoothed: `smoothing` is added to every count, so a class without
+    faces is uniform.
+    """
+    counts = torch.full((len(EMOTIONS), vad.shape[1], len(SIGNS)), smoothing, dtype=torch.float64)
+    signs = (vad >= ZERO_BAND).long() - (vad <= -ZERO_BAND).long() + 1  # 0 negative, 1 zero, 2 positive
+    hits = F.one_hot(signs, len(SIGNS)).double()  # (N, 3, 3)
+    counts.index_add_(0, labels.cpu(), hits.cpu())
+    return (counts / counts.sum(dim=2, keepdim=True)).float()
+
+
+def sign_membership(values, temperature=0.25):
+    """Smooth membership of V/A/D values in negative, zero, positive: (B, K) -> (B, K, 3), sums to 1.
+
+    Two sigmoids at the borders of the zero band; differentiable everywhere.
+    """
+    negative = torch.sigmoid((-ZERO_BAND - values) / temperature)
+    positive = torch.sigmoid((values - ZERO_BAND) / temperature)
+    return torch.stack((negative, 1 - negative - positive, positive), dim=-1)
+
+
+def _check_table(logits, values, table):
+    if table.shape != (logits.shape[1], values.shape[1], 3) or len(logits) != len(values):
+        raise ValueError(
+            f"shapes do not fit: logits {tuple(logits.shape)}, values {tuple(values.shape)}, table {tuple(table.shape)}"
+        )
+
+
+def consistency_loss(logits, values, penalty):
+    """Mean over images of sum_{c,k,s} p_c q_s(y_k) T[c,k,s]; gradients reach logits and values.
+
+    logits (B, 7), values (B, K) in annotation units, penalty T (7, K, 3) = 1 - P(s | c, k). It is
+    small when the predicted category and the signs of the predicted V/A/D occur together in the
+    training annotations. Between 0 and K.
+    """
+    _check_table(logits, values, penalty)
+    return torch.einsum("bc,bks,cks->b", logits.softmax(dim=1), sign_membership(values), penalty).mean()
+
+
+def class_gaussians(labels, vad, narrowest=0.1):
+    """A Gaussian of V/A/D for each class, with independent dimensions, from the annotations.
+
+    labels (N,) int64, vad (N, 3) float -> (7, 3, 3) float32 indexed [class, dimension, (mean, variance, log prior)].
+    The log prior is that of the class, the same for each dimension, Laplace-smoothed. Standard deviations are at
+    least `narrowest`, in annotation units; a class without faces has the mean and variance of all faces.
+    """
+    labels, vad = labels.cpu(), vad.cpu().double()
+    result = torch.empty(len(EMOTIONS), vad.shape[1], 3, dtype=torch.float64)
+    for number in range(len(EMOTIONS)):
+        mine = vad[labels == number]
+        known = mine if len(mine) > 1 else vad
+        result[number, :, 0] = known.mean(dim=0)
+        result[number, :, 1] = known.var(dim=0, correction=0).clamp_min(narrowest**2)
+        result[number, :, 2] = math.log((len(mine) + 1) / (len(labels) + len(EMOTIONS)))
+    return result.float()
+
+
+def posterior_loss(logits, values, gaussians):
+    """Mean over images of KL(p || r); gradients reach logits and values.
+
+    p is the predicted distribution over the classes, r that which follows from the predicted V/A/D by Bayes' rule
+    when V/A/D are Gaussian in each class. logits (B, 7), values (B, K) in annotation units, gaussians (7, K, 3) as
+    `class_gaussians` gives them. Not negative.
+    """
+    _check_table(logits, values, gaussians)
+    mean, variance, log_prior = gaussians.unbind(dim=2)
+    densities = -0.5 * ((values[:, None] - mean).square() / variance + variance.log()).sum(dim=2)  # (B, 7)
+    log_posterior = (densities + log_prior[:, 0]).log_softmax(dim=1)
+    return F.kl_div(log_posterior, logits.log_softmax(dim=1), reduction="batchmean", log_target=True)
+
+
+# {name of a constraint: (its table from labels and vad, its loss from logits, values and that table)}
+CONSTRAINTS = {
+    "table": (lambda labels, vad: 1 - sign_shares(labels, vad), consistency_loss),
+    "gaussian": (class_gaussians, posterior_loss),
+}
+
+
+def constraint_tables(labels, vad):
+    """{name of a constraint: its table (7, 3, 3)} from the training annotations; {} without V/A/D."""
+    return {} if vad is None else {name: table(labels, vad) for name, (table, _) in CONSTRAINTS.items()}
+
+
+def orthogonality(kernel, stride):
+    """Squared distance of a convolution from having orthonormal rows.
+
+    kernel (out, in, k, k), of any precision, in which matrices are multiplied; what they give is squared and added up
+    in float32 at least. Wang et al., "Orthogonal Convolutional Neural Networks", CVPR 2020:
+    || Conv(K, K, padding=P, stride=S) - I_r0 ||^2 with P = floor((k - 1) / S) * S, so that exactly
+    the shifts at which two output positions overlap are sampled, and I_r0 is the identity at shift 0.
+    Calculated as a matrix product of what overlaps at each shift, a fifth of the work of that convolution: opposite
+    shifts give transposed products.
+    """
+    size = kernel.shape[-1]
+    kernel = kernel.permute(0, 2, 3, 1)  # slices in space are faster where the channels lie together
+    precise = torch.promote_types(kernel.dtype, torch.float32)
+
+    def facing(down, across):
+        rows, columns = (slice(max(0, shift), size + min(0, shift)) for shift in (down, across))
+        return kernel[:, rows, columns].flatten(1)
+
+    def overlap(down, across):
+        return (facing(down, across) @ facing(-down, -across).T).to(precise)
+
+    shifts = range(-((size - 1) // stride * stride), size, stride)
+    total = (overlap(0, 0) - torch.eye(len(kernel), dtype=precise, device=kernel.device)).square().sum()
+    for down, across in product(shifts, shifts):
+        if (down, across) > (0, 0):
+            total = total + 2 * overlap(down, across).square().sum()
+    return total
+
+
+def orthogonality_loss(model, dtype=torch.float32):
+    """Sum of `orthogonality` over all convolutions but the stem, which has one input channel, in `dtype`."""
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d) and module.in_channels > 1]
+    return sum(orthogonality(module.weight.to(dtype), module.stride[0]) for module in convolutions)
+
+
+# {kind of task: its weighted loss, from a recipe, outputs (B, width) and targets (B,)}
+LOSSES = {
+    "classification": lambda recipe, logits, labels: category_loss(logits, labels, recipe.label_smoothing),
+    "regression": lambda recipe, values, target: (
+        recipe.dimension_weight * dimension_loss(values, target, recipe.mse_weight, recipe.ccc_weight)
+    ),
+}
+
+
+class Objective:
+    """The weighted sum that training minimises.
+
+    tasks: names from `TASKS`. recipe: a `training.recipes.Recipe`. tables: as `constraint_tables` gives them, on the
+    device; {} where the data has no V/A/D. dtype: of the matrix products of the orthogonality.
+    """
+
+    def __init__(self, tasks, recipe, tables, dtype=torch.float32):
+        self.dtype = dtype
+        self.tasks = [TASKS[name] for name in tasks]
+        self.recipe = recipe
+        self.dimensions = [task for task in self.tasks if task.kind == "regression"]
+        categories = any(task.kind == "classification" for task in self.tasks)
+        self.constraint, self.table = CONSTRAINTS[recipe.constraint][1], None
+        if tables and recipe.consistency and categories and self.dimensions:
+            self.table = tables[recipe.constraint][:, [task.dimension for task in self.dimensions]]
+
+    def __call__(self, model, outputs, labels, vad):
+        """Total loss, a scalar. outputs: what the model returned; labels (B,), vad (B, 3) or None."""
+        recipe = self.recipe
+        total = sum(
+            LOSSES[task.kind](recipe, outputs[task.name], task_target(task, labels, vad)) for task in self.tasks
+        )
+        if self.table is not None:
+            values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)
+            total = total + recipe.consistency * self.constraint(outputs["classify"], values, self.table)
+        if recipe.orthogonality:
+            total = total + recipe.orthogonality * orthogonality_loss(model, self.dtype)
+        return total

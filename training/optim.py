@@ -1,0 +1,73 @@
+"""The optimizer, averaged weights, and a learning rate that is a pure function of the step."""
+
+import math
+from copy import deepcopy
+
+import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from training.muon import Muon
+
+
+def learning_rate(recipe, step, steps_per_epoch):
+    """Learning rate of `step` (from 0, over the whole run of recipe.epochs * steps_per_epoch steps)."""
+    if recipe.schedule == "staircase":
+        epoch = step // steps_per_epoch
+        stairs = max(0, (epoch - recipe.decay_from) // recipe.decay_every + 1)
+        return recipe.learning_rate * recipe.decay**stairs
+    total = recipe.epochs * steps_per_epoch
+    warmup = max(1, round(recipe.warmup * total))
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class WeightAverage:
+    """Exponential moving average of the weights and the running statistics of a network.
+
+    `model` is a network of its own that holds the average, or with decay 0 the network itself. Early on, when every
+    step improves, the average forgets faster: after `step` steps the decay is at most (1 + step) / (10 + step).
+    """
+
+    def __init__(self, model, decay):
+        self.model, self.decay = deepcopy(model) if decay else model, decay
+        # The only whole numbers in a state are counts of batches, which nothing reads.
+        pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
+        pairs = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._averaged, self._current = [list(side) for side in zip(*pairs, strict=True)]
+
+    def update(self, step):
+        """Take in the weights as they are after step `step` (from 0) of the whole run."""
+        if not self.decay:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step))
+        get_ema_multi_avg_fn(decay)(self._averaged, self._current, None)
+
+
+def build_optimizer(model, recipe, dtype=torch.float32):
+    """The recipe's optimizer; weight decay for convolution and linear weights only, not for norms and biases.
+
+    dtype: of the matrix products inside Muon.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    # The stem of a grey picture has one input channel: nothing to orthogonalise.
+    kernels = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1 and recipe.optimizer == "muon"]
+    taken = {id(p) for p in kernels}
+    weights = [p for p in parameters if p.ndim > 1 and id(p) not in taken]
+    groups = [
+        {"params": weights, "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if kernels:
+        groups.append({"params": kernels, "weight_decay": recipe.kernel_decay, "orthogonal": True})
+        return Muon(groups, recipe.learning_rate, recipe.momentum, dtype)
+    return torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+    )
+
+
+def set_learning_rate(optimizer, value):
+    """Give every parameter group the learning rate `value`."""
+    for group in optimizer.param_groups:
+        group["lr"] = value

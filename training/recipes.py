@@ -1,0 +1,130 @@
+"""RECIPES: complete sets of hyper-parameters. A flag on the command line overrides its recipe."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a network is trained, besides the data and the seed.
+
+    schedule: "one-cycle" (linear warm-up over `warmup` of all steps, then cosine to zero) or
+    "staircase" (times `decay` every `decay_every` epochs, first at epoch `decay_from`).
+    optimizer: "muon" (convolution kernels by `training.muon`, the rest by SGD with Nesterov momentum; kernel_decay is
+    the weight decay of those kernels, weight_decay of the rest) or "sgd".
+    clip_value: bound on the absolute value of each gradient, None for no bound.
+    rotation, scaling: the most that a training face is turned either way, in degrees, and enlarged or made smaller,
+    as a share.
+    averaging: decay per step of the running average of the weights, which is what is evaluated and saved (0: none).
+    constraint: a key of `losses.CONSTRAINTS`; consistency is its weight.
+    dimension_weight scales mse_weight * MSE + ccc_weight * (1 - CCC) of each dimension.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.03
+    schedule: str = "one-cycle"
+    warmup: float = 0.15
+    decay: float = 0.9
+    decay_every: int = 5
+    decay_from: int = 80
+    optimizer: str = "muon"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    kernel_decay: float = 0.03
+    clip_value: float | None = None
+    rotation: float = 0.0
+    scaling: float = 0.0
+    averaging: float = 0.998
+    label_smoothing: float = 0.1
+    dimension_weight: float = 0.5
+    mse_weight: float = 1.0
+    ccc_weight: float = 1.0
+    constraint: str = "table"
+    consistency: float = 0.1
+    orthogonality: float = 0.0
+    sharing: str = "trunk"
+
+
+RECIPES = {
+    # The best that we know; the README says what it reaches.
+    "default": Recipe(rotation=10.0, scaling=0.1),
+    # The drawn faces, in minutes on two processor cores: so few steps that Muon and averages would not pay.
+    "demo": Recipe(epochs=5, batch_size=16, learning_rate=0.02, optimizer="sgd", averaging=0.0),
+    # The original project's hyper-parameters with its faults mended (see the README).
+    "paper": Recipe(
+        epochs=20,
+        batch_size=16,
+        learning_rate=0.01,
+        schedule="staircase",
+        optimizer="sgd",
+        nesterov=False,
+        clip_value=0.1,
+        averaging=0.0,
+        label_smoothing=0.0,
+        dimension_weight=1.0,
+        ccc_weight=0.0,
+        consistency=1.0,
+        orthogonality=0.5,
+        sharing="none",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class FERSNetRecipe:
+    """Everything that decides how a FERSNet is trained in one fold, besides the data and the seed.
+
+    schedule, warmup, decay, decay_every, decay_from, averaging: as in `Recipe`. The optimizer is Adam.
+    sharing: "none" (the paper's Baseline), "hard" (Baseline*) or "selective"; kernel: of the ConvFLUs, 1 or 3.
+    reconstruction, identity, expression, adversarial, cycle: weights of the losses of a drawn face (see
+    `training.fersnet.learner`; the paper has no expression).
+    discriminator_steps: for each step of the network. mismatched: share of real faces with a wrong expression among
+    what the discriminator learns to refuse (0 in the paper).
+    unpaired: share of the faces that are to be drawn with any other expression, whether or not the subject shows it
+    (0 in the paper: only where the subject shows one).
+    synthetic: drawn faces with which the recognition is tuned after the last epoch (0: none; the paper's FERSNet*
+    has 21,000), for `tuning_epochs` passes at `tuning_rate`.
+    """
+
+    epochs: int = 30
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    schedule: str = "one-cycle"
+    warmup: float = 0.1
+    decay: float = 0.1
+    decay_every: int = 250
+    decay_from: int = 150
+    weight_decay: float = 5e-4
+    averaging: float = 0.99
+    sharing: str = "selective"
+    kernel: int = 1
+    reconstruction: float = 10.0
+    identity: float = 0.05
+    expression: float = 0.3
+    adversarial: float = 0.3
+    cycle: float = 0.5
+    discriminator_steps: int = 3
+    mismatched: float = 0.5
+    unpaired: float = 0.5
+    synthetic: int = 0
+    tuning_epochs: int = 2
+    tuning_rate: float = 1e-4
+
+
+FERSNET_RECIPES = {
+    # Short enough for a processor; the README says what it reaches.
+    "default": FERSNetRecipe(),
+    # What the paper tells of its training.
+    "paper": FERSNetRecipe(
+        epochs=500,
+        batch_size=8,
+        learning_rate=1e-4,
+        schedule="staircase",
+        averaging=0.0,
+        reconstruction=1.0,
+        expression=0.0,
+        mismatched=0.0,
+        unpaired=0.0,
+    ),
+}

@@ -1,0 +1,276 @@
+"""The history of a run, told in files: CSVs, data.txt, a workbook, curves, confusion matrices.
+
+    write_records(out, header, history, tasks)              # after every epoch
+    write_records(out, header, history, tasks, final)       # once more at the end
+
+Every file is a pure function of the arguments, so a resumed run rewrites exactly the same bytes.
+Columns derive from the table of tasks; only the wording of data.txt is particular to a kind of task.
+
+`history` is a list of epoch results, each a plain dict with numbers at its leaves:
+
+    {"epoch": 0,
+     "Training":    {"classify": {"Acc": 31.2, "Loss": 1.73}, "regressV": {"Loss": 0.81}, ...},
+     "PublicTest":  {"classify": {"Acc": 30.1, "Loss": 1.75, "F1": 0.27}, ...},
+     "PrivateTest": {...}}
+
+Entries that the table of tasks does not name (a confusion matrix, say) are left alone.
+"""
+
+import math
+from pathlib import Path
+
+from training import figures as plots
+from utils.files import HeldElsewhere, replacing, telling
+from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, TASKS, TEST_SPLITS
+
+PREFIXES = dict(zip(SPLITS, ("Train", "Pubtest", "Pritest"), strict=True))
+
+# The lines of data.txt that name the best value and its epoch; a new kind of task needs its pair here.
+BEST_LINES = {
+    "classification": ("best_{split}_acc{letter}", "best_{split}_acc_epoch{letter}"),
+    "regression": ("best_{split}_Averageloss{letter}", "best_{split}_epoch_loss{letter}"),
+}
+# What a run keeps in the folder of its checkpoints; and what comes with those that are given away.
+KEPT = ("*.t7", "*.png", "fold*/*.png", "tensorboard/events.out.tfevents.*")
+GIVEN_AWAY = ("README.md", "run/*")
+HONEST = "epoch chosen on PublicTest: honest"
+OPTIMISTIC = "epoch chosen on PrivateTest itself: optimistic"
+DRAWN = "NOTE: Demo shows drawn faces, no photographs of people; its figures say nothing about real faces."
+
+
+def write_records(out, header, history, tasks, final=None):
+    """Write everything that is told about a run into the folder `out`, each file atomically.
+
+    out: folder, made when missing.
+    header: {key: value} for the head of data.txt; `dataset` is required; with
+        `model`, where given, it heads the pictures.
+    history: list of epoch results as described at the top of this module.
+    tasks: tuple of `Task`, the tasks of this run.
+    final: None while the run goes on. At its end a dict, possibly empty, with
+        `tencrop` ({task name: {"epoch": int, "PublicTest": metrics, "PrivateTest": metrics}}) and
+        `folder` (str, where the checkpoints are).
+
+    A file that another program keeps open is left as it is, and that is said. Raises ValueError when a metric is
+    missing or not finite, before anything is written; UserError when a file cannot be written for any other reason.
+    """
+    out = Path(out)
+    tables = [_table(history, task) for task in tasks]
+    told = _told(header, history, tasks, final)
+    files = [(f"AccProcess_{table.task.name}.csv", _csv(table).encode()) for table in tables]
+    # A path in the header may hold bytes that are no valid text; they must not stop a run.
+    files.append(("data.txt", told.encode(errors="backslashreplace")))
+    title = _title(header)
+    files.append(("AccProcess.xlsx", plots.workbook(tables, title)))
+    files.append(("AccProcess.png", plots.curves(tables, title)))
+    held = "its rows are written once it is closed, at the end of an epoch"
+    if final is not None:
+        held = "it lacks the last rows: close it, then run again with --resume"
+    for name, content in files:
+        put(out / name, content, held)
+
+
+def write_confusion(path, matrix, title, names=EMOTIONS):
+    """Draw a confusion matrix as a PNG: counts, and percentages of each row.
+
+    path: file to write. matrix: square, ints, rows true, columns predicted emotions of `names`. title: str above it.
+    Raises ValueError when the matrix has another shape, UserError when the file cannot be written.
+    """
+    put(Path(path), plots.confusion(matrix, title, names), "it still shows an earlier epoch")
+
+
+def best_epochs(history, task):
+    """The best epoch of `task` on each test split, by its decisive metric; the earliest wins ties.
+
+    Returns {"PublicTest": (epoch, value), "PrivateTest": (epoch, value)}, (None, None) where `history`
+    is empty. Raises ValueError when the metric is missing or not finite.
+    """
+    best = dict.fromkeys(TEST_SPLITS, (None, None))
+    for result in history:
+        best = _updated(best, result, task)
+    return best
+
+
+def owned_files(out, run_name):
+    """Paths of all files that a run named `run_name` writes into `out`, whether they exist or not.
+
+    What is in `out/run_name` is what is found there now. Where that came with the program, its description is among
+    it: it tells of no other run.
+    """
+    kept = [path for kind in (*KEPT, *GIVEN_AWAY) for path in (Path(out) / run_name).glob(kind)]
+    return [*_records(out), Path(out) / "run.log", *sorted(kept)]
+
+
+def _records(out):
+    """Paths of what is told about a run in the folder `out`, whether they exist or not."""
+    tables = [f"AccProcess_{name}.csv" for name in (*TASKS, "folds")]
+    return [Path(out) / name for name in (*tables, "AccProcess.xlsx", "AccProcess.png", "folds.csv", "data.txt")]
+
+
+def discard_unfinished(out, run_name):
+    """Remove what a run named `run_name` was writing into `out` when it was killed."""
+    unfinished = [path.with_name(f"{path.name}.tmp") for path in _records(out)]
+    unfinished += [path for kind in KEPT for path in (Path(out) / run_name).glob(f"{kind}.tmp")]
+    for path in unfinished:
+        path.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- from history to tables
+
+
+def _columns(task):
+    """(metric, split) of every column after the epoch, in the order of the CSV."""
+    measured = {split: task.rules.test_metrics for split in TEST_SPLITS}
+    measured["Training"] = task.rules.training_metrics
+    return [(metric, split) for metric in task.rules.test_metrics for split in SPLITS if metric in measured[split]]
+
+
+def _number(metrics, metric, where):
+    """The finite float that `metrics[metric]` is; `where` begins the message when it is not."""
+    try:
+        number = float(metrics[metric])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{where}: no number for {metric}") from error
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: {metric} is {number}, not a finite number")
+    return number
+
+
+def _value(result, split, task, metric):
+    where = f"epoch {result['epoch']}, {split}, {task.name}"
+    return _number(result.get(split, {}).get(task.name, {}), metric, where)
+
+
+def _updated(best, result, task):
+    """`best` (as of the epochs before) brought up to date with one more epoch."""
+    now = {}
+    for split, (epoch, value) in best.items():
+        new = _value(result, split, task, task.rules.decisive)
+        now[split] = (result["epoch"], new) if task.better(new, value) else (epoch, value)
+    return now
+
+
+def _rounded(metric, number):
+    return round(number, plots.decimals(metric)) + 0.0  # + 0.0 turns -0.0 into 0.0
+
+
+def _text(metric, number):
+    """Plain decimal digits: no exponent, no minus before a zero, '.' whatever the locale."""
+    return f"{_rounded(metric, number):.{plots.decimals(metric)}f}"
+
+
+def _table(history, task):
+    names = _columns(task)
+    columns = {
+        (metric, split): [_rounded(metric, _value(result, split, task, metric)) for result in history]
+        for metric, split in names
+    }
+    headings = ["Epoch"] + [f"{PREFIXES[split]}{metric}{task.letter}" for metric, split in names]
+    epochs = [result["epoch"] for result in history]
+    return plots.Table(task, epochs, columns, headings, best_epochs(history, task)["PublicTest"][0])
+
+
+def _csv(table):
+    cells = [[_text(metric, value) for value in values] for (metric, _), values in table.columns.items()]
+    rows = zip(map(str, table.epochs), *cells, strict=True)
+    return "".join(",".join(row) + "\n" for row in [table.headings, *rows])
+
+
+# ---------------------------------------------------------------- data.txt
+
+
+def _is_demo(header):
+    return header["dataset"] == "Demo"
+
+
+def _title(header):
+    title = header["dataset"] + (" (drawn faces)" if _is_demo(header) else "")
+    return f"{title}, {header['model']}" if header.get("model") else title
+
+
+def _told(header, history, tasks, final):
+    """The whole text of data.txt."""
+    lines = [DRAWN, ""] if _is_demo(header) else []
+    lines += [f"{key}: {' '.join(str(value).splitlines())}" for key, value in header.items()]
+    best = {task.name: best_epochs([], task) for task in tasks}
+    for result in history:
+        best = {task.name: _updated(best[task.name], result, task) for task in tasks}
+        lines += ["", f"Epoch {result['epoch']}", *_epoch_lines(result, tasks)]
+        lines += [line for task in tasks for line in _best_lines(task, best[task.name])]
+    if final is not None:
+        lines += _final_lines(history, tasks, best, final)
+    if _is_demo(header):
+        lines += ["", DRAWN]
+    return "\n".join(lines) + "\n"
+
+
+def _epoch_lines(result, tasks):
+    for split in SPLITS:
+        yield f"{split} results"
+        for task in tasks:
+            yield f"  {_named(task)}: {_in_words(task, split, result[split][task.name])}"
+
+
+def _named(task):
+    return task.name if task.dimension is None else f"{task.name} ({DIMENSIONS[task.dimension]})"
+
+
+def _in_words(task, split, metrics):
+    """One line of figures, for example `accuracy 31.200 %, cross-entropy 1.730000`."""
+    names = task.rules.training_metrics if split == "Training" else task.rules.test_metrics
+    return ", ".join(_phrase(task, name, _number(metrics, name, f"{split}, {task.name}")) for name in names)
+
+
+def _phrase(task, metric, number):
+    name, unit = plots.WORDS.get((task.kind, metric), (metric, ""))
+    return f"{name} {_text(metric, number)} {unit}".rstrip()
+
+
+def _best_lines(task, best):
+    value_line, epoch_line = BEST_LINES[task.kind]
+    for split, (epoch, value) in best.items():
+        named = {"split": split, "letter": task.letter}
+        yield f"{value_line.format(**named)}: {_text(task.rules.decisive, value)}"
+        yield f"{epoch_line.format(**named)}: {epoch}"
+
+
+def _final_lines(history, tasks, best, final):
+    """What a finished run adds: the chosen models and what they reach on the private split."""
+    if history:
+        by_epoch = {result["epoch"]: result for result in history}
+        folder = f"{final['folder']}/" if final.get("folder") else ""
+        yield from ("", "best model is:")
+        for task in tasks:
+            epoch, value = best[task.name]["PublicTest"]
+            reached = _phrase(task, task.rules.decisive, value)
+            checkpoint = f"{folder}{task.checkpoint('PublicTest')}"
+            yield f"  {_named(task)}: {checkpoint}, epoch {epoch}, PublicTest {reached}"
+        for task in tasks:
+            yield from ("", f"PrivateTest results of {_named(task)}")
+            for split, how in zip(TEST_SPLITS, (HONEST, OPTIMISTIC), strict=True):
+                epoch = best[task.name][split][0]
+                words = _in_words(task, "PrivateTest", by_epoch[epoch]["PrivateTest"][task.name])
+                yield f"  {how}; epoch {epoch}, {words}"
+    tencrop = final.get("tencrop") or {}
+    if tencrop:
+        yield from ("", "Ten-crop evaluation of the chosen models")
+    for task in tasks:
+        for split in TEST_SPLITS if task.name in tencrop else ():
+            chosen = tencrop[task.name]
+            words = _in_words(task, split, chosen[split])
+            yield f"  {_named(task)}, epoch {chosen['epoch']}, {split}: {words}"
+
+
+# ---------------------------------------------------------------- to disk
+
+
+def put(path, content, held):
+    """Replace `path` by `content` (bytes), or say that another program holds it.
+
+    held: str, what the user should know or do in that case. Raises UserError when it cannot be written otherwise.
+    """
+    with telling(path, "make room for it or allow writing there, then continue with --resume"):
+        try:
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+        except HeldElsewhere:
+            print(f"{path.name} is open in another program; {held}", flush=True)
