@@ -47,7 +47,7 @@ def main(arguments):
         dataset = DATASETS[settings.dataset](settings.data, settings.drop_duplicates, settings.limit)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
     settings = supported(settings, dataset, arguments.tasks)
-    faces, where = runtime.keep(dataset.splits, arguments.faces)
+    faces, where = runtime.keep(dataset.splits)
     announce(settings, dataset, (*runtime.reasons, where))
 
     with only_one(arguments.out) if is_first() else nullcontext():

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.mapped import prefetch
 from inference import detector as detect
 from inference import results
 from inference.networks import RELEASED, RELEASED_DRAWER, load_networks
@@ -31,7 +30,7 @@ from inference.recognizer import EmotionRecognizer, Face
 from training.runtime import DEVICES, PRECISIONS
 from utils import pictures
 from utils.files import UserError, as_text, exit_code, given_path
-from utils.pictures import Unreadable, is_video
+from utils.pictures import Unreadable, is_video, prefetch
 
 __all__ = ["EmotionRecognizer", "Face"]
 

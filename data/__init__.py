@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Dataset:
     """What is trained on.
 
-    splits: {"Training", "PublicTest", "PrivateTest"} -> `Faces`, on the CPU or with the pictures in their file.
+    splits: {"Training", "PublicTest", "PrivateTest"} -> `Faces` on the CPU.
     description: one line, what the faces and their annotations are.
     """
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from data.mapped import prefetch
-
 FACE_SIZE = 48
 CROP_SIZE = 44
 
@@ -116,23 +114,15 @@ def plan_epoch(
 def training_batches(faces, plan, device, first=0):
     """Yield (crops uint8 (B, 1, 44, 44), labels (B,), vad (B, 3) or None) on `device`, from step `first` on.
 
-    faces: `Faces` on `device`, or with the pictures in their file: those are read ahead while the device works.
+    faces: `Faces` on `device`, or on the CPU where the device has no room for all of them.
     """
-
-    def move(part):
-        return part.to(device, non_blocking=True)
-
-    def read(step):
-        images = faces.images[plan.batch(step)[0]]
-        # Only from pinned memory does a copy to a GPU run beside its work.
-        return images.pin_memory() if faces.in_file and device.type == "cuda" else images
-
-    steps = range(first, plan.steps)
-    take = prefetch if faces.in_file else map
-    for step, images in zip(steps, take(read, steps), strict=True):
+    for step in range(first, plan.steps):
         order, *crop = plan.batch(step)
-        crops = random_crops(move(images), *map(move, crop))
-        yield crops, move(faces.labels[order]), None if faces.vad is None else move(faces.vad[order])
+        parts = [faces.images[order], *crop, faces.labels[order], None if faces.vad is None else faces.vad[order]]
+        if order.device != device:  # only from pinned memory does a copy to a GPU run beside its work
+            parts = [None if part is None else part.pin_memory().to(device, non_blocking=True) for part in parts]
+        images, *crop, labels, vad = parts
+        yield random_crops(images, *crop), labels, vad
 
 
 def random_crops(images, top, left, flip, turn, zoom):

@@ -262,7 +262,6 @@ def test_pre_training_is_used_and_its_absence_told(tree, tmp_path):
         ("CK+", ("--eval", "center"), "--eval means nothing"),
         ("CK+", ("--consistency", "0"), "--consistency means nothing"),
         ("CK+", ("--compile", "on"), "--compile means nothing"),
-        ("CK+", ("--faces", "file"), "--faces means nothing"),
         ("CK+", ("--limit", "5"), "--limit means nothing"),
         ("CK+", ("--sharing", "trunk"), "--sharing trunk is not for CK\\+ with FERSNet: none or hard or selective"),
         ("CK+", ("--model", "ResNet18RegressionTwoOutputs"), "trains FERSNet or FERSNetHalf"),

@@ -9,7 +9,7 @@ from PIL import Image
 from data.demo.drawing import draw_face
 from inference import detector as detect
 from utils.files import UserError
-from utils.pictures import read_picture, to_grey
+from utils.pictures import prefetch, read_picture, to_grey
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -174,3 +174,8 @@ def test_a_face_model_that_is_none_is_told(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UserError, match="--face-model"):
         detect.YuNet(path)
+
+
+def test_what_goes_wrong_while_reading_ahead_is_told():
+    with pytest.raises(ZeroDivisionError):
+        list(prefetch(lambda item: 1 / item, [1, 0, 1]))

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from data.faces import load_split
 from data.fer2013 import collect, prepare, rows, store
 from data.fer2013.prepare import check, describe, ensure, find_source
 from tests.samples import expected, image, pixel_text, sample_row, table, three_splits, write_stored_rar, write_zip
@@ -399,3 +400,13 @@ def test_genuine_archive(real_data, tmp_path):
     with h5py.File(h5_path) as h5:
         vad = [[float(row[name]) for name in ("Valence", "Arousal", "Dominance")] for row in human]
         assert h5["PublicTest_VAD"][:].tolist() == vad
+
+
+def test_a_limit_and_repeated_faces_are_left_out(tmp_path):
+    with h5py.File(tmp_path / "data.h5", "w") as h5:
+        h5["Training_pixel"] = np.arange(6, dtype=np.uint8)[:, None].repeat(2304, 1)
+        h5["Training_label"] = np.arange(6)
+        h5["Training_repeated"] = np.array([0, 1, 0, 0, 1, 0], np.uint8)
+    for repeated, limit, rows_kept in [(False, None, range(6)), (False, 4, range(4)), (True, 3, [0, 2, 3])]:
+        faces = load_split(tmp_path / "data.h5", "Training", repeated, limit)
+        assert faces.images[:, 0, 0].tolist() == faces.labels.tolist() == list(rows_kept)

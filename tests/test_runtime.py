@@ -4,13 +4,16 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from data.faces import Faces
 from models.resnet import ResNet18
 from tests.conftest import ROOT
-from training.runtime import decide
+from training.runtime import Runtime, decide
 
 FAULTS = """
 import resource
@@ -76,3 +79,14 @@ def test_a_narrow_network_learns_from_one_picture_without_crashing(precision):
     """In a process of its own: in channels-last layout it was aborted, or died of a segmentation fault."""
     done = subprocess.run([sys.executable, "-c", ONE_PICTURE.format(precision=precision)], cwd=ROOT)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("free", "device"), [(10**9, "meta"), (100_000, "cpu")])
+def test_faces_stay_in_host_memory_when_the_gpu_is_full(monkeypatch, free, device):
+    faces = Faces(torch.zeros(40, 48, 48, dtype=torch.uint8), torch.zeros(40, dtype=torch.int64), None)
+    runtime = Runtime(SimpleNamespace(type="cuda"), "fp32", False, 1, ())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    monkeypatch.setattr(Faces, "to", lambda self, device: replace(self, images=self.images.to("meta")))
+    splits, reason = runtime.keep({"Training": faces})
+    assert splits["Training"].images.device.type == device
+    assert ("host" in reason) == (device == "cpu")

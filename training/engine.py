@@ -77,7 +77,7 @@ def take_steps(batches, learn, sums, first, steps, images, epoch, label, stop, a
 def train_one_epoch(learner, faces, plan, preprocessing, epoch, start=None, stop=lambda: False, announce=None):
     """Train on the batches of `plan`.
 
-    learner: `Learner`; faces: `Faces` on its device or in their file; preprocessing: {"mean", "std"} of
+    learner: `Learner`; faces: `Faces` as `Runtime.keep` gives them; preprocessing: {"mean", "std"} of
     the pixels in 0..1; start: {"step", "sums", "seconds"} of an interrupted epoch; stop: asked between
     steps, True ends the epoch early; announce: see `Progress`. Returns (figures, position): figures is
     {task: {metric: value}}, None when stopped early, and position is what `start` takes to go on from.
@@ -107,9 +107,9 @@ def train_one_epoch(learner, faces, plan, preprocessing, epoch, start=None, stop
 def predict(network, images, preprocessing, runtime, crops="center", label=None):
     """Outputs of a network, averaged over the crops of each image.
 
-    network: as `runtime.for_inference` gives it, or any in evaluation mode; images (N, 48, 48) uint8 on
-    runtime.device or `MappedImages` -> {task: (N, width)} float32 there. crops: "center" or "tencrop". Averaged
-    are logits and values, as the metrics see them. label: of the progress bar, None for no bar.
+    network: as `runtime.for_inference` gives it, or any in evaluation mode; images (N, 48, 48) uint8
+    -> {task: (N, width)} float32 on runtime.device. crops: "center" or "tencrop". Averaged are logits and values, as
+    the metrics see them. label: of the progress bar, None for no bar.
     """
     make_crops = CROPS[crops]
     per_image = make_crops(images[:1]).shape[1]
@@ -134,7 +134,7 @@ def check_predictions(outputs, label):
 
 
 def evaluate(network, faces, tasks, preprocessing, runtime, crops="center", label="evaluating"):
-    """{task: metrics} of one split (`Faces` on runtime.device or in their file); tasks are names from `TASKS`.
+    """{task: metrics} of one split (`Faces`); tasks are names from `TASKS`.
 
     network: as in `predict`. Where several processes run, each predicts its part of the faces and all get the figures
     of the whole. Raises UserError when what the network predicts is not finite.

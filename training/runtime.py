@@ -8,7 +8,6 @@ import sys
 from copy import deepcopy
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import nn
 
@@ -19,7 +18,6 @@ from utils.files import UserError
 DEVICES = ("auto", "cuda", "cpu")
 PRECISIONS = ("auto", "bf16", "fp32")
 SWITCHES = ("auto", "on", "off")
-PLACES = ("auto", "memory", "file")
 FEWEST_CHANNELS = 16  # for the channels-last layout on a processor
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
 
@@ -77,29 +75,19 @@ class Runtime:
             return f"cuda ({torch.cuda.get_device_name()}), {self.precision}"
         return f"cpu ({platform.machine()}, {self.threads} threads), {self.precision}"
 
-    def keep(self, splits, place="auto"):
-        """({split: `Faces`} as training uses them, a sentence that says where they are kept and why).
+    def keep(self, splits):
+        """({split: `Faces`} where training reads them, a sentence that says where that is and why).
 
-        place: "memory" (all pictures on the device), "file" (read as they are needed) or "auto": in memory when
-        they fill at most half of what is free there.
+        On the device of the network, unless that is a GPU and they would fill more than half of its free memory.
+        splits: {split: `Faces`} on the CPU.
         """
-        needed = sum(faces.images.shape.numel() for faces in splits.values() if faces.in_file)
-        if not needed:
-            fits, why = True, "made there"
-        elif place != "auto":
-            fits, why = place == "memory", "as asked"
-        else:
-            free = self._free_memory()
-            fits, why = needed <= free / 2, f"{needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free"
-        if fits:
-            return {name: faces.to(self.device) for name, faces in splits.items()}, f"faces in memory: {why}"
-        return splits, f"faces stay in their file: {why}"
-
-    def _free_memory(self):
-        """Bytes that this process may count on where its network is."""
         if self.device.type == "cuda":
-            return torch.cuda.mem_get_info(self.device)[0]
-        return psutil.virtual_memory().available // parallel.local_ranks()[1]
+            needed = sum(faces.images.numel() for faces in splits.values())
+            free = torch.cuda.mem_get_info(self.device)[0]
+            if needed > free / 2:
+                room = f"they are {needed / 1e6:,.0f} MB, and the GPU has {free / 1e6:,.0f} MB free"
+                return splits, f"faces in the host's memory: {room}"
+        return {name: faces.to(self.device) for name, faces in splits.items()}, f"faces in memory ({self.device.type})"
 
 
 def decide(device="auto", precision="auto", compile_switch="auto", training=False):

@@ -12,7 +12,7 @@ from models.fersnet import FERSNET_SHARINGS
 from models.multitask import SHARINGS
 from training.losses import CONSTRAINTS
 from training.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
-from training.runtime import DEVICES, PLACES, PRECISIONS, SWITCHES
+from training.runtime import DEVICES, PRECISIONS, SWITCHES
 from utils.files import UserError, given_path
 from utils.tasks import TASKS
 
@@ -173,8 +173,6 @@ def build_parser():
     machine.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     machine.add_argument("--precision", choices=PRECISIONS, help="default: auto (bf16 where the hardware has it)")
     machine.add_argument("--compile", choices=SWITCHES, default="auto", help="torch.compile (default: auto)")
-    machine.add_argument("--faces", choices=PLACES, default="auto",
-                         help="keep the faces in memory or in their file (default: auto, by what is free)")  # fmt: skip
 
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=given_path, default=Path("."), metavar="DIR", help="default: the current folder")
@@ -230,7 +228,7 @@ def _check_flags(arguments, dataset, model, has_folds):
     foreign = [flag for flag, field in OVERRIDES.items() if field not in known]
     foreign += SPLIT_FLAGS if has_folds else FOLD_FLAGS
     given = [flag for flag in foreign if getattr(arguments, flag) is not None and getattr(arguments, flag) is not False]
-    given += [flag for flag in ("compile", "faces") if has_folds and getattr(arguments, flag) != "auto"]
+    given += ["compile"] if has_folds and arguments.compile != "auto" else []
     if given:
         shown = {"evaluation": "eval"}.get(given[0], given[0]).replace("_", "-")
         raise UserError(f"--{shown} means nothing for {dataset} with {model}: leave it out.")

@@ -1,6 +1,8 @@
 """Pictures of any kind of file as 8-bit RGB."""
 
 import warnings
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 MOST_PIXELS = 64_000_000  # reading one with more would take over 1 GB
 MOST_DRAWN = 1600  # pixels on the longer side of a picture, half of which are drawn at least
+AHEAD = 3  # pictures that are read while others are looked at
 AGAIN = "get it again, or leave it out"
 BACKGROUND = 255  # what shows through where a picture is transparent
 
@@ -117,3 +120,15 @@ def to_grey(picture):
     if picture.ndim == 2:
         return picture
     return np.asarray(Image.fromarray(picture).convert("L"))
+
+
+def prefetch(read, items):
+    """Yield read(item) for each of `items`, in order, calling `read` ahead of time in another thread."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque()
+        for item in items:
+            waiting.append(reader.submit(read, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

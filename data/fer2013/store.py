@@ -7,7 +7,7 @@ For each split that there is (Training, PublicTest, PrivateTest), with N faces:
     {split}_VAD       float32 (N, 3)    valence, arousal, dominance, -2..2; absent without V/A/D
     {split}_repeated  uint8 (N,)        1 where another split holds the identical image
 
-All are contiguous, so that the pixels can be memory-mapped. Attributes of the file: `format_version`,
+All are contiguous. Attributes of the file: `format_version`,
 `sources` (JSON: name, size, mtime_ns and sha256 of each file it was made from), `class_names`,
 `vad_range`, `counts` (JSON: faces of each split) and `vad_origin`.
 """
