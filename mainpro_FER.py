@@ -26,7 +26,7 @@ from training.runtime import decide
 from training.settings import build_parser, check_unchanged, resolve
 from utils.files import UserError, exit_code
 from utils.interrupt import StopRequest
-from utils.lock import only_one
+from utils.lock import exclusive_run
 from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, wait_for_all
 from utils.progress import spell_duration
 from utils.tasks import TASKS, TEST_SPLITS
@@ -50,7 +50,7 @@ def main(arguments):
     faces, where = runtime.keep(dataset.splits)
     announce(settings, dataset, (*runtime.reasons, where))
 
-    with only_one(arguments.out) if is_first() else nullcontext():
+    with exclusive_run(arguments.out) if is_first() else nullcontext():
         run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, arguments.tensorboard)
         torch.manual_seed(settings.seed)
         model = MODELS[settings.model](settings.tasks, settings.recipe.sharing)

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
 from tests.test_folds_run import draw_tree, everything
 from tests.test_training import FLAGS, PROGRAM, RUN_NAME, assert_same_run
-from utils import lock
+from utils.lock import exclusive_run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 ASKED = [name for name in ("SIGTERM", "SIGINT") if hasattr(signal, name)]  # what a run answers by saving
@@ -128,7 +128,8 @@ def stop_and_resume(trained, out, signals, kills):
 
 def assert_nothing_unfinished(out):
     assert not list(out.rglob("*.tmp"))
-    assert not (out / lock.NAME).exists()
+    with exclusive_run(out):  # which nobody holds any more
+        pass
 
 
 def undisturbed(trained, out):

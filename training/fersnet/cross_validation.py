@@ -8,7 +8,7 @@ from training.fersnet.run import FoldRun
 from training.run import say_how_to_resume
 from utils.files import UserError
 from utils.interrupt import StopRequest
-from utils.lock import only_one
+from utils.lock import exclusive_run
 from utils.parallel import ranks
 from utils.progress import spell_duration
 
@@ -25,7 +25,7 @@ def cross_validate(settings, faces, runtime, out, last=None):
     print("Runs with: " + "; ".join(runtime.reasons))
     print(f"Recipe {settings.recipe_name}: {settings.recipe.epochs} epochs, batch {settings.recipe.batch_size}, "
           f"sharing {settings.recipe.sharing}, seed {settings.seed}; fold {settings.fold}", flush=True)  # fmt: skip
-    with only_one(out):
+    with exclusive_run(out):
         run = FoldRun(settings, faces.to(runtime.device), runtime, out)
         if last is None:
             run.begin()
