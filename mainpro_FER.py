@@ -21,13 +21,13 @@ from models import MODELS
 from training.engine import evaluate, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
 from training.learner import Learner
-from training.run import Run, load_last, say_how_to_resume
+from training.run import Run, load_last, print_resume_command
 from training.runtime import decide
 from training.settings import build_parser, check_unchanged, resolve
 from utils.files import UserError, exit_code
 from utils.interrupt import StopRequest
 from utils.lock import exclusive_run
-from utils.parallel import AgreedStop, check_share, first_alone, is_first, leave, wait_for_all
+from utils.parallel import AgreedStop, check_share, is_first, rank0_first, shutdown, wait_for_all
 from utils.progress import spell_duration
 from utils.tasks import TASKS, TEST_SPLITS
 
@@ -43,7 +43,7 @@ def main(arguments):
     runtime = decide(arguments.device, precision, arguments.compile, training=True)
     if settings.dataset in SUBJECT_DATASETS:
         return cross_validate(settings, SUBJECT_DATASETS[settings.dataset](settings.data), runtime, arguments.out, last)
-    with first_alone():  # of several processes one prepares data.h5
+    with rank0_first():  # of several processes one prepares data.h5
         dataset = DATASETS[settings.dataset](settings.data, settings.drop_duplicates, settings.limit)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
     settings = supported(settings, dataset, arguments.tasks)
@@ -73,11 +73,11 @@ def train(run, learner):
         for epoch in range(run.epoch, recipe.epochs):
             plan = learner.plan(len(training), settings.seed, epoch, training.labels.device)
             figures, position = train_one_epoch(
-                learner, training, plan, run.preprocessing, epoch, run.position, stop, tell_duration(run)
+                learner, training, plan, run.preprocessing, epoch, run.position, stop, duration_report(run)
             )
             if figures is None:
                 run.save_last(learner, position)
-                return say_how_to_resume(run.settings, run.out)
+                return print_resume_command(run.settings, run.out)
             trained = time.perf_counter()
             network = runtime.for_inference(learner.averaged)
             results = {"epoch": epoch, "Training": figures}
@@ -88,7 +88,7 @@ def train(run, learner):
             run.record(results, learner, position["seconds"], time.perf_counter() - trained)
             print(summary(results, position["seconds"] + time.perf_counter() - trained), flush=True)
             if epoch + 1 < recipe.epochs and stop(now=True):
-                return say_how_to_resume(run.settings, run.out)
+                return print_resume_command(run.settings, run.out)
     run.finish(learner)
     print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")
     if settings.dataset == "Demo":
@@ -120,7 +120,7 @@ def announce(settings, dataset, reasons):
           f"tasks {', '.join(settings.tasks)}", flush=True)  # fmt: skip
 
 
-def tell_duration(run):
+def duration_report(run):
     """What to say once the rate of the first epoch is known; None later on."""
     if run.epoch > 0:
         return None
@@ -148,7 +148,7 @@ def command_line():
     try:
         return exit_code(lambda: main(build_parser().parse_args()), stopped, quiet=not is_first())
     finally:
-        leave()
+        shutdown()
 
 
 if __name__ == "__main__":

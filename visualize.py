@@ -25,7 +25,7 @@ from tqdm import tqdm
 from inference import detector as detect
 from inference import results
 from inference.networks import RELEASED, RELEASED_DRAWER, load_networks
-from inference.places import Places, expand, marks, placing, save_figure
+from inference.places import OutputPaths, expand, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
 from training.runtime import DEVICES, PRECISIONS
 from utils import pictures
@@ -47,7 +47,7 @@ MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; do
 def main(arguments):
     """Read everything that was asked for. Returns the exit code: 1 when something could not be read."""
     check_flags(arguments)
-    places = Places(arguments.out)
+    places = OutputPaths(arguments.out)
     if arguments.export:
         from inference.export import export_onnx
 

@@ -23,7 +23,7 @@ from data import DATASETS
 from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
 from training import metrics
 from training.runtime import DEVICES, PRECISIONS, decide
-from utils.files import UserError, exit_code, given_path, telling, write_text
+from utils.files import UserError, as_user_error, exit_code, given_path, write_text
 from utils.tasks import DIMENSIONS, EMOTIONS, PUBLISHED_VAD, TASKS, TEST_SPLITS, VAD_LIMIT
 
 SAMPLES = 1000
@@ -54,7 +54,7 @@ def main(arguments):
         report |= compare_with_people(outputs[GOLD_SPLIT], *gold, dataset.splits["Training"])
     print(spell(report))
     path = arguments.out / "evaluation.json"
-    with telling(path, "make room, or choose another --out"):
+    with as_user_error(path, "make room, or choose another --out"):
         write_text(path, json.dumps({"how": how} | report, indent=1) + "\n")
     print(f"written: {path}")
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from utils.files import as_text, replacing, telling
+from utils.files import as_text, as_user_error, replacing
 from utils.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_video
 
 OURS = "visualize.py"  # the mark, inside a PNG, of a picture that may be written anew
@@ -52,7 +52,7 @@ def source_of(path):
         return None
 
 
-class Places:
+class OutputPaths:
     """Where results go: beside the file that they are about, or in `folder`; never over anyone's file."""
 
     def __init__(self, folder):
@@ -79,7 +79,7 @@ class Places:
 @contextmanager
 def placing(path):
     """`replacing`, for a picture or a video. Raises UserError when the folder refuses."""
-    with telling(path, "make room, or choose another folder with --out"), replacing(path) as temporary:
+    with as_user_error(path, "make room, or choose another folder with --out"), replacing(path) as temporary:
         yield temporary
 
 

@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, repeat
 
-from utils.files import UserError, as_text, move_aside, replacing, telling
+from utils.files import UserError, as_text, as_user_error, move_aside, replacing
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 COLUMNS = (
@@ -51,7 +51,7 @@ def _sink(path, kind):
         raise UserError(f"{path} is a folder: choose another name.")
 
     def told():
-        return telling(path, "make room, or choose another place")
+        return as_user_error(path, "make room, or choose another place")
 
     with ExitStack() as stack:
         with told():

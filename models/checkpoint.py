@@ -122,7 +122,7 @@ def _check_description(path, content):
         raise UserError(f"{path} is not a checkpoint of this project: its {', '.join(wrong)} make no sense. {AGAIN}")
 
 
-def take_over(network, path):
+def load_pretrained(network, path):
     """Give a FERSNet the weights of one that was trained on other expressions, as far as they fit.
 
     path: a checkpoint of a FERSNet. Its classifier is left out. Where branches are joined, the joint block of a

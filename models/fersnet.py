@@ -113,7 +113,7 @@ class Decoder(nn.Module):
 
 
 class FERSNet(nn.Module):
-    """Recognises the expression of a face and draws the face with another one.
+    """Recognizes the expression of a face and draws the face with another one.
 
     tasks: ("classify",), for the sake of `MODELS`. sharing: "none" (the recognition branch alone: the paper's
     Baseline), "hard" (both tasks on the same first five blocks: Baseline*) or "selective" (a branch for each,

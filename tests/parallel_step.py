@@ -37,7 +37,7 @@ def main(path, sharing):
         buffers = {name: value for name, value in learner.model.named_buffers() if "running" in name}
         torch.save({"loss": loss.detach(), "gradients": gradients, "buffers": buffers}, path)
     parallel.wait_for_all()
-    parallel.leave()
+    parallel.shutdown()
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from training.fersnet.engine import (
     counterparts,
     draw,
     draw_to_balance,
+    evaluate_fold,
     pair_batch,
-    recognise,
+    recognize,
     shares_to_balance,
-    test,
     train_one_epoch,
 )
 from training.fersnet.guides import expression_network, identity_network
@@ -31,7 +31,6 @@ from training.recipes import FERSNetRecipe
 from training.runtime import decide
 from utils.files import UserError
 
-test.__test__ = False  # a function of the program, not a test
 Narrow = partial(FERSNet, classes=7, base=4)
 
 
@@ -142,12 +141,12 @@ def test_features_flow_both_ways_where_sharing_is_selective():
     torch.manual_seed(0)
     network = Narrow(sharing="selective").double()
     faces, target = torch.randn(4, 1, 48, 48).double(), torch.tensor([1, 2, 3, 4])
-    recognised = gradient_names(network, network(faces)["classify"].square().sum())
+    recognized = gradient_names(network, network(faces)["classify"].square().sum())
     drawn = gradient_names(network, network(faces, target)["drawn"].double().square().sum())
     encoders = {name for name, _ in network.named_parameters() if name.startswith(("recognition", "synthesis"))}
-    assert encoders <= recognised  # recognition learns from what the synthesis branch sees,
+    assert encoders <= recognized  # recognition learns from what the synthesis branch sees,
     assert encoders <= drawn  # and the other way round
-    assert not any(name.startswith("decoder") for name in recognised)
+    assert not any(name.startswith("decoder") for name in recognized)
     assert not any(name.startswith(("last", "classifier")) for name in drawn)
 
 
@@ -156,10 +155,10 @@ def test_hard_sharing_shares_the_first_five_blocks_and_none_draws_nothing():
     hard, alone = Narrow(sharing="hard"), Narrow(sharing="none")
     blocks = ("stem", "recognition.0", "recognition.1", "recognition.2", "joint")
     drawn = gradient_names(hard, hard(torch.randn(4, 1, 48, 48), torch.tensor([1, 2, 3, 4]))["drawn"].square().sum())
-    recognised = gradient_names(hard, hard(torch.randn(4, 1, 48, 48))["classify"].square().sum())
+    recognized = gradient_names(hard, hard(torch.randn(4, 1, 48, 48))["classify"].square().sum())
     for block in blocks:
         names = {name for name, _ in hard.named_parameters() if name.startswith(block + ".")}
-        assert names and names <= drawn and names <= recognised
+        assert names and names <= drawn and names <= recognized
     only_drawing = {name for name, _ in hard.named_parameters()} - {name for name, _ in alone.named_parameters()}
     assert only_drawing == {name for name, _ in hard.named_parameters() if name.startswith("decoder.")}
     with pytest.raises(AttributeError):
@@ -322,8 +321,8 @@ def test_eight_faces_are_learnt_by_heart(runtime):
         plan = replace(plan, top=centre, left=centre, flip=torch.zeros_like(plan.flip))
         train_one_epoch(learner, faces, plan, epoch, None)
     network = learner.averaged.eval()
-    assert (recognise(network, faces.images, runtime).argmax(1) == faces.labels).all()
-    figures = test(network, faces, runtime)
+    assert (recognize(network, faces.images, runtime).argmax(1) == faces.labels).all()
+    figures = evaluate_fold(network, faces, runtime)
     assert figures["SSIM"] > 0.8 > figures["CopySSIM"]
     # Much nearer to the wanted face than the face that it was drawn from.
     assert figures["L1"] < 0.75 * figures["CopyL1"]
@@ -399,7 +398,7 @@ def test_drawn_and_unchanged_faces_are_compared_with_the_real_ones(runtime):
     torch.manual_seed(0)
     faces = drawn_faces(2, (0, 3, 5))
     network = Narrow(sharing="selective").eval()
-    figures, known = test(network, faces, runtime), {"L1": [], "SSIM": [], "CopyL1": [], "CopySSIM": []}
+    figures, known = evaluate_fold(network, faces, runtime), {"L1": [], "SSIM": [], "CopyL1": [], "CopySSIM": []}
     for source in range(6):
         for wanted in range(6):
             if faces.subjects[source] == faces.subjects[wanted] and source != wanted:
@@ -416,10 +415,10 @@ def test_drawn_and_unchanged_faces_are_compared_with_the_real_ones(runtime):
 
 def test_a_fold_without_pairs_has_no_figures_of_drawing(runtime):
     faces = drawn_faces(3, (2,))
-    figures = test(Narrow(sharing="selective").eval(), faces, runtime)
+    figures = evaluate_fold(Narrow(sharing="selective").eval(), faces, runtime)
     assert figures["L1"] is None and figures["SSIM"] is None
     assert sum(map(sum, figures["confusion"])) == 3
-    assert "L1" not in test(Narrow(sharing="none").eval(), faces, runtime)
+    assert "L1" not in evaluate_fold(Narrow(sharing="none").eval(), faces, runtime)
 
 
 # ---------------------------------------------------------------- pre-training
@@ -434,7 +433,7 @@ def test_pre_trained_recognition_is_taken_over(tmp_path):
     torch.manual_seed(0)
     source, target = Narrow(sharing="none"), Narrow(sharing="selective")
     before = {name: value.clone() for name, value in target.state_dict().items()}
-    checkpoint.take_over(target, saved(tmp_path / "pre.t7", source))
+    checkpoint.load_pretrained(target, saved(tmp_path / "pre.t7", source))
     given = source.state_dict()
     for name, value in target.state_dict().items():
         if name.startswith(("classifier", "synthesis", "exchange", "decoder")):
@@ -450,6 +449,6 @@ def test_pre_trained_recognition_is_taken_over(tmp_path):
 def test_what_does_not_fit_for_pre_training_is_told(tmp_path):
     wide = FERSNet(sharing="none", base=8)
     with pytest.raises(UserError, match="other widths"):
-        checkpoint.take_over(Narrow(sharing="none"), saved(tmp_path / "wide.t7", wide))
+        checkpoint.load_pretrained(Narrow(sharing="none"), saved(tmp_path / "wide.t7", wide))
     with pytest.raises(UserError, match="holds no FERSNet"):
-        checkpoint.take_over(wide, saved(tmp_path / "other.t7", MultiTask(base=4)))
+        checkpoint.load_pretrained(wide, saved(tmp_path / "other.t7", MultiTask(base=4)))

@@ -286,7 +286,7 @@ def test_fersnet_learns_to_recognise_from_faces_without_subjects(tmp_path):
     assert mainpro_FER.main(parser.parse_args([*flags, "--device", "cpu", "--precision", "fp32"])) == 0
     network, _ = checkpoint.load_model(tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7")
     assert network.sharing == "none" and network.tasks == ("classify",)
-    checkpoint.take_over(
+    checkpoint.load_pretrained(
         FERSNet(sharing="selective", base=4), tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7"
     )
 

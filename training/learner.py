@@ -66,7 +66,7 @@ class Learner:
         }
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` gave. Raises what PyTorch does when it does not fit (see `run.fitting`)."""
+        """Load what `state_dict` gave. Raises what PyTorch does when it does not fit."""
         self.model.load_state_dict(state["net"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])

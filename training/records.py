@@ -20,7 +20,7 @@ import math
 from pathlib import Path
 
 from training import figures as plots
-from utils.files import HeldElsewhere, replacing, telling
+from utils.files import HeldElsewhere, as_user_error, replacing
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, TASKS, TEST_SPLITS
 
 PREFIXES = dict(zip(SPLITS, ("Train", "Pubtest", "Pritest"), strict=True))
@@ -31,8 +31,8 @@ BEST_LINES = {
     "regression": ("best_{split}_Averageloss{letter}", "best_{split}_epoch_loss{letter}"),
 }
 # What a run keeps in the folder of its checkpoints; and what comes with those that are given away.
-KEPT = ("*.t7", "*.png", "fold*/*.png", "tensorboard/events.out.tfevents.*")
-GIVEN_AWAY = ("README.md", "run/*")
+RUN_FILES = ("*.t7", "*.png", "fold*/*.png", "tensorboard/events.out.tfevents.*")
+RELEASE_FILES = ("README.md", "run/*")
 HONEST = "epoch chosen on PublicTest: honest"
 OPTIMISTIC = "epoch chosen on PrivateTest itself: optimistic"
 DRAWN = "NOTE: Demo shows drawn faces, no photographs of people; its figures say nothing about real faces."
@@ -66,7 +66,7 @@ def write_records(out, header, history, tasks, final=None):
     if final is not None:
         held = "it lacks the last rows: close it, then run again with --resume"
     for name, content in files:
-        put(out / name, content, held)
+        write_file(out / name, content, held)
 
 
 def write_confusion(path, matrix, title, names=EMOTIONS):
@@ -75,7 +75,7 @@ def write_confusion(path, matrix, title, names=EMOTIONS):
     path: file to write. matrix: square, ints, rows true, columns predicted emotions of `names`. title: str above it.
     Raises ValueError when the matrix has another shape, UserError when the file cannot be written.
     """
-    put(Path(path), plots.confusion(matrix, title, names), "it still shows an earlier epoch")
+    write_file(Path(path), plots.confusion(matrix, title, names), "it still shows an earlier epoch")
 
 
 def best_epochs(history, task):
@@ -96,7 +96,7 @@ def owned_files(out, run_name):
     What is in `out/run_name` is what is found there now. Where that came with the program, its description is among
     it: it tells of no other run.
     """
-    kept = [path for kind in (*KEPT, *GIVEN_AWAY) for path in (Path(out) / run_name).glob(kind)]
+    kept = [path for kind in (*RUN_FILES, *RELEASE_FILES) for path in (Path(out) / run_name).glob(kind)]
     return [*_records(out), Path(out) / "run.log", *sorted(kept)]
 
 
@@ -109,7 +109,7 @@ def _records(out):
 def discard_unfinished(out, run_name):
     """Remove what a run named `run_name` was writing into `out` when it was killed."""
     unfinished = [path.with_name(f"{path.name}.tmp") for path in _records(out)]
-    unfinished += [path for kind in KEPT for path in (Path(out) / run_name).glob(f"{kind}.tmp")]
+    unfinished += [path for kind in RUN_FILES for path in (Path(out) / run_name).glob(f"{kind}.tmp")]
     for path in unfinished:
         path.unlink(missing_ok=True)
 
@@ -263,12 +263,12 @@ def _final_lines(history, tasks, best, final):
 # ---------------------------------------------------------------- to disk
 
 
-def put(path, content, held):
+def write_file(path, content, held):
     """Replace `path` by `content` (bytes), or say that another program holds it.
 
     held: str, what the user should know or do in that case. Raises UserError when it cannot be written otherwise.
     """
-    with telling(path, "make room for it or allow writing there, then continue with --resume"):
+    with as_user_error(path, "make room for it or allow writing there, then continue with --resume"):
         try:
             with replacing(path) as temporary:
                 temporary.write_bytes(content)

@@ -14,7 +14,7 @@ from training.losses import constraint_tables
 from training.records import best_epochs, discard_unfinished, owned_files, write_confusion, write_records
 from training.runtime import PRECISIONS
 from training.settings import Settings, default_model
-from utils.files import UserError, move_aside, telling
+from utils.files import UserError, as_user_error, move_aside
 from utils.parallel import is_first, wait_for_all
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
@@ -71,7 +71,7 @@ class Run:
         """Make room for a new run: move an earlier one's files aside, and say so."""
         if not is_first():
             return
-        make_room(self.settings, self.out)
+        archive_previous_run(self.settings, self.out)
         log(self.out, f"new run: {self.settings}")
         self._open_board()
 
@@ -82,10 +82,10 @@ class Run:
                 f"{self.folder / 'last.t7'}: the faces or their annotations are not those that this run began with. "
                 "Give the same --data, or start a new run without --resume."
             )
-        with fitting(self.folder / "last.t7"):
+        with state_errors_as_user_error(self.folder / "last.t7"):
             learner.load_state_dict(content)
             torch.set_rng_state(content["random"])
-        tell_of_another_device(content, self.runtime)
+        report_other_device(content, self.runtime)
         self.history, self.position, self.final = content["history"], content["position"], content["final"]
         if is_first():
             discard_unfinished(self.out, self.settings.run_name)
@@ -218,7 +218,7 @@ class Run:
         }
 
 
-def make_room(settings, out):
+def archive_previous_run(settings, out):
     """Before a new run: move an earlier one's files aside, and say so."""
     discard_unfinished(out, settings.run_name)
     moved = move_aside(owned_files(out, settings.run_name), out)
@@ -238,7 +238,7 @@ def common_content(run):
 
 
 @contextmanager
-def fitting(path):
+def state_errors_as_user_error(path):
     """Turn what a state of another network raises when it is loaded into a UserError about the file `path`."""
     try:
         yield
@@ -246,7 +246,7 @@ def fitting(path):
         raise UserError(f"{path} does not fit the network it names: start a new run without --resume.") from error
 
 
-def tell_of_another_device(content, runtime):
+def report_other_device(content, runtime):
     """Say so when the run whose last.t7 holds `content` began on another device."""
     if content["device"] != runtime.describe():
         print(f"The run began on {content['device']} and goes on on {runtime.describe()}: what follows differs by "
@@ -256,13 +256,13 @@ def tell_of_another_device(content, runtime):
 def log(out, line):
     """Add a line with the time to run.log in the folder `out`. UserError when it cannot be written."""
     path = out / "run.log"
-    with telling(path, "make room for it, then continue with --resume"):
+    with as_user_error(path, "make room for it, then continue with --resume"):
         out.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
 
-def say_how_to_resume(settings, out):
+def print_resume_command(settings, out):
     """Tell the user that everything is saved; returns the exit code of an interrupted program."""
     flags = f"--resume --dataset {settings.dataset}"
     if settings.model != default_model(settings.dataset):

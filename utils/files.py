@@ -25,7 +25,7 @@ class HeldElsewhere(PermissionError):
 
 
 @contextmanager
-def telling(path, remedy):
+def as_user_error(path, remedy):
     """Turn an OSError of writing `path` into a UserError: one sentence, which ends with the remedy."""
     try:
         yield

@@ -37,7 +37,7 @@ def join(device):
             sys.stdout = open(os.devnull, "w")
 
 
-def leave():
+def shutdown():
     """Part from the other processes; without it PyTorch complains at exit.
 
     Where all went well, `wait_for_all` comes first: a process that ends while another still works may abort.
@@ -52,7 +52,7 @@ def is_first():
 
 
 @contextmanager
-def first_alone():
+def rank0_first():
     """A block that the first process runs before the others do."""
     if not is_first():
         wait_for_all()

@@ -47,7 +47,7 @@ class Member:
 
 def members(path):
     """The files in an archive, a list of `Member`. Raises UserError when it is damaged or encrypted as a whole."""
-    with explained(path.name):
+    with archive_errors_as_user_error(path.name):
         return {"rar": _rar_members, "zip": _zip_members, "tar": _tar_members}[archive_kind(path)](path)
 
 
@@ -88,7 +88,7 @@ def volumes(path):
     """The files on disk that make up an archive: several, when a RAR archive is split into volumes."""
     if archive_kind(path) != "rar":
         return [path]
-    with explained(path.name), rarfile.RarFile(path) as archive:
+    with archive_errors_as_user_error(path.name), rarfile.RarFile(path) as archive:
         return [Path(volume) for volume in archive.volumelist()]
 
 
@@ -96,7 +96,8 @@ def volumes(path):
 def open_member(path, name):
     """Open a member for reading; yields an object whose `read(size)` gives bytes, empty at the end.
 
-    Damage raises the archive modules' own errors (see `explained`), at the latest at the end of the member.
+    Damage raises the archive modules' own errors, at the latest at the end of the member (see
+    `archive_errors_as_user_error`).
     """
     kind = archive_kind(path)
     if kind == "rar":
@@ -122,7 +123,7 @@ def _widen_pipe(stream):
 
 
 @contextmanager
-def explained(name):
+def archive_errors_as_user_error(name):
     """Turn what reading the file or member `name` may raise into a UserError: one sentence with a remedy."""
     try:
         yield

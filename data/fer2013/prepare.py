@@ -126,7 +126,7 @@ def prepare(source, h5_path, progress=True):
         ):
             repeated, entries = find_repeated(builders)
             report += entries
-            _make_room(h5_path)
+            _archive_foreign_file(h5_path)
             with replacing(h5_path) as temporary:
                 splits = {name: builder.stored(repeated[name]) for name, builder in builders.items()}
                 store.write(temporary, splits, stamps.result(), origin)
@@ -170,7 +170,7 @@ def _problem(h5_path, found):
     return None
 
 
-def _make_room(h5_path):
+def _archive_foreign_file(h5_path):
     """Move a file at `h5_path` aside unless it is a data.h5, intact or not."""
     try:
         if h5_path.exists():

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data.fer2013.containers import AGAIN, archive_kind, explained, members, open_member, volumes
+from data.fer2013.containers import AGAIN, archive_errors_as_user_error, archive_kind, members, open_member, volumes
 from utils.files import UserError
 from utils.tasks import SPLITS
 
@@ -97,7 +97,7 @@ def open_part(part):
 
     A damaged member is an error (UserError, at the latest at its end), never a short text.
     """
-    with explained(part.name):
+    with archive_errors_as_user_error(part.name):
         if part.member is None:
             with open(part.file, "rb") as stream:
                 yield stream

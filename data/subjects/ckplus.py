@@ -13,7 +13,7 @@ from data.subjects.trees import EXPRESSIONS, assemble, default_place, last_frame
 from utils.files import UserError
 
 CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")
-PLACES = ("CK+48", "CK+", "CK+48.zip", "CK+.zip")  # where it is looked for in the data folder
+STANDARD_LOCATIONS = ("CK+48", "CK+", "CK+48.zip", "CK+.zip")  # where it is looked for in the data folder
 DEPTH = 3  # a folder that contains the dataset / class / picture
 _NAME = re.compile(r"(S\d{3})_(\d{3})_(\d{8})\.\w+", re.IGNORECASE)
 
@@ -25,7 +25,7 @@ def load(path=None):
     Raises UserError when a class is missing, a picture has another name or cannot be read, or a sequence has
     two classes.
     """
-    path = default_place(HOME, PLACES, "CK+") if path is None else Path(path)
+    path = default_place(HOME, STANDARD_LOCATIONS, "CK+") if path is None else Path(path)
     with picture_files(path, DEPTH) as files:
         root, folders = _class_folders(files, path)
         sequences = _sequences(files, root, folders, path)

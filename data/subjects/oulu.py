@@ -13,7 +13,7 @@ from utils.files import UserError
 
 CLASSES = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise")
 FOLDERS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
-PLACES = ("Oulu-CASIA", "Oulu-CASIA.zip")  # where it is looked for in the data folder
+STANDARD_LOCATIONS = ("Oulu-CASIA", "Oulu-CASIA.zip")  # where it is looked for in the data folder
 ABOVE = ["vl_acropped", "strong"]  # the folders above those of the subjects
 DEPTH = 7  # a folder that contains the dataset / Preprocess Img / VL_Acropped / Strong / subject / expression / frame
 _SUBJECT = re.compile(r"P\d{3}", re.IGNORECASE)
@@ -28,7 +28,7 @@ def load(path=None):
     data folder of the project. Raises UserError when there are no subjects, a subject lacks an expression, or a
     picture has another name or cannot be read.
     """
-    path = default_place(HOME, PLACES, "Oulu-CASIA") if path is None else Path(path)
+    path = default_place(HOME, STANDARD_LOCATIONS, "Oulu-CASIA") if path is None else Path(path)
     with picture_files(path, DEPTH) as files:
         root = _find_root(files, path)
         sequences = _sequences(files, root, path)

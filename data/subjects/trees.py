@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from data.faces import fingerprint
-from data.fer2013.containers import AGAIN, archive_kind, explained
+from data.fer2013.containers import AGAIN, archive_errors_as_user_error, archive_kind
 from utils import pictures
 from utils.files import UserError
 
@@ -113,11 +113,11 @@ def picture_files(path, depth):
         return
     if not path.exists():
         raise UserError(f"{path} does not exist: give the folder or the ZIP of the dataset")
-    with explained(path.name):
+    with archive_errors_as_user_error(path.name):
         kind = archive_kind(path)
     if kind != "zip":
         raise UserError(f"{path} is no ZIP: give the folder or the ZIP of the dataset")
-    with explained(path.name):
+    with archive_errors_as_user_error(path.name):
         archive = zipfile.ZipFile(path)
     with archive:
         yield dict(sorted(_files_in(archive, path, depth)))
@@ -151,14 +151,14 @@ def _is_shown(name):
 
 
 def _read_file(path, size):
-    with explained(str(path)):
+    with archive_errors_as_user_error(str(path)):
         content = path.read_bytes()
     return decode(content, path, size)
 
 
 def _read_member(archive, info, path, size):
     name = f"{path.name}:{info.filename}"
-    with explained(name):
+    with archive_errors_as_user_error(name):
         content = archive.read(info)
     return decode(content, name, size)
 

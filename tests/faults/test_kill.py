@@ -54,7 +54,7 @@ tell("beginning")
 for module in (mainpro_FER, training.fersnet.cross_validation):
     watch(module, "train_one_epoch", "training")
 watch(mainpro_FER, "evaluate", "evaluation")
-watch(training.fersnet.cross_validation, "test", "evaluation")
+watch(training.fersnet.cross_validation, "evaluate_fold", "evaluation")
 watch(models.checkpoint, "save", "a checkpoint")
 for module in (training.run, training.fersnet.run):
     watch(module, "write_records", "CSVs and figures")

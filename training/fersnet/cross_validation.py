@@ -3,9 +3,9 @@
 import time
 
 from data.subjects.pairs import plan_pairs
-from training.fersnet.engine import test, train_one_epoch
+from training.fersnet.engine import evaluate_fold, train_one_epoch
 from training.fersnet.run import FoldRun
-from training.run import say_how_to_resume
+from training.run import print_resume_command
 from utils.files import UserError
 from utils.interrupt import StopRequest
 from utils.lock import exclusive_run
@@ -51,18 +51,18 @@ def train(run):
                 figures, position = train_one_epoch(learner, training, plan, epoch, label, run.position, stop)
                 if figures is None:
                     run.save_last(learner, position)
-                    return say_how_to_resume(run.settings, run.out)
+                    return print_resume_command(run.settings, run.out)
                 network = runtime.for_inference(learner.averaged)
-                tested = test(network, held_out, runtime)
+                tested = evaluate_fold(network, held_out, runtime)
                 seconds = time.perf_counter() - began
                 run.record(fold, figures, tested, learner, network, held_out, seconds)
                 print(f"{label} ({spell_duration(seconds)}) {summary(figures, tested)}", flush=True)
                 if stop():
                     run.save_last(learner)
-                    return say_how_to_resume(run.settings, run.out)
+                    return print_resume_command(run.settings, run.out)
             run.finish_fold(fold, learner, training, held_out)
             if stop() and run.remaining:
-                return say_how_to_resume(run.settings, run.out)
+                return print_resume_command(run.settings, run.out)
     print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")
     return 0
 

@@ -1,4 +1,4 @@
-"""FERSNet over one fold: train an epoch, recognise, draw, measure. All return plain values; none knows files."""
+"""FERSNet over one fold: train an epoch, recognize, draw, measure. All return plain values; none knows files."""
 
 import torch
 
@@ -47,7 +47,7 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
 
 
 @torch.inference_mode()
-def recognise(network, images, runtime):
+def recognize(network, images, runtime):
     """Logits (N, classes) float32 of faces (N, S, S) uint8. network: in evaluation mode, on runtime.device."""
     logits = []
     for part in images.split(BATCH):
@@ -88,7 +88,7 @@ def counterparts(faces):
     return table.view(-1, classes)[faces.subjects].scatter(1, faces.labels[:, None], -1)
 
 
-def test(network, faces, runtime):
+def evaluate_fold(network, faces, runtime):
     """Figures of a network on the held-out `SubjectFaces`: those of the classification and its confusion matrix.
 
     One that draws adds L1 (mean absolute difference, pixels in 0..1) and SSIM between each drawn face and the real
@@ -96,7 +96,7 @@ def test(network, faces, runtime):
     that it was drawn from: what a network reaches that changes nothing. None where the fold has no pair. Raises
     UserError when what the network predicts is not finite.
     """
-    logits = recognise(network, faces.images, runtime)
+    logits = recognize(network, faces.images, runtime)
     check_predictions({"classify": logits}, "held-out faces")
     figures = classification_metrics(logits, faces.labels)
     if network.draws:
@@ -128,8 +128,8 @@ def share_read_as_wanted(network, judge, faces, runtime):
     other = wanted != faces.labels[source]
     source, wanted = source[other], wanted[other]
     drawn = draw(network, faces.images[source], wanted, runtime)
-    hits = recognise(judge, drawn, runtime).argmax(dim=1) == wanted
-    real = recognise(judge, faces.images, runtime).argmax(dim=1) == faces.labels
+    hits = recognize(judge, drawn, runtime).argmax(dim=1) == wanted
+    real = recognize(judge, faces.images, runtime).argmax(dim=1) == faces.labels
     return 100 * hits.double().mean().item(), 100 * real.double().mean().item()
 
 

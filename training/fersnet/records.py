@@ -6,7 +6,7 @@ Every file is a pure function of the arguments, so a resumed run rewrites exactl
 import statistics
 from pathlib import Path
 
-from training.records import put, write_confusion
+from training.records import write_confusion, write_file
 
 # Columns of AccProcess_classify.csv: (heading, part of a row, figure, decimals).
 EPOCH_COLUMNS = (
@@ -45,9 +45,9 @@ def write_records(out, folder, header, rows, results, class_names):
     per finished epoch with fold, epoch, Training and Test figures; results: a dict per finished fold. UserError when
     a file cannot be written for another reason than being open elsewhere.
     """
-    put(Path(out) / "AccProcess_classify.csv", _epochs_csv(rows, results).encode(), CLOSED)
-    put(Path(out) / "AccProcess_folds.csv", _folds_csv(results).encode(), CLOSED)
-    put(Path(out) / "data.txt", _told(header, rows, results).encode(errors="backslashreplace"), CLOSED)
+    write_file(Path(out) / "AccProcess_classify.csv", _epochs_csv(rows, results).encode(), CLOSED)
+    write_file(Path(out) / "AccProcess_folds.csv", _folds_csv(results).encode(), CLOSED)
+    write_file(Path(out) / "data.txt", _told(header, rows, results).encode(errors="backslashreplace"), CLOSED)
     if results:
         title = f"{header['dataset']}, {header['model']}: held-out faces of {_folds(results)}, last epoch"
         write_confusion(Path(folder) / "Test_confusion.png", _summed(results, "confusion"), title, class_names)

@@ -10,13 +10,20 @@ import torch
 from data.subjects.folds import FOLDS, assign_folds, folds_table
 from models import MODELS, checkpoint
 from models.fersnet import Discriminator, SmallClassifier
-from training.fersnet.engine import counterparts, draw_each, draw_to_balance, share_read_as_wanted, test
+from training.fersnet.engine import counterparts, draw_each, draw_to_balance, evaluate_fold, share_read_as_wanted
 from training.fersnet.guides import PREPROCESSING, expression_network, identity_network, judge_network, train_classifier
 from training.fersnet.learner import FERSNetLearner
 from training.fersnet.records import write_records
 from training.fersnet.sheet import contact_sheet
-from training.records import discard_unfinished, put
-from training.run import common_content, fitting, log, make_room, tell_of_another_device, versions
+from training.records import discard_unfinished, write_file
+from training.run import (
+    archive_previous_run,
+    common_content,
+    log,
+    report_other_device,
+    state_errors_as_user_error,
+    versions,
+)
 from utils.files import UserError
 
 SHEET_SUBJECTS = 4
@@ -61,8 +68,8 @@ class FoldRun:
 
     def begin(self):
         """Make room for a new run: move an earlier one's files aside, and say so; write down the folds."""
-        make_room(self.settings, self.out)
-        put(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode(), "it still shows other folds")
+        archive_previous_run(self.settings, self.out)
+        write_file(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode(), "it still shows other folds")
         log(self.out, f"new run: {self.settings}")
 
     def resume(self, content):
@@ -72,7 +79,7 @@ class FoldRun:
                 f"{self.folder / 'last.t7'}: the faces, or the network of --pretrain, are not those that this run "
                 "began with. Give the same, or start a new run without --resume."
             )
-        tell_of_another_device(content, self.runtime)
+        report_other_device(content, self.runtime)
         self.rows, self.results = content["rows"], content["results"]
         self.position, self._state = content["position"], content["learner"]
         discard_unfinished(self.out, self.settings.run_name)
@@ -95,10 +102,10 @@ class FoldRun:
             else:
                 identity, expression = SmallClassifier(len(training.subjects.unique())), SmallClassifier(classes)
         if self.settings.pretrain is not None and self._state is None:
-            checkpoint.take_over(network, self.settings.pretrain)
+            checkpoint.load_pretrained(network, self.settings.pretrain)
         learner = FERSNetLearner(network, discriminator, identity, expression, recipe, self.runtime)
         if self._state is not None:
-            with fitting(self.folder / "last.t7"):
+            with state_errors_as_user_error(self.folder / "last.t7"):
                 learner.load_state_dict(self._state)
             self._state = None
         return learner
@@ -134,7 +141,7 @@ class FoldRun:
         if self.recipe.synthetic:
             print(f"fold {fold + 1}: tuning with {self.recipe.synthetic:,} drawn faces", flush=True)
             tuned = self._tune(learner.averaged, network, training, self.seed(fold))
-            tested = test(self.runtime.for_inference(tuned), held_out, self.runtime)
+            tested = evaluate_fold(self.runtime.for_inference(tuned), held_out, self.runtime)
             result |= {"TunedAcc": tested["Acc"], "tuned_confusion": tested["confusion"]}
             self._save_network(f"Fold{fold + 1:02d}_model_tuned.t7", tuned, result)
         self.results.append(result)
@@ -198,7 +205,7 @@ class FoldRun:
             others = [None if other < 0 else held_out.images[other].cpu().numpy() for other in real[number]]
             rows.append((f"{name} {label}", [picture, *drawn[number]]))
             rows.append(("real", [None, *others]))
-        put(path, contact_sheet(rows, ("input", *held_out.class_names)), "it still shows what was drawn before")
+        write_file(path, contact_sheet(rows, ("input", *held_out.class_names)), "it still shows what was drawn before")
 
     def _write_records(self):
         write_records(self.out, self.folder, self._header(), self.rows, self.results, self.faces.class_names)
