@@ -186,7 +186,7 @@ def test_import_does_not_load_the_drawing_libraries():
 
 def test_drawing_touches_no_global_state():
     code = (
-        "import sys, matplotlib; from utils import plots; before = matplotlib.rcParams.copy();"
+        "import sys, matplotlib; from training import figures as plots; before = matplotlib.rcParams.copy();"
         "plots.confusion([[1] * 7] * 7, 'title');"
         # dict.__eq__ compares without looking a backend up, which would itself import pyplot.
         "sys.exit('matplotlib.pyplot' in sys.modules or not dict.__eq__(before, matplotlib.rcParams))"
