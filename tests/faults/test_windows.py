@@ -53,11 +53,13 @@ def test_a_new_run_beside_an_open_file_of_the_last_one_changes_nothing(held, tmp
     command = [*TRAINING, "--out", tmp_path]
     assert entry.enter("mainpro_FER", command, monkeypatch) == 0
     before = entry.contents(tmp_path)
+    lock = before.pop(tmp_path / "run.lock")  # belongs to the folder, not to a run
+    assert lock == b""
     held.add(tmp_path / name)
     assert entry.enter("mainpro_FER", command, monkeypatch) == 2
     error = the_error(capsys)
     assert str(tmp_path / name) in error and "another program has it open" in error and "close it" in error
-    assert entry.contents(tmp_path) == before
+    assert entry.contents(tmp_path) == before | {tmp_path / "run.lock": lock}
     assert not (tmp_path / "previous").exists()
     held.clear()
     assert entry.enter("mainpro_FER", command, monkeypatch) == 0
