@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from inference import detector as detect
-from inference import results
+from inference import detector, results
 from inference.networks import RELEASED, RELEASED_DRAWER, load_networks
 from inference.places import OutputPaths, expand, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
@@ -162,7 +161,7 @@ def synthesize(inputs, places, arguments):
 
     drawer = FaceDrawer(arguments.checkpoints or RELEASED_DRAWER, arguments.device, arguments.precision)
     expressions = drawer.expressions(arguments.synthesize)
-    locate, failures = detect.Finder(arguments.face, arguments.face_model), 0
+    locate, failures = detector.Finder(arguments.face, arguments.face_model), 0
     for path in inputs:
         try:
             grey = pictures.to_grey(pictures.read_picture(path))
@@ -174,7 +173,7 @@ def synthesize(inputs, places, arguments):
         if remark:
             say(arguments, f"{path}: {remark}")
         if boxes:
-            faces = np.stack([detect.crop_face(grey, box, drawer.size) for box in boxes])
+            faces = np.stack([detector.crop_face(grey, box, drawer.size) for box in boxes])
             drawn = drawer.draw(faces, expressions)
             rows = [(str(number), [face, *others])
                     for number, (face, others) in enumerate(zip(faces, drawn, strict=True), 1)]  # fmt: skip
@@ -304,7 +303,7 @@ def build_parser():
     parser.add_argument("--webcam", nargs="?", type=int, const=0, metavar="N", help="watch camera N (default: 0)")
 
     faces = parser.add_argument_group("faces and network")
-    faces.add_argument("--face", choices=detect.FACE_CHOICES, default="auto",
+    faces.add_argument("--face", choices=detector.FACE_CHOICES, default="auto",
                        help="find faces, or none: take the middle square of each picture (default: auto)")  # fmt: skip
     faces.add_argument("--face-model", type=given_path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
     faces.add_argument("--checkpoints", type=given_path, metavar="DIR",

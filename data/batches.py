@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torchvision.transforms import functional
 
 FACE_SIZE = 48
 CROP_SIZE = 44
@@ -21,7 +20,8 @@ def normalise(pixels, mean, std):
 
 def center_crop(images):
     """(B, H, W) uint8 -> (B, 1, 44, 44) uint8."""
-    return functional.center_crop(images, CROP_SIZE)[:, None]
+    top, left = (images.shape[1] - CROP_SIZE) // 2, (images.shape[2] - CROP_SIZE) // 2
+    return images[:, None, top : top + CROP_SIZE, left : left + CROP_SIZE]
 
 
 def ten_crop(images):
@@ -30,7 +30,17 @@ def ten_crop(images):
     Top left, top right, bottom left, bottom right, centre, then the mirror image of the whole
     picture cropped in the same order.
     """
-    return torch.stack(functional.ten_crop(images, CROP_SIZE), dim=1)
+    flipped = images.flip(2)
+    crops = []
+    for picture in (images, flipped):
+        crops += [
+            picture[:, :CROP_SIZE, :CROP_SIZE],
+            picture[:, :CROP_SIZE, -CROP_SIZE:],
+            picture[:, -CROP_SIZE:, :CROP_SIZE],
+            picture[:, -CROP_SIZE:, -CROP_SIZE:],
+            center_crop(picture)[:, 0],
+        ]
+    return torch.stack(crops, dim=1)
 
 
 @dataclass(frozen=True)

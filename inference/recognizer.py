@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from data.batches import FACE_SIZE
-from inference import detector as detect
+from inference import detector
 from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
 from training.runtime import decide
 from utils.pictures import read_picture, to_grey
@@ -21,7 +21,7 @@ class Face:
     where the network was not trained for it.
     """
 
-    box: detect.Box
+    box: detector.Box
     probabilities: dict[str, float]
     valence: float | None
     arousal: float | None
@@ -47,7 +47,7 @@ class Face:
 class Found:
     """The faces that were found in a picture. crops: (48, 48) uint8, one for each box; remark: to be told, or None."""
 
-    boxes: list[detect.Box]
+    boxes: list[detector.Box]
     crops: list[np.ndarray]
     remark: str | None
 
@@ -69,7 +69,7 @@ class EmotionRecognizer:
         self.runtime = decide(device, precision, "off")
         self.crops = crops
         self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
-        self._locate = detect.Finder(face, face_model)
+        self._locate = detector.Finder(face, face_model)
 
     def recognize(self, image):
         """The faces in one picture: a path, or uint8 (H, W, 3) RGB or (H, W) grey. A list of `Face`, largest first."""
@@ -84,7 +84,7 @@ class EmotionRecognizer:
         """The faces in a picture, uint8 (H, W), as `Found`."""
         boxes, remark = self._locate(grey)
         # A copy, since a part of a picture would keep the whole in memory.
-        return Found(boxes, [detect.crop_face(grey, box, FACE_SIZE).copy() for box in boxes], remark)
+        return Found(boxes, [detector.crop_face(grey, box, FACE_SIZE).copy() for box in boxes], remark)
 
     def read_faces(self, pictures):
         """For each `Found` its [`Face`]; all go through the network together."""

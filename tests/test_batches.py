@@ -1,16 +1,22 @@
-"""Crops, flips and plans against per-image loops."""
+"""Crops, flips and plans against per-image loops and torchvision."""
 
 import numpy as np
 import pytest
 import torch
+from torchvision import transforms
 
-from data.batches import center_crop, normalise, plan_epoch, random_crops, ten_crop
+from data.batches import CROP_SIZE, center_crop, normalise, plan_epoch, random_crops, ten_crop
 
 
 @pytest.fixture
 def images():
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (7, 48, 48), dtype=torch.uint8, generator=generator)
+
+
+def test_ten_crop_equals_torchvision(images):
+    expected = torch.stack([torch.stack(transforms.TenCrop(CROP_SIZE)(image)) for image in images])
+    assert torch.equal(ten_crop(images), expected)
 
 
 def test_ten_crop_equals_slices(images):

@@ -280,7 +280,7 @@ def test_flags_that_do_not_go_together_are_refused(tree, tmp_path, dataset, flag
     assert not list(tmp_path.iterdir())
 
 
-def test_fersnet_learns_to_recognise_from_faces_without_subjects(tmp_path):
+def test_fersnet_learns_to_recognize_from_faces_without_subjects(tmp_path):
     parser = build_parser()
     flags = ["--dataset", "Demo", "--model", "FERSNet", "--limit", "32", "--epochs", "1", "--out", str(tmp_path)]
     assert mainpro_FER.main(parser.parse_args([*flags, "--device", "cpu", "--precision", "fp32"])) == 0

@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
+from collections import Counter
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.conftest import ROOT
+
 PACKAGES = ("inference", "training", "data", "models", "utils")
 MOST_FILES = 14  # of Python in a folder, which is what one can still overlook
 
@@ -17,10 +18,5 @@ def test_the_import_contracts_hold():
 
 
 def test_no_folder_has_more_files_than_can_be_overlooked():
-    counts = {folder: len(list(folder.glob("*.py"))) for package in PACKAGES for folder in folders(ROOT / package)}
+    counts = Counter(path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
-
-
-def folders(package):
-    """The folders of Python files at and below `package`."""
-    return sorted({path.parent for path in package.rglob("*.py")})

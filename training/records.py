@@ -19,7 +19,7 @@ Entries that the table of tasks does not name (a confusion matrix, say) are left
 import math
 from pathlib import Path
 
-from training import figures as plots
+from training import figures
 from utils.files import HeldElsewhere, as_user_error, replacing
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, TASKS, TEST_SPLITS
 
@@ -60,8 +60,8 @@ def write_records(out, header, history, tasks, final=None):
     # A path in the header may hold bytes that are no valid text; they must not stop a run.
     files.append(("data.txt", told.encode(errors="backslashreplace")))
     title = _title(header)
-    files.append(("AccProcess.xlsx", plots.workbook(tables, title)))
-    files.append(("AccProcess.png", plots.curves(tables, title)))
+    files.append(("AccProcess.xlsx", figures.workbook(tables, title)))
+    files.append(("AccProcess.png", figures.curves(tables, title)))
     held = "its rows are written once it is closed, at the end of an epoch"
     if final is not None:
         held = "it lacks the last rows: close it, then run again with --resume"
@@ -75,7 +75,7 @@ def write_confusion(path, matrix, title, names=EMOTIONS):
     path: file to write. matrix: square, ints, rows true, columns predicted emotions of `names`. title: str above it.
     Raises ValueError when the matrix has another shape, UserError when the file cannot be written.
     """
-    write_file(Path(path), plots.confusion(matrix, title, names), "it still shows an earlier epoch")
+    write_file(Path(path), figures.confusion(matrix, title, names), "it still shows an earlier epoch")
 
 
 def best_epochs(history, task):
@@ -150,12 +150,12 @@ def _updated(best, result, task):
 
 
 def _rounded(metric, number):
-    return round(number, plots.decimals(metric)) + 0.0  # + 0.0 turns -0.0 into 0.0
+    return round(number, figures.decimals(metric)) + 0.0  # + 0.0 turns -0.0 into 0.0
 
 
 def _text(metric, number):
     """Plain decimal digits: no exponent, no minus before a zero, '.' whatever the locale."""
-    return f"{_rounded(metric, number):.{plots.decimals(metric)}f}"
+    return f"{_rounded(metric, number):.{figures.decimals(metric)}f}"
 
 
 def _table(history, task):
@@ -166,7 +166,7 @@ def _table(history, task):
     }
     headings = ["Epoch"] + [f"{PREFIXES[split]}{metric}{task.letter}" for metric, split in names]
     epochs = [result["epoch"] for result in history]
-    return plots.Table(task, epochs, columns, headings, best_epochs(history, task)["PublicTest"][0])
+    return figures.Table(task, epochs, columns, headings, best_epochs(history, task)["PublicTest"][0])
 
 
 def _csv(table):
@@ -221,7 +221,7 @@ def _in_words(task, split, metrics):
 
 
 def _phrase(task, metric, number):
-    name, unit = plots.WORDS.get((task.kind, metric), (metric, ""))
+    name, unit = figures.WORDS.get((task.kind, metric), (metric, ""))
     return f"{name} {_text(metric, number)} {unit}".rstrip()
 
 

@@ -110,7 +110,7 @@ DROPPED = {
     "all at once": ({"pixels": "", "emotion": "x", "Valence": "9"},
                     "pixels: missing; emotion: 'x' is not an integer in 0-6; Valence: '9' is outside -2..2"),
 }  # fmt: skip
-RUN_FILES = {
+KEPT = {
     "pixel of 5,000 zeros": {"pixels": "0" * 5000 + "9 " + pixel_text([7] * 2303)},
     "quoted label of two lines": {"emotionLabel": 'one\n"two", three'},
     "label as pandas writes it": {"emotion": "3.0"},

@@ -100,10 +100,10 @@ def same_faces(one, other):
         return first.keys() == second.keys() and all((first[name][:] == second[name][:]).all() for name in first)
 
 
-@pytest.mark.parametrize("name", [*tables.DROPPED, *tables.RUN_FILES])
+@pytest.mark.parametrize("name", [*tables.DROPPED, *tables.KEPT])
 def test_a_malformed_row_is_reported_and_the_others_are_kept(name, places, monkeypatch, capsys, record_property):
     record_property("fault", "rows of CSV files")
-    changes, reason = tables.DROPPED.get(name) or (tables.RUN_FILES[name], None)
+    changes, reason = tables.DROPPED.get(name) or (tables.KEPT[name], None)
     rows = [sample_row(n) for n in range(5)]
     bad = sample_row(9, **changes)
     folder = places["folder"]
