@@ -18,9 +18,12 @@ def exclusive_run(folder):
     empty file `run.lock` may stay. Raises UserError when another run holds it or the folder cannot be written to.
     """
     folder = Path(folder)
-    lock = FileLock(folder / NAME)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be a folder ({error.strerror}): give another --out.") from error
+    lock = FileLock(folder / NAME)
+    try:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"Another run works in {folder.resolve()}: wait for it, or give another --out.") from None
