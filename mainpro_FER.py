@@ -16,12 +16,12 @@ from dataclasses import replace
 
 import torch
 
-from data import DATASETS, SUBJECT_DATASETS, default_dataset
+from data import DATASETS, default_dataset
 from models import MODELS
 from training.engine import evaluate, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
-from training.learner import Learner
-from training.run import Run, load_last, print_resume_command
+from training.learner import MultiTaskLearner
+from training.run import Run, load_last
 from training.runtime import decide
 from training.settings import build_parser, check_unchanged, resolve
 from utils.files import UserError, exit_code
@@ -41,10 +41,11 @@ def main(arguments):
         check_unchanged(arguments, settings)
     precision = arguments.precision or (last or {}).get("precision", "auto")
     runtime = decide(arguments.device, precision, arguments.compile, training=True)
-    if settings.dataset in SUBJECT_DATASETS:
-        return cross_validate(settings, SUBJECT_DATASETS[settings.dataset](settings.data), runtime, arguments.out, last)
+    load = DATASETS[settings.dataset]
+    if load.has_subjects:
+        return cross_validate(settings, load(settings.data), runtime, arguments.out, last)
     with rank0_first():  # of several processes one prepares data.h5
-        dataset = DATASETS[settings.dataset](settings.data, settings.drop_duplicates, settings.limit)
+        dataset = load(settings.data, settings.drop_duplicates, settings.limit)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
     settings = supported(settings, dataset, arguments.tasks)
     faces, where = runtime.keep(dataset.splits)
@@ -54,7 +55,7 @@ def main(arguments):
         run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, arguments.tensorboard)
         torch.manual_seed(settings.seed)
         model = MODELS[settings.model](settings.tasks, settings.recipe.sharing)
-        learner = Learner(model, settings.tasks, settings.recipe, run.tables, runtime)
+        learner = MultiTaskLearner(model, settings.tasks, settings.recipe, run.tables, run.preprocessing, runtime)
         if last is None:
             run.begin()
         else:
@@ -71,13 +72,13 @@ def train(run, learner):
     with StopRequest() as request:
         stop = AgreedStop(request, runtime.device)
         for epoch in range(run.epoch, recipe.epochs):
-            plan = learner.plan(len(training), settings.seed, epoch, training.labels.device)
+            plan = learner.plan(training, settings.seed, epoch)
             figures, position = train_one_epoch(
-                learner, training, plan, run.preprocessing, epoch, run.position, stop, duration_report(run)
+                learner, training, plan, epoch, f"epoch {epoch}", run.position, stop, duration_report(run)
             )
             if figures is None:
                 run.save_last(learner, position)
-                return print_resume_command(run.settings, run.out)
+                return run.interrupted()
             trained = time.perf_counter()
             network = runtime.for_inference(learner.averaged)
             results = {"epoch": epoch, "Training": figures}
@@ -88,9 +89,9 @@ def train(run, learner):
             run.record(results, learner, position["seconds"], time.perf_counter() - trained)
             print(summary(results, position["seconds"] + time.perf_counter() - trained), flush=True)
             if epoch + 1 < recipe.epochs and stop(now=True):
-                return print_resume_command(run.settings, run.out)
+                return run.interrupted()
     run.finish(learner)
-    print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")
+    run.finished()
     if settings.dataset == "Demo":
         print("These were drawn faces. Put the FER2013 archive into data/ to train on real ones (see README).")
     return 0

@@ -4,7 +4,7 @@
     python visualize.py holiday/ --recursive --csv faces.csv
     python visualize.py talk.mp4                     # an annotated video, a table, a plot over time
     python visualize.py --webcam
-    python visualize.py photo.jpg --synthesize all   # each face drawn with other expressions (FERSNet)
+    python visualize.py photo.jpg --synthesize all   # each face with other expressions (FERSNet)
     python visualize.py --export onnx
 
 From Python:
@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from inference import detector, results
-from inference.networks import RELEASED, RELEASED_DRAWER, load_networks
+from inference.networks import RELEASED, RELEASED_SYNTHESIZER, load_networks
 from inference.places import OutputPaths, expand, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
 from training.runtime import DEVICES, PRECISIONS
@@ -156,11 +156,11 @@ def line(path, face):
 
 def synthesize(inputs, places, arguments):
     """Draw every face of every picture with other expressions. Returns the exit code."""
-    from inference.synthesize import FaceDrawer
+    from inference.synthesize import FaceSynthesizer
     from training.fersnet.sheet import contact_sheet
 
-    drawer = FaceDrawer(arguments.checkpoints or RELEASED_DRAWER, arguments.device, arguments.precision)
-    expressions = drawer.expressions(arguments.synthesize)
+    synthesizer = FaceSynthesizer(arguments.checkpoints or RELEASED_SYNTHESIZER, arguments.device, arguments.precision)
+    expressions = synthesizer.expressions(arguments.synthesize)
     locate, failures = detector.Finder(arguments.face, arguments.face_model), 0
     for path in inputs:
         try:
@@ -173,14 +173,14 @@ def synthesize(inputs, places, arguments):
         if remark:
             say(arguments, f"{path}: {remark}")
         if boxes:
-            faces = np.stack([detector.crop_face(grey, box, drawer.size) for box in boxes])
-            drawn = drawer.draw(faces, expressions)
+            faces = np.stack([detector.crop_face(grey, box, synthesizer.size) for box in boxes])
+            synthesized = synthesizer.synthesize(faces, expressions)
             rows = [(str(number), [face, *others])
-                    for number, (face, others) in enumerate(zip(faces, drawn, strict=True), 1)]  # fmt: skip
+                    for number, (face, others) in enumerate(zip(faces, synthesized, strict=True), 1)]  # fmt: skip
             [target] = places.beside(path, "_emotion_drawn", ".png")
             with placing(target) as temporary:
                 temporary.write_bytes(contact_sheet(rows, ("input", *expressions), marks(path)))
-            say(arguments, f"{path}: {len(faces)} faces, drawn: {target}")
+            say(arguments, f"{path}: {len(faces)} faces, synthesized: {target}")
     return 1 if failures else 0
 
 
@@ -308,7 +308,7 @@ def build_parser():
     faces.add_argument("--face-model", type=given_path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
     faces.add_argument("--checkpoints", type=given_path, metavar="DIR",
                        help=f"folder of .t7 files, or one file (default: {RELEASED.name}; with --synthesize "
-                            f"{RELEASED_DRAWER.name})")  # fmt: skip
+                            f"{RELEASED_SYNTHESIZER.name})")  # fmt: skip
     faces.add_argument("--crops", choices=("tencrop", "center"), default="tencrop",
                        help="as the evaluation does, or ten times as fast (default: tencrop)")  # fmt: skip
     faces.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
@@ -322,7 +322,7 @@ def build_parser():
     output.add_argument("--show", action="store_true", help="open each drawn picture in a window")
     output.add_argument("--quiet", action="store_true", help="print errors only")
     output.add_argument("--synthesize", nargs="+", metavar="EXPRESSION",
-                        help="draw each face with these expressions, or all, by a FERSNet, instead")  # fmt: skip
+                        help="synthesize each face with these expressions, or all, by a FERSNet, instead")  # fmt: skip
     output.add_argument("--export", choices=("onnx",), help="write the network as emotion.onnx instead")
     return parser
 

@@ -30,7 +30,7 @@ from data.faces import load_split  # noqa: E402
 from data.fer2013.prepare import HOME, ensure  # noqa: E402
 from models.multitask import MultiTask  # noqa: E402
 from training.engine import evaluate, train_one_epoch  # noqa: E402
-from training.learner import Learner  # noqa: E402
+from training.learner import MultiTaskLearner  # noqa: E402
 from training.losses import constraint_tables  # noqa: E402
 from training.recipes import RECIPES  # noqa: E402
 from training.runtime import decide  # noqa: E402
@@ -56,8 +56,6 @@ STUDIES = {
         "default (consistency 0.1)": {},
         "no constraint": {"consistency": 0.0},
         "consistency 1": {"consistency": 1.0},
-        "Gaussian posterior 0.1": {"constraint": "gaussian"},
-        "Gaussian posterior 0.03": {"constraint": "gaussian", "consistency": 0.03},
         "classification alone": {"tasks": ("classify",)},
         "valence alone": {"tasks": ("regressV",)},
         "arousal alone": {"tasks": ("regressA",)},
@@ -92,11 +90,12 @@ def train(tasks, recipe, seed, h5_path, faces, width, threads):
     preprocessing = training.pixel_statistics()
     torch.manual_seed(seed)
     model = MultiTask(tasks, recipe.sharing, width)
-    learner = Learner(model, tasks, recipe, constraint_tables(training.labels, training.vad), runtime)
+    tables = constraint_tables(training.labels, training.vad)
+    learner = MultiTaskLearner(model, tasks, recipe, tables, preprocessing, runtime)
     seconds, figures = 0.0, []
     for epoch in range(epochs):
-        plan = learner.plan(len(training), seed, epoch, runtime.device)
-        _, position = train_one_epoch(learner, training, plan, preprocessing, epoch)
+        plan = learner.plan(training, seed, epoch)
+        _, position = train_one_epoch(learner, training, plan, epoch, None)
         seconds += position["seconds"]
         if epoch + 1 in (epochs // 2, epochs):
             network = runtime.for_inference(learner.averaged)

@@ -20,7 +20,7 @@ from data.demo.demo import draw_faces  # noqa: E402
 from data.faces import Faces  # noqa: E402
 from models import MODELS  # noqa: E402
 from training.engine import train_one_epoch  # noqa: E402
-from training.learner import Learner  # noqa: E402
+from training.learner import MultiTaskLearner  # noqa: E402
 from training.losses import constraint_tables  # noqa: E402
 from training.recipes import RECIPES  # noqa: E402
 from training.runtime import decide  # noqa: E402
@@ -35,13 +35,13 @@ def our_training(faces, runtime, images_wanted, **changes):
     """
     recipe = replace(RECIPES["default"], **changes)
     model = MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing)
-    learner = Learner(model, tuple(TASKS), recipe, constraint_tables(faces.labels, faces.vad), runtime)
     faces = faces.to(runtime.device)
-    preprocessing = faces.pixel_statistics()
-    plan = learner.plan(images_wanted, 0, 0, runtime.device)
+    tables, preprocessing = constraint_tables(faces.labels, faces.vad), faces.pixel_statistics()
+    learner = MultiTaskLearner(model, tuple(TASKS), recipe, tables, preprocessing, runtime)
+    plan = learner.plan(faces.part(0, images_wanted), 0, 0)
 
     def train():
-        train_one_epoch(learner, faces, plan, preprocessing, 0)
+        train_one_epoch(learner, faces, plan, 0, None)
         return plan.steps * plan.images_per_step
 
     return train

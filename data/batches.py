@@ -53,14 +53,16 @@ class EpochPlan:
     """
 
     order: torch.Tensor  # int64, image numbers
-    top: torch.Tensor  # int64, 0..shifts - 1
-    left: torch.Tensor  # int64, 0..shifts - 1
+    top: torch.Tensor  # int64, the row of the picture where the crop begins; may lie outside
+    left: torch.Tensor  # int64, the column
     flip: torch.Tensor  # bool
     turn: torch.Tensor  # float32, radians
     zoom: torch.Tensor  # float32, 1: as it is
     batch_size: int
     rank: int = 0
     processes: int = 1
+    target: torch.Tensor | None = None  # int64, the image to be synthesized from it, -1: there is none
+    target_class: torch.Tensor | None = None  # int64, the class to be synthesized from it
 
     @property
     def images_per_step(self):
@@ -69,76 +71,81 @@ class EpochPlan:
 
     @property
     def steps(self):
-        """Number of batches."""
-        return steps_of(len(self.order), self.batch_size)
+        """Number of batches.
+
+        An incomplete last one is left out, other images in each epoch, unless it is the only one.
+        """
+        return max(1, len(self.order) // self.batch_size)
 
     def batch(self, step):
-        """This process's part of batch `step`: (order, top, left, flip, turn, zoom), each (B / processes,)."""
+        """{name: (B / processes,)} of the tensors above: this process's part of batch `step`."""
         start = step * self.batch_size
         part = slice(start + self.rank, start + self.images_per_step, self.processes)
-        return tuple(values[part] for values in (self.order, self.top, self.left, self.flip, self.turn, self.zoom))
-
-
-def steps_of(count, batch_size):
-    """Batches in an epoch of `count` images.
-
-    An incomplete last one is left out, other images in each epoch, unless it is the only one.
-    """
-    return max(1, count // batch_size)
-
-
-def epoch_generator(seed, epoch):
-    """What all chance in an epoch comes from; on the CPU, so that it is the same on every device."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        return {name: values[part] for name, values in vars(self).items() if isinstance(values, torch.Tensor)}
 
 
 def plan_epoch(
     count, batch_size, seed, epoch, device="cpu", rank=0, processes=1,
-    shifts=FACE_SIZE - CROP_SIZE + 1, rotation=0.0, scaling=0.0,
+    places=range(FACE_SIZE - CROP_SIZE + 1), rotation=0.0, scaling=0.0, targets=None,
 ):  # fmt: skip
     """The `EpochPlan` of `count` images, on `device`.
 
-    shifts: how many places a crop can have in each direction. rotation: the most that one is turned either way,
-    degrees. scaling: the most that one is enlarged or made smaller, as a share.
+    places: the rows and columns at which a crop can begin. rotation: the most that one is turned either way,
+    degrees. scaling: the most that one is enlarged or made smaller, as a share. targets: called with the generator of
+    all chance, gives (target, target class), (count,) each, of image 0 to count - 1.
     """
-    generator = epoch_generator(seed, epoch)
+    # On the CPU, so that it is the same on every device.
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(count, generator=generator)
-    top = torch.randint(shifts, (count,), generator=generator)
-    left = torch.randint(shifts, (count,), generator=generator)
+    pairs = () if targets is None else [values[order] for values in targets(generator)]
+    top, left = (
+        places.start + places.step * torch.randint(len(places), (count,), generator=generator) for _ in range(2)
+    )
     flip = torch.rand(count, generator=generator) < 0.5
     turn = math.radians(rotation) * (2 * torch.rand(count, generator=generator) - 1)
     zoom = 1 + scaling * (2 * torch.rand(count, generator=generator) - 1)
-    return EpochPlan(*(part.to(device) for part in (order, top, left, flip, turn, zoom)), batch_size, rank, processes)
+    order, top, left, flip, turn, zoom, *pairs = (
+        values.to(device) for values in (order, top, left, flip, turn, zoom, *pairs)
+    )
+    return EpochPlan(order, top, left, flip, turn, zoom, batch_size, rank, processes, *pairs)
 
 
-def training_batches(faces, plan, device, first=0):
-    """Yield (crops uint8 (B, 1, 44, 44), labels (B,), vad (B, 3) or None) on `device`, from step `first` on.
+def training_batches(plan, device, images, *annotations, size=CROP_SIZE, first=0):
+    """Yield (crops uint8 (B, 1, size, size), *annotations (B, ...)) on `device`, from step `first` of the plan on.
 
-    faces: `Faces` on `device`, or on the CPU where the device has no room for all of them.
+    images (N, S, S) uint8 and annotations (N, ...), of which any may be None, are on the device of the plan: `device`,
+    or the CPU where the device has no room for all of them.
     """
     for step in range(first, plan.steps):
-        order, *crop = plan.batch(step)
-        parts = [faces.images[order], *crop, faces.labels[order], None if faces.vad is None else faces.vad[order]]
-        if order.device != device:  # only from pinned memory does a copy to a GPU run beside its work
-            parts = [None if part is None else part.pin_memory().to(device, non_blocking=True) for part in parts]
-        images, *crop, labels, vad = parts
-        yield random_crops(images, *crop), labels, vad
+        parts = plan.batch(step)
+        order = parts.pop("order")
+        chosen = [images[order], *(None if values is None else values[order] for values in annotations)]
+        if order.device != device:
+            chosen = [_send(values, device) for values in chosen]
+            parts = {name: _send(values, device) for name, values in parts.items()}
+        yield random_crops(chosen[0], **parts, size=size), *chosen[1:]
 
 
-def random_crops(images, top, left, flip, turn, zoom):
+def _send(values, device):
+    """A tensor, or None, on its way to a GPU: only from pinned memory does it travel beside the GPU's work."""
+    return None if values is None else values.pin_memory().to(device, non_blocking=True)
+
+
+def random_crops(images, top, left, flip, turn, zoom, size=CROP_SIZE):
     """Crop, mirror, turn and zoom in one sampling.
 
-    images (B, 48, 48) uint8; top, left (B,) int64, flip (B,) bool, turn (B,) radians, zoom (B,) factors
-    -> (B, 1, 44, 44) uint8. Crop b is images[b][top : top + 44, left : left + 44], enlarged zoom[b] times and
+    images (B, S, S) uint8; top, left (B,) int64, flip (B,) bool, turn (B,) radians, zoom (B,) factors
+    -> (B, 1, size, size) uint8. Crop b is images[b][top : top + size, left : left + size], enlarged zoom[b] times and
     turned clockwise by turn[b] about its centre (bilinear; what comes in from outside repeats the border), and then
     mirrored where flip[b].
     """
-    middle = (CROP_SIZE - 1) / 2
-    offsets = torch.arange(CROP_SIZE, device=images.device) - middle
+    middle = (size - 1) / 2
+    offsets = torch.arange(size, device=images.device) - middle
     down, across = offsets[None, :, None], torch.where(flip[:, None], -offsets, offsets)[:, None, :]
     cosine, sine = (turn.cos() / zoom)[:, None, None], (turn.sin() / zoom)[:, None, None]
-    rows = (top + middle)[:, None, None] + cosine * down - sine * across  # (B, 44, 44)
+    rows = (top + middle)[:, None, None] + cosine * down - sine * across  # (B, size, size)
     columns = (left + middle)[:, None, None] + sine * down + cosine * across
-    grid = torch.stack((columns, rows), dim=3) * (2 / (FACE_SIZE - 1)) - 1  # -1 and 1: the outermost pixels
+    # -1 and 1 are the outermost pixels.
+    grid = torch.stack((columns, rows), dim=3) * (2 / (images.shape[-1] - 1)) - 1
     sampled = F.grid_sample(images[:, None].float(), grid, padding_mode="border", align_corners=True)
     return sampled.round().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Faces: one split of a dataset as tensors."""
+"""Faces: one split of a dataset as tensors; Dataset: all of them."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -11,6 +11,23 @@ import torch
 from data.batches import FACE_SIZE
 
 BLOCK = 8192  # pictures at a time where all are looked at once
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is trained on.
+
+    splits: {"Training", "PublicTest", "PrivateTest"} -> `Faces` on the CPU.
+    description: one line, what the faces and their annotations are.
+    """
+
+    splits: dict
+    description: str
+
+    @property
+    def has_vad(self):
+        """Whether every face has valence, arousal and dominance."""
+        return all(faces.vad is not None for faces in self.splits.values())
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ figures are given for the values as predicted, and stretched to the spread of pu
 """
 
 import argparse
-import csv
 import json
 import sys
 from pathlib import Path
@@ -36,7 +35,7 @@ def main(arguments):
     networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
     if arguments.gold and all(TASKS[name].dimension is None for network in networks for name in network.tasks):
         raise UserError("--gold: these checkpoints predict no valence, arousal or dominance. Leave --gold out.")
-    dataset = DATASETS["FER2013"](arguments.data, False, None)
+    dataset = DATASETS["FER2013"](arguments.data)
     gold = None if arguments.gold is None else read_gold(arguments.gold, len(dataset.splits[GOLD_SPLIT]))
     how = origins(networks) | {"device": runtime.describe(), "crops": arguments.crops}
     print("\n".join(f"{name}: {text}" for name, text in how.items()))
@@ -157,18 +156,18 @@ def _interval(value, resampled):
 
 def read_gold(path, count):
     """(rows (M,) int64, ratings (M, 3) float32) of a gold CSV about `count` faces. Raises UserError."""
-    columns = ("index", *DIMENSIONS)
+    import pandas
+
+    columns = ["index", *DIMENSIONS]
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            lines = list(csv.DictReader(stream))
-        table = [[float(line[name]) for name in columns] for line in lines]
+        frame = pandas.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False, usecols=columns)
+        table = torch.from_numpy(frame[columns].astype("float32").to_numpy(copy=True))
     except OSError as error:
         raise UserError(f"--gold {path} cannot be read: {error.strerror}.") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+    except (ValueError, pandas.errors.ParserError) as error:
         raise UserError(
             f"--gold {path} must have the columns {', '.join(columns)}, all numbers ({str(error)[:100]})."
         ) from error
-    table = torch.tensor(table)
     if not len(table):
         raise UserError(f"--gold {path} has no rows: it needs the columns {', '.join(columns)}.")
     rows = table[:, 0].nan_to_num(-1).clamp(-1, count).long()

@@ -12,7 +12,7 @@ from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS
 
 RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
-RELEASED_DRAWER = RELEASED.with_name("CK+_FERSNetHalf")
+RELEASED_SYNTHESIZER = RELEASED.with_name("CK+_FERSNetHalf")
 
 
 @dataclass

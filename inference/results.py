@@ -1,18 +1,19 @@
-"""What was read from faces, as rows of a CSV or objects of a JSON file, written while they come."""
+"""What was read from faces, as rows of a CSV or objects of a JSON file."""
 
-import csv
 import json
-import sys
-from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain, repeat
+import tempfile
+from contextlib import contextmanager
 
 from utils.files import UserError, as_text, as_user_error, move_aside, replacing
+from utils.tables import to_csv
 from utils.tasks import DIMENSIONS, EMOTIONS
 
+DECIMALS = dict.fromkeys(("seconds", "probability", *EMOTIONS, *DIMENSIONS), 4)
 COLUMNS = (
     "file", "frame", "seconds", "face", "left", "top", "right", "bottom", "emotion", "probability",
     *EMOTIONS, *DIMENSIONS,
 )  # fmt: skip
+REMEDY = "make room, or choose another place"
 
 
 def row(file, number, face, frame=None, seconds=None):
@@ -30,75 +31,38 @@ def row(file, number, face, frame=None, seconds=None):
 def table(csv_path=None, json_path=None):
     """A function that adds a `row` to the CSV and the JSON file (None: not wanted).
 
-    Both appear complete at the end; files that stand there are moved to previous/ first. Raises UserError when one
-    cannot be written.
+    Both are written at the end; files that stand there are moved to previous/ first. Raises UserError when one cannot
+    be written: where that is known at the beginning, then.
     """
-    with ExitStack() as stack:
-        kinds = ((csv_path, _csv), (json_path, _json))
-        sinks = [stack.enter_context(_sink(path, kind)) for path, kind in kinds if path is not None]
+    import pandas
 
-        def add(values):
-            for sink in sinks:
-                sink(values)
+    wanted = [(path, write) for path, write in ((csv_path, _write_csv), (json_path, _write_json)) if path is not None]
+    for path, _ in wanted:
+        _check_place(path)
+    rows = []
+    yield rows.append
+    frame = pandas.DataFrame(rows, columns=COLUMNS, dtype=object)  # a whole number beside an empty cell stays one
+    for path, write in wanted:
+        with as_user_error(path, REMEDY), replacing(path) as temporary:
+            write(frame, temporary)
+            moved = move_aside([path], path.parent)
+            if moved:
+                print(f"The earlier {path.name} was moved to {moved}")
 
-        yield add
 
-
-@contextmanager
-def _sink(path, kind):
-    """A function that adds a row to the file at `path`; kind: `_csv` or `_json`."""
+def _check_place(path):
+    """Raise UserError unless a file can be made in the place of `path`."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: choose another name.")
-
-    def told():
-        return as_user_error(path, "make room, or choose another place")
-
-    with ExitStack() as stack:
-        with told():
-            write = kind(stack, path)
-
-        def add(values):
-            with told():
-                write(values)
-
-        try:
-            yield add
-        except BaseException:
-            with suppress(OSError):  # a full disk refuses what was not yet written once more
-                stack.pop_all().__exit__(*sys.exc_info())
-            raise
-        with told():
-            stack.pop_all().close()
+    with as_user_error(path, REMEDY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
-def _open(stack, path, encoding):
-    """A stream to the file that will stand at `path` when the stack ends well."""
-    temporary = stack.enter_context(_moving_aside(path))
-    return stack.enter_context(open(temporary, "w", encoding=encoding, newline=""))
+def _write_csv(frame, path):
+    to_csv(frame, DECIMALS, path, encoding="utf-8-sig")  # by its mark Excel knows UTF-8
 
 
-@contextmanager
-def _moving_aside(path):
-    with replacing(path) as temporary:
-        yield temporary
-        moved = move_aside([path], path.parent)
-        if moved:
-            print(f"The earlier {path.name} was moved to {moved}")
-
-
-def _csv(stack, path):
-    writer = csv.DictWriter(_open(stack, path, "utf-8-sig"), COLUMNS, lineterminator="\n")  # Excel knows the mark
-    writer.writeheader()
-    return lambda values: writer.writerow({name: _plain(value) for name, value in values.items()})
-
-
-def _plain(value):
-    """Numbers with few digits, empty for what there is not."""
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else value
-
-
-def _json(stack, path):
-    stream = _open(stack, path, "utf-8")
-    separators = iter(chain(["[\n"], repeat(",\n")))
-    stack.callback(lambda: stream.write("\n]\n" if next(separators) != "[\n" else "[]\n"))
-    return lambda values: stream.write(next(separators) + json.dumps(values))
+def _write_json(frame, path):
+    objects = ",\n".join(json.dumps(values) for values in frame.to_dict("records"))
+    path.write_text(f"[\n{objects}\n]\n" if objects else "[]\n", encoding="utf-8", newline="\n")

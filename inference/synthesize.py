@@ -1,32 +1,32 @@
-"""FaceDrawer: faces in, the same faces with other expressions out, drawn by a trained FERSNet."""
+"""FaceSynthesizer: faces in, the same faces with other expressions out, synthesized by a trained FERSNet."""
 
 from pathlib import Path
 
 import torch
 
-from inference.networks import RELEASED_DRAWER
+from inference.networks import RELEASED_SYNTHESIZER
 from models import checkpoint
-from training.fersnet.engine import draw_each
+from training.fersnet.engine import synthesize_each
 from training.runtime import decide
 from utils.files import UserError
 
 ALL = "all"
 
 
-class FaceDrawer:
-    """Draws faces with other expressions.
+class FaceSynthesizer:
+    """Synthesizes faces with other expressions.
 
-    path: a .t7 file of a FERSNet that draws, or a folder of which the first is taken. Raises UserError when there
+    path: a .t7 file of a FERSNet that synthesizes, or a folder of which the first is taken. Raises UserError when there
     is none. size: height and width of the faces; class_names: the expressions that it knows.
     """
 
-    def __init__(self, path=RELEASED_DRAWER, device="auto", precision="auto"):
+    def __init__(self, path=RELEASED_SYNTHESIZER, device="auto", precision="auto"):
         self._runtime = decide(device, precision, "off")
         network, content = checkpoint.load_model(_first(Path(path)))
-        if not getattr(network, "draws", False):
+        if not getattr(network, "synthesizes", False):
             raise UserError(
-                f"{path} holds no network that draws: train one with python mainpro_FER.py --dataset CK+, and give "
-                "its .t7 file with --checkpoints."
+                f"{path} holds no network that synthesizes: train one with python mainpro_FER.py --dataset CK+, and "
+                "give its .t7 file with --checkpoints."
             )
         self._network = self._runtime.for_inference(self._runtime.place(network))
         self.class_names, self.size = tuple(content["class_names"]), content["options"]["size"]
@@ -38,14 +38,15 @@ class FaceDrawer:
         known = {name.lower(): name for name in self.class_names}
         for name in names:
             if name.lower() not in known:
-                raise UserError(f"{name} is no expression that can be drawn: {ALL}, or {', '.join(self.class_names)}.")
+                choices = ", ".join(self.class_names)
+                raise UserError(f"{name} is no expression that can be synthesized: {ALL}, or {choices}.")
         return tuple(known[name.lower()] for name in names)
 
-    def draw(self, faces, expressions):
+    def synthesize(self, faces, expressions):
         """faces uint8 (N, S, S) NumPy, S = self.size; names of expressions -> uint8 (N, expressions, S, S)."""
         numbers = [self.class_names.index(name) for name in expressions]
         images = torch.from_numpy(faces).to(self._runtime.device)
-        return draw_each(self._network, images, numbers, self._runtime).cpu().numpy()
+        return synthesize_each(self._network, images, numbers, self._runtime).cpu().numpy()
 
 
 def _first(path):

@@ -1,4 +1,8 @@
-"""MODELS: name -> constructor, called with the names of the tasks and the way they share a trunk."""
+"""MODELS: name -> constructor, called with the names of the tasks and the way they share a trunk.
+
+The class of a network says what ways of sharing it has (`SHARINGS`) and whether it is trained on faces of known
+people, over folds (`HAS_FOLDS`). The first that is serves such datasets where no model is asked for.
+"""
 
 from functools import partial
 
@@ -6,5 +10,8 @@ from models.fersnet import FERSNet
 from models.multitask import MultiTask
 
 MODELS = {"ResNet18RegressionTwoOutputs": MultiTask, "FERSNet": FERSNet, "FERSNetHalf": partial(FERSNet, base=32)}
-# Those that recognize and draw, and are trained on datasets with subjects; the first is the default there.
-FOLD_MODELS = ("FERSNet", "FERSNetHalf")
+
+
+def network_class(name):
+    """The class of the network that `MODELS[name]` makes."""
+    return getattr(MODELS[name], "func", MODELS[name])

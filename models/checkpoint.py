@@ -9,9 +9,7 @@ from pathlib import Path
 
 import torch
 
-from models import MODELS
-from models.fersnet import FERSNET_SHARINGS
-from models.multitask import SHARINGS
+from models import MODELS, network_class
 from models.original import ORIGINAL_PREPROCESSING, convert_original, is_original, unwrapped
 from utils.files import UserError, replacing
 from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
@@ -48,7 +46,15 @@ def load(path):
             f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors and plain "
             f"values, which is refused because loading it could execute code. {AGAIN}"
         ) from error
-    state = content.get("net") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a checkpoint of this project: it holds no network ('net'). {AGAIN}")
+    return content
+
+
+def load_network(path):
+    """The dict in `path`, as `load` gives it, of which "net" is a state dict. UserError when it is not."""
+    content = load(path)
+    state = content.get("net")
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise UserError(f"{path} is not a checkpoint of this project: it holds no network ('net'). {AGAIN}")
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -83,7 +89,7 @@ def load_model(path, task=None):
     project (three input channels, head `linear`) loads too: its one task is `task`, or when that is
     None "classify" for 7 outputs. Raises UserError when it does not fit.
     """
-    content = load(path)
+    content = load_network(path)
     state = content["net"]
     original = is_original(state)
     if original:
@@ -114,7 +120,7 @@ def _check_description(path, content):
     numbers = [pixels.get(name) for name in ("mean", "std")] if isinstance(pixels, dict) else [None]
     good = {
         "tasks": isinstance(tasks, list) and len(tasks) > 0 and all(task in list(TASKS) for task in tasks),
-        "sharing": content["sharing"] in (*SHARINGS, *FERSNET_SHARINGS),
+        "sharing": content["sharing"] in network_class(model).SHARINGS,
         "preprocessing": all(isinstance(n, float) and math.isfinite(n) for n in numbers) and numbers[1] > 0,
     }
     wrong = [name for name, fits in good.items() if not fits]
@@ -129,7 +135,7 @@ def load_pretrained(network, path):
     recognition branch becomes the part of the new one that leads from recognition to recognition. Raises UserError
     when the file holds another network.
     """
-    content = load(path)
+    content = load_network(path)
     if "recognition.0.conv1.weight" not in content["net"]:
         raise UserError(f"{path} holds no FERSNet: train one with --model FERSNet and give its .t7 file to --pretrain.")
     state, taken = network.state_dict(), 0

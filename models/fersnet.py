@@ -13,10 +13,9 @@ from torch import nn
 from models.resnet import BasicBlock
 from utils.tasks import EMOTIONS
 
-FERSNET_SHARINGS = ("none", "hard", "selective")
 CLASSES = len(EMOTIONS)
 STAGES = 3
-SIZES = (48, 96)  # of the faces that can be drawn
+SIZES = (48, 96)  # of the faces
 
 instance_norm = partial(nn.InstanceNorm2d, affine=True)
 
@@ -113,7 +112,7 @@ class Decoder(nn.Module):
 
 
 class FERSNet(nn.Module):
-    """Recognizes the expression of a face and draws the face with another one.
+    """Recognizes the expression of a face and synthesizes the face with another one.
 
     tasks: ("classify",), for the sake of `MODELS`. sharing: "none" (the recognition branch alone: the paper's
     Baseline), "hard" (both tasks on the same first five blocks: Baseline*) or "selective" (a branch for each,
@@ -121,12 +120,15 @@ class FERSNet(nn.Module):
     kernel: of the ConvFLUs. base: channels of the stem; 64 is the network of the paper.
     """
 
+    SHARINGS = ("none", "hard", "selective")
+    HAS_FOLDS = True
+
     def __init__(self, tasks=("classify",), sharing="selective", classes=CLASSES, size=48, kernel=1, base=64):
         super().__init__()
-        if sharing not in FERSNET_SHARINGS or tuple(tasks) != ("classify",) or size not in SIZES:
+        if sharing not in self.SHARINGS or tuple(tasks) != ("classify",) or size not in SIZES:
             raise ValueError(f"no FERSNet has sharing {sharing!r}, tasks {tasks!r} and size {size!r}")
         self.tasks, self.sharing, self.classes, self.base = tuple(tasks), sharing, classes, base
-        self.draws = sharing != "none"
+        self.synthesizes = sharing != "none"
         widths = [base * 2**stage for stage in range(STAGES + 1)]
         self.stem = nn.Sequential(
             nn.Conv2d(1, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU(inplace=True)
@@ -146,13 +148,13 @@ class FERSNet(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.classifier = nn.Linear(widths[-1], classes)
-        if self.draws:
+        if self.synthesizes:
             self.decoder = Decoder(classes, base, self.deep)
 
     def forward(self, images, target=None):
-        """images (B, 1, S, S) in -1..1; target (B,) int64, the expressions to draw, or None to draw nothing.
+        """images (B, 1, S, S) in -1..1; target (B,) int64, the expressions to synthesize, or None for none.
 
-        Returns {"classify": logits (B, classes) float32}; with a target also "drawn": (B, 1, S, S) float32 in
+        Returns {"classify": logits (B, classes) float32}; with a target also "synthesized": (B, 1, S, S) float32 in
         -1..1. A network that shares selectively adds "gates": per stage {branch: (reset, update)}.
         """
         features = self.stem(images)  # (B, base, S, S)
@@ -177,7 +179,7 @@ class FERSNet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             outputs = {"classify": self.classifier(pooled)}
         if target is not None:
-            outputs["drawn"] = self.decoder(y, skips, F.one_hot(target, self.classes).to(pooled.dtype))
+            outputs["synthesized"] = self.decoder(y, skips, F.one_hot(target, self.classes).to(pooled.dtype))
         return outputs | {"gates": gates} if gates else outputs
 
     def part(self, task):

@@ -6,8 +6,6 @@ from torch import nn
 from models.resnet import ResNet18
 from utils.tasks import TASKS, VAD_LIMIT
 
-SHARINGS = ("trunk", "none")
-
 
 class RegressionHead(nn.Linear):
     """Features (B, F) to values (B, width) within (-VAD_LIMIT, VAD_LIMIT).
@@ -41,10 +39,13 @@ class MultiTask(nn.Module):
     heads); only `models.original` asks for it.
     """
 
+    SHARINGS = ("trunk", "none")
+    HAS_FOLDS = False
+
     def __init__(self, tasks=tuple(TASKS), sharing="trunk", base=64, original=False):
         super().__init__()
-        if sharing not in SHARINGS:
-            raise ValueError(f"sharing must be one of {SHARINGS}, not {sharing!r}")
+        if sharing not in self.SHARINGS:
+            raise ValueError(f"sharing must be one of {self.SHARINGS}, not {sharing!r}")
         self.tasks, self.sharing = tuple(tasks), sharing
         owners = ("shared",) if sharing == "trunk" else self.tasks
         self.trunks = nn.ModuleDict({owner: ResNet18(1, base, original) for owner in owners})

@@ -7,11 +7,11 @@ import sys
 
 import torch
 
-from data.batches import plan_epoch, training_batches
+from data.batches import plan_epoch
 from data.demo.demo import draw_faces
 from data.faces import Faces
 from models.multitask import MultiTask
-from training.learner import Learner
+from training.learner import MultiTaskLearner
 from training.losses import constraint_tables
 from training.recipes import Recipe
 from training.runtime import decide
@@ -26,12 +26,13 @@ def main(path, sharing):
     recipe = Recipe(batch_size=12, sharing=sharing, orthogonality=0.01, consistency=1.0, optimizer="sgd")
     tables = {name: table.double() for name, table in constraint_tables(faces.labels, faces.vad).items()}
     model = MultiTask(sharing=sharing, base=4).double()
-    learner = Learner(model, tuple(TASKS), recipe, tables, runtime)
+    halves = {"mean": 0.5, "std": 1.0}
+    learner = MultiTaskLearner(model, tuple(TASKS), recipe, tables, halves, runtime)
     learner.model.train()
     learner.optimizer.zero_grad = lambda **options: None  # to look at the gradients afterwards
     plan = plan_epoch(len(faces), 12, 0, 0, "cpu", *parallel.ranks())
-    crops, labels, vad = next(training_batches(faces, plan, runtime.device))
-    loss, *_ = learner.step(crops.double() / 255 - 0.5, labels, vad.double(), 0, 2)
+    pictures, labels, vad = next(learner.batches(faces, plan))
+    loss, _ = learner.step((pictures.double(), labels, vad.double()), 0, 2)
     if parallel.is_first():
         gradients = {name: parameter.grad for name, parameter in learner.model.named_parameters()}
         buffers = {name: value for name, value in learner.model.named_buffers() if "running" in name}

@@ -34,10 +34,12 @@ def test_center_crop_equals_slice(images):
 
 def test_random_crops_equal_a_loop_over_images(images):
     plan = plan_epoch(len(images), 5, seed=3, epoch=2)
-    order, top, left, flip, *unchanged = plan.batch(0)
-    crops = random_crops(images[order], top, left, flip, *unchanged)
+    parts = plan.batch(0)
+    order = parts.pop("order")
+    crops = random_crops(images[order], **parts)
     assert crops.shape == (5, 1, 44, 44) and crops.dtype == torch.uint8
-    for crop, image, row, column, mirrored in zip(crops, order, top, left, flip, strict=True):
+    rows = zip(crops, order, parts["top"], parts["left"], parts["flip"], strict=True)
+    for crop, image, row, column, mirrored in rows:
         expected = images[image].numpy()[row : row + 44, column : column + 44]
         assert np.array_equal(crop[0].numpy(), expected[:, ::-1] if mirrored else expected)
 
@@ -52,7 +54,7 @@ def test_crops_are_turned_clockwise_and_then_mirrored(images):
 def test_turned_and_zoomed_crops_equal_scipy(images):
     map_coordinates = pytest.importorskip("scipy.ndimage").map_coordinates
     plan = plan_epoch(len(images), len(images), seed=3, epoch=2, rotation=40, scaling=0.4)
-    order, *parts = plan.batch(0)
+    order, *parts = plan.batch(0).values()
     chosen = images[order]
     centred = np.mgrid[:44, :44] - 21.5
     for crop, image, top, left, flip, turn, zoom in zip(random_crops(chosen, *parts), chosen, *parts, strict=True):
@@ -82,7 +84,7 @@ def test_all_corners_and_both_flips_occur():
 
 def test_an_epoch_visits_every_image_once():
     plan = plan_epoch(100, 10, seed=0, epoch=5)
-    seen = torch.cat([plan.batch(step)[0] for step in range(plan.steps)])
+    seen = torch.cat([plan.batch(step)["order"] for step in range(plan.steps)])
     assert sorted(seen.tolist()) == list(range(100))
 
 
@@ -101,7 +103,7 @@ def test_plan_is_a_function_of_seed_and_epoch():
 def test_incomplete_last_batch_is_left_out_unless_alone(count, batch, steps):
     plan = plan_epoch(count, batch, 0, 0)
     assert plan.steps == steps
-    assert len(plan.batch(0)[0]) == min(count, batch)
+    assert len(plan.batch(0)["order"]) == min(count, batch)
 
 
 def test_normalise_equals_formula(images):

@@ -117,7 +117,7 @@ def test_the_gold_rows_are_the_named_faces(folder, tmp_path):
     assert run(folder, "--gold", gold, "--split", "PrivateTest", "--out", tmp_path, "--precision", "fp32") == 0
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert list(report)[1] == "PrivateTest" and "PublicTest" not in report
-    faces = fer2013.load(folder / "data")[0]["PublicTest"].images[:][list(rated)]
+    faces = fer2013.load(folder / "data").splits["PublicTest"].images[:][list(rated)]
     with torch.no_grad():
         outputs = [make_model()(normalise(crops[:, None], **PREPROCESSING)) for crops in ten_crop(faces)]
     for column, name in enumerate(("regressV", "regressA", "regressD")):
@@ -147,7 +147,7 @@ def test_what_the_public_split_chose_is_measured(folder, tmp_path, capsys):
 
 
 def test_ratings_of_faces_without_annotations_are_compared_as_predicted(folder, tmp_path):
-    splits, _ = fer2013.load(folder / "data")
+    splits = fer2013.load(folder / "data").splits
     lines = ["emotion,pixels,Usage"]
     for split, faces in splits.items():
         for image, label in zip(faces.images[:].flatten(1).tolist(), faces.labels.tolist(), strict=True):

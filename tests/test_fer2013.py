@@ -40,7 +40,8 @@ def folder(tmp_path, rows):
 
 
 def test_every_face_and_annotation_arrives(folder, rows):
-    splits, description = fer2013.load(folder)
+    dataset = fer2013.load(folder)
+    splits, description = dataset.splits, dataset.description
     assert "annotations" in description
     for split, (images, labels, vad) in rows.items():
         assert np.array_equal(splits[split].images[:].numpy(), images)
@@ -49,12 +50,12 @@ def test_every_face_and_annotation_arrives(folder, rows):
 
 
 def test_limit_keeps_the_first_faces(folder, rows):
-    splits, _ = fer2013.load(folder, limit=4)
+    splits = fer2013.load(folder, limit=4).splits
     assert np.array_equal(splits["PrivateTest"].images[:].numpy(), rows["PrivateTest"][0][:4])
 
 
 def test_dropping_duplicates_concerns_training_faces_alone(folder, rows):
-    splits, _ = fer2013.load(folder, drop_duplicates=True, limit=6)
+    splits = fer2013.load(folder, drop_duplicates=True, limit=6).splits
     assert np.array_equal(splits["Training"].images[:].numpy(), rows["Training"][0][[0, 1, 2, 3, 5, 6]])
     assert np.array_equal(splits["PublicTest"].images[:].numpy(), rows["PublicTest"][0][:6])
 

@@ -10,23 +10,21 @@ import torch.nn.functional as F
 from skimage.metrics import structural_similarity as scikit_ssim
 
 from data.demo.drawing import CLASS_VAD, draw_face
-from data.subjects.pairs import plan_pairs
 from data.subjects.trees import SubjectFaces
 from models import checkpoint
 from models.fersnet import ConvFLU, Discriminator, FERSNet, SmallClassifier
 from models.multitask import MultiTask
+from training.engine import train_one_epoch
 from training.fersnet.engine import (
     counterparts,
-    draw,
-    draw_to_balance,
     evaluate_fold,
-    pair_batch,
     recognize,
     shares_to_balance,
-    train_one_epoch,
+    synthesize,
+    synthesize_to_balance,
 )
 from training.fersnet.guides import expression_network, identity_network
-from training.fersnet.learner import FIGURES, FERSNetLearner, frozen, masked_l1, without_running_statistics
+from training.fersnet.learner import FERSNetLearner, frozen, masked_l1, without_running_statistics
 from training.recipes import FERSNetRecipe
 from training.runtime import decide
 from utils.files import UserError
@@ -58,6 +56,11 @@ def drawn_faces(subjects=2, shown=range(7), frames=1):
 @pytest.fixture(scope="module")
 def runtime():
     return decide("cpu", "fp32", "off")
+
+
+def first_batch(learner, faces):
+    """The first `PairBatch` of an epoch."""
+    return next(learner.batches(faces, learner.plan(faces, 0, 0)))
 
 
 def make_learner(runtime, sharing="selective", **changes):
@@ -121,9 +124,9 @@ def test_shapes_and_ranges(sharing, size):
     outputs = network(faces, None if sharing == "none" else target)
     assert outputs["classify"].shape == (2, 6)
     if sharing != "none":
-        assert outputs["drawn"].shape == faces.shape
-        assert outputs["drawn"].abs().max() <= 1
-        assert "drawn" not in network(faces)
+        assert outputs["synthesized"].shape == faces.shape
+        assert outputs["synthesized"].abs().max() <= 1
+        assert "synthesized" not in network(faces)
     assert ("gates" in outputs) == (sharing == "selective")
     for stage in outputs.get("gates", ()):
         for gates in stage.values():
@@ -142,7 +145,7 @@ def test_features_flow_both_ways_where_sharing_is_selective():
     network = Narrow(sharing="selective").double()
     faces, target = torch.randn(4, 1, 48, 48).double(), torch.tensor([1, 2, 3, 4])
     recognized = gradient_names(network, network(faces)["classify"].square().sum())
-    drawn = gradient_names(network, network(faces, target)["drawn"].double().square().sum())
+    drawn = gradient_names(network, network(faces, target)["synthesized"].double().square().sum())
     encoders = {name for name, _ in network.named_parameters() if name.startswith(("recognition", "synthesis"))}
     assert encoders <= recognized  # recognition learns from what the synthesis branch sees,
     assert encoders <= drawn  # and the other way round
@@ -154,7 +157,8 @@ def test_hard_sharing_shares_the_first_five_blocks_and_none_draws_nothing():
     torch.manual_seed(0)
     hard, alone = Narrow(sharing="hard"), Narrow(sharing="none")
     blocks = ("stem", "recognition.0", "recognition.1", "recognition.2", "joint")
-    drawn = gradient_names(hard, hard(torch.randn(4, 1, 48, 48), torch.tensor([1, 2, 3, 4]))["drawn"].square().sum())
+    pictures = hard(torch.randn(4, 1, 48, 48), torch.tensor([1, 2, 3, 4]))["synthesized"]
+    drawn = gradient_names(hard, pictures.square().sum())
     recognized = gradient_names(hard, hard(torch.randn(4, 1, 48, 48))["classify"].square().sum())
     for block in blocks:
         names = {name for name, _ in hard.named_parameters() if name.startswith(block + ".")}
@@ -169,7 +173,7 @@ def test_the_target_changes_what_is_drawn():
     torch.manual_seed(0)
     network = Narrow(sharing="selective").eval()
     face = torch.randn(1, 1, 48, 48)
-    pictures = [network(face, torch.tensor([target]))["drawn"] for target in range(7)]
+    pictures = [network(face, torch.tensor([target]))["synthesized"] for target in range(7)]
     for number, picture in enumerate(pictures):
         for other in pictures[:number]:
             assert not torch.allclose(picture, other, atol=1e-4)
@@ -207,15 +211,15 @@ def changed_by(module, action):
 
 def test_each_optimizer_touches_its_own_network(runtime):
     faces = drawn_faces()
-    learner = make_learner(runtime)
-    batch = pair_batch(faces, plan_pairs(faces.labels, faces.subjects, 7, 8, 0, 0), 0)
-    drawn = learner.model(batch.faces, batch.target_labels)["drawn"].detach()
+    learner = make_learner(runtime, unpaired=0.0)
+    batch = first_batch(learner, faces)
+    drawn = learner.model(batch.faces, batch.target_labels)["synthesized"].detach()
     step = partial(learner._discriminator_step, batch, drawn)
     assert not changed_by(learner.model, step)
     parameters = {name for name, _ in learner.discriminator.named_parameters()}
     assert changed_by(learner.discriminator, step) >= {name for name in parameters if name.endswith("weight")}
 
-    losses = learner._synthesis_losses(batch, learner.model(batch.faces, batch.target_labels)["drawn"])
+    losses = learner._synthesis_losses(batch, learner.model(batch.faces, batch.target_labels)["synthesized"])
     learner._weighted(losses).backward()
     assert all(p.grad is None for p in learner.discriminator.parameters())
     assert all(p.grad is None for guide in (learner.identity, learner.expression) for p in guide.parameters())
@@ -231,8 +235,8 @@ def test_each_optimizer_touches_its_own_network(runtime):
 
 def test_running_statistics_are_those_of_real_faces(runtime):
     faces = drawn_faces()
-    batch = pair_batch(faces, plan_pairs(faces.labels, faces.subjects, 7, 8, 0, 0), 0)
     learner = make_learner(runtime)
+    batch = first_batch(learner, faces)
     reference = make_learner(runtime).model.train()
     reference(batch.faces)  # the same weights see the real faces once
     learner.step(batch, 0, 10)
@@ -246,29 +250,29 @@ def test_running_statistics_are_those_of_real_faces(runtime):
 
 def test_the_losses_are_their_formulas(runtime):
     faces = drawn_faces()
-    batch = pair_batch(faces, plan_pairs(faces.labels, faces.subjects, 7, 8, 0, 0), 0)
-    learner = make_learner(runtime, discriminator_steps=0)
+    learner = make_learner(runtime, discriminator_steps=0, unpaired=0.0)
+    batch = first_batch(learner, faces)
     learner.model.train()
     with torch.no_grad():
         outputs = learner.model(batch.faces, batch.target_labels)
-        again = learner.model(outputs["drawn"], batch.labels)
-        scores = learner.discriminator(outputs["drawn"], batch.target_labels).numpy()
+        again = learner.model(outputs["synthesized"], batch.labels)
+        scores = learner.discriminator(outputs["synthesized"], batch.target_labels).numpy()
         features = [
-            F.normalize(learner.identity.trunk(x).mean((2, 3))).numpy() for x in (outputs["drawn"], batch.faces)
+            F.normalize(learner.identity.trunk(x).mean((2, 3))).numpy() for x in (outputs["synthesized"], batch.faces)
         ]
-        read = learner.expression(outputs["drawn"]).softmax(1).numpy()
+        read = learner.expression(outputs["synthesized"]).softmax(1).numpy()
     probabilities = outputs["classify"].softmax(1).numpy()
     expected = {
         "Loss": -np.mean([np.log(probabilities[i, label]) for i, label in enumerate(batch.labels)]),
-        "L1": np.abs((outputs["drawn"] - batch.targets).numpy()).mean(),
+        "L1": np.abs((outputs["synthesized"] - batch.targets).numpy()).mean(),
         "Identity": ((features[0] - features[1]) ** 2).sum(1).mean(),
         "Expression": -np.mean([np.log(read[i, label]) for i, label in enumerate(batch.target_labels)]),
         "Adversarial": ((scores - 1) ** 2).mean(),
-        "Cycle": ((again["drawn"] - batch.faces).numpy() ** 2).mean(),
+        "Cycle": ((again["synthesized"] - batch.faces).numpy() ** 2).mean(),
     }
     assert batch.known.all()
     loss, sums = learner.step(batch, 0, 10)
-    figures = dict(zip(FIGURES, (sums / 8).tolist(), strict=True))
+    figures = learner.as_figures((sums / 8).tolist())
     for name, value in expected.items():
         assert figures[name] == pytest.approx(value, rel=1e-4), name
     weights = {"Loss": 1, "L1": 10, "Identity": 0.05, "Expression": 0.3, "Adversarial": 0.3, "Cycle": 0.5}
@@ -278,8 +282,8 @@ def test_the_losses_are_their_formulas(runtime):
 @pytest.mark.parametrize("share", [0.0, 0.25])
 def test_the_loss_of_the_discriminator_is_its_formula(runtime, share):
     faces = drawn_faces()
-    batch = pair_batch(faces, plan_pairs(faces.labels, faces.subjects, 7, 8, 0, 0), 0)
     learner = make_learner(runtime, mismatched=share)
+    batch = first_batch(learner, faces)
     drawn = torch.rand_like(batch.faces)
     cases = ((batch.faces, batch.labels), (drawn, batch.target_labels), (batch.faces, batch.target_labels))
     with torch.no_grad():
@@ -311,13 +315,14 @@ def test_eight_faces_are_learnt_by_heart(runtime):
         identity=0.0,
         expression=0.0,
         discriminator_steps=0,
+        unpaired=0.0,
     )
     learner = FERSNetLearner(
         FERSNet(sharing="selective", base=8), Discriminator(7, 8), *map(SmallClassifier, (2, 7)), recipe, runtime
     )
     for epoch in range(recipe.epochs):
-        plan = plan_pairs(faces.labels, faces.subjects, 7, 8, 0, epoch)
-        centre = torch.full_like(plan.top, 4)
+        plan = learner.plan(faces, 0, epoch)
+        centre = torch.zeros_like(plan.top)
         plan = replace(plan, top=centre, left=centre, flip=torch.zeros_like(plan.flip))
         train_one_epoch(learner, faces, plan, epoch, None)
     network = learner.averaged.eval()
@@ -363,8 +368,8 @@ def test_faces_drawn_to_balance_come_from_other_expressions(runtime, monkeypatch
         seen.update(images=images, expressions=expressions)
         return images
 
-    monkeypatch.setattr("training.fersnet.engine.draw", spy)
-    images, labels = draw_to_balance(None, faces, 9, 0, runtime)
+    monkeypatch.setattr("training.fersnet.engine.synthesize", spy)
+    images, labels = synthesize_to_balance(None, faces, 9, 0, runtime)
     assert len(images) == len(labels) == 9
     assert torch.bincount(torch.cat((faces.labels, labels)), minlength=7).tolist() == [3, 3, 3, 3, 3, 3, 3]
     for picture, wanted in zip(seen["images"], seen["expressions"], strict=True):
@@ -402,7 +407,8 @@ def test_drawn_and_unchanged_faces_are_compared_with_the_real_ones(runtime):
     for source in range(6):
         for wanted in range(6):
             if faces.subjects[source] == faces.subjects[wanted] and source != wanted:
-                drawn = draw(network, faces.images[source : source + 1], faces.labels[wanted : wanted + 1], runtime)[0]
+                target = faces.labels[wanted : wanted + 1]
+                drawn = synthesize(network, faces.images[source : source + 1], target, runtime)[0]
                 for prefix, picture in (("", drawn), ("Copy", faces.images[source])):
                     pair = picture.numpy() / 255, faces.images[wanted].numpy() / 255
                     known[f"{prefix}L1"].append(np.abs(pair[0] - pair[1]).mean())

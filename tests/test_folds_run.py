@@ -148,7 +148,7 @@ def test_no_subject_of_the_held_out_fold_is_learnt_from(tree, tmp_path, monkeypa
         (fold_run, "expression_network"),
         (fold_run, "judge_network"),
         (fold_run, "train_classifier"),
-        (fold_run, "draw_to_balance"),
+        (fold_run, "synthesize_to_balance"),
         (folds, "train_one_epoch"),
     ):
         monkeypatch.setattr(module, name, spy(name, getattr(module, name)))
@@ -157,7 +157,7 @@ def test_no_subject_of_the_held_out_fold_is_learnt_from(tree, tmp_path, monkeypa
     held_out = faces.select(assign_folds(faces.labels, faces.subjects) == 1)
     forbidden = {tuple(face.flatten().tolist()) for face in held_out.images}
     assert [name for name, _ in seen] == [
-        "identity_network", "expression_network", "train_one_epoch", "judge_network", "draw_to_balance",
+        "identity_network", "expression_network", "train_one_epoch", "judge_network", "synthesize_to_balance",
         "train_classifier",
     ]  # fmt: skip
     for name, pictures in seen:

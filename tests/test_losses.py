@@ -14,13 +14,11 @@ from training.losses import (
     CONSTRAINTS,
     Objective,
     category_loss,
-    class_gaussians,
     consistency_loss,
     constraint_tables,
     dimension_loss,
     orthogonality,
     orthogonality_loss,
-    posterior_loss,
     sign_membership,
     sign_shares,
 )
@@ -196,50 +194,14 @@ def test_objective_of_one_dimension_uses_its_own_column(batch):
     assert found.item() == pytest.approx((values[:, 0] - vad[:, 2]).square().mean().item())
 
 
-def test_class_gaussians_are_the_moments_of_each_class():
-    generator = torch.Generator().manual_seed(3)
-    labels = torch.randint(0, 6, (500,), generator=generator)  # class 6 does not occur
-    vad = torch.randn(500, 3, generator=generator)
-    vad[labels == 2, 1] = 0.5  # a class without spread
-    table = class_gaussians(labels, vad)
-    assert torch.allclose(table[0, :, 0], vad[labels == 0].mean(0), atol=1e-6)
-    assert torch.allclose(table[4, :, 1], vad[labels == 4].var(0, correction=0), atol=1e-6)
-    assert table[2, 1, 1] == pytest.approx(0.01)
-    assert torch.allclose(table[6, :, 0], vad.mean(0), atol=1e-6)
-    assert table[:, 0, 2].exp().sum().item() == pytest.approx(1, abs=1e-5)
-    assert torch.equal(table[:, 0, 2], table[:, 2, 2])
-
-
-def test_the_posterior_loss_is_the_divergence_from_bayes_rule():
-    generator = torch.Generator().manual_seed(4)
-    logits, values = (torch.randn(5, n, dtype=torch.float64, generator=generator) for n in (7, 3))
-    table = class_gaussians(torch.arange(70) % 7, torch.randn(70, 3, generator=generator)).double()
-    expected = 0.0
-    for row, value in zip(logits.softmax(1), values, strict=True):
-        normal = torch.distributions.Normal(table[:, :, 0], table[:, :, 1].sqrt())
-        joint = table[:, 0, 2].exp() * normal.log_prob(value).sum(1).exp()
-        posterior = joint / joint.sum()
-        expected += (row * (row / posterior).log()).sum().item() / 5
-    assert posterior_loss(logits, values, table).item() == pytest.approx(expected)
-
-
-def test_the_posterior_loss_has_gradients_into_both():
-    generator = torch.Generator().manual_seed(5)
-    logits, values = (torch.randn(4, n, dtype=torch.float64, generator=generator, requires_grad=True) for n in (7, 3))
-    table = class_gaussians(torch.arange(70) % 7, torch.randn(70, 3, generator=generator)).double()
-    assert torch.autograd.gradcheck(lambda a, b: posterior_loss(a, b, table), (logits, values))
-    posterior_loss(logits, values, table).backward()
-    assert logits.grad.abs().min() > 0 and values.grad.abs().min() > 0
-
-
 def test_every_constraint_can_be_trained_with():
     labels, vad = torch.arange(14) % 7, torch.linspace(-2, 2, 42).view(14, 3)
     outputs = {"classify": torch.randn(14, 7), "regressA": torch.randn(14, 1)}
-    for name, (_, loss) in CONSTRAINTS.items():
+    for name in CONSTRAINTS:
         tables = constraint_tables(labels, vad)
         recipe = Recipe(constraint=name, consistency=2.0)
         with_it = Objective(tuple(outputs), recipe, tables)(None, outputs, labels, vad)
         without = Objective(tuple(outputs), Recipe(consistency=0.0), tables)(None, outputs, labels, vad)
-        expected = 2 * loss(outputs["classify"], outputs["regressA"], tables[name][:, [1]])
+        expected = 2 * consistency_loss(outputs["classify"], outputs["regressA"], tables[name][:, [1]])
         assert (with_it - without).item() == pytest.approx(expected.item(), rel=1e-4)
     assert constraint_tables(labels, None) == {}

@@ -1,12 +1,14 @@
 """Plans of pairs against what the subjects show, and shifts against NumPy's."""
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from data.subjects.pairs import MARGIN, plan_pairs, shifted
+from data.batches import plan_epoch, random_crops
+from data.subjects.pairs import MARGIN, choose_targets, shifts
 
 CLASSES = 5
 # (subject, class, faces); subject 4 shows one class only, nobody shows class 4, and subject 2 does not exist.
@@ -21,10 +23,16 @@ def made():
     return labels, subjects
 
 
+def plan_pairs(made, batch_size, seed, epoch, unpaired=0.0, size=48):
+    """The plan of an epoch of `made` with targets."""
+    targets = partial(choose_targets, *made, CLASSES, unpaired)
+    return plan_epoch(len(made[0]), batch_size, seed, epoch, places=shifts(size), targets=targets)
+
+
 def epochs(made, count, seed=0, unpaired=0.0):
     """(source, target, target class) of `count` epochs."""
     for epoch in range(count):
-        plan = plan_pairs(*made, CLASSES, 4, seed, epoch, unpaired)
+        plan = plan_pairs(made, 4, seed, epoch, unpaired)
         yield from zip(plan.order.tolist(), plan.target.tolist(), plan.target_class.tolist(), strict=True)
 
 
@@ -89,15 +97,15 @@ def test_a_share_is_drawn_with_any_other_expression(made):
 
 
 def test_shifts_and_flips_cover_their_range(made):
-    plans = [plan_pairs(*made, CLASSES, 4, 0, epoch) for epoch in range(100)]
+    plans = [plan_pairs(made, 4, 0, epoch) for epoch in range(100)]
     for name in ("top", "left"):
-        assert torch.cat([getattr(plan, name) for plan in plans]).unique().tolist() == list(range(2 * MARGIN + 1))
+        assert torch.cat([getattr(plan, name) for plan in plans]).unique().tolist() == list(range(-MARGIN, MARGIN + 1))
     assert 0.45 < torch.cat([plan.flip for plan in plans]).float().mean() < 0.55
 
 
 def test_a_plan_is_a_function_of_seed_and_epoch(made):
     def drawn(seed, epoch):
-        plan = plan_pairs(*made, CLASSES, 4, seed, epoch)
+        plan = plan_pairs(made, 4, seed, epoch)
         parts = (plan.order, plan.target, plan.target_class, plan.top, plan.left, plan.flip)
         return [part.tolist() for part in parts]
 
@@ -111,13 +119,12 @@ def test_a_plan_is_a_function_of_seed_and_epoch(made):
 
 @pytest.mark.parametrize(("batch", "steps"), [(4, 6), (13, 2), (26, 1), (40, 1)])
 def test_batches_are_the_plan_piece_by_piece(made, batch, steps):
-    plan = plan_pairs(*made, CLASSES, batch, 0, 0)
+    plan = plan_pairs(made, batch, 0, 0)
     assert len(plan.order) == 26 and plan.steps == steps
     batches = [plan.batch(step) for step in range(steps)]
-    assert all(len(part) == min(batch, 26) for parts in batches for part in parts)
-    whole = (plan.order, plan.target, plan.target_class, plan.top, plan.left, plan.flip)
-    for number, values in enumerate(whole):
-        assert torch.equal(torch.cat([parts[number] for parts in batches]), values[: steps * batch])
+    assert all(len(part) == min(batch, 26) for parts in batches for part in parts.values())
+    for name in ("order", "target", "target_class", "top", "left", "flip"):
+        assert torch.equal(torch.cat([parts[name] for parts in batches]), getattr(plan, name)[: steps * batch])
     assert sorted(plan.order.tolist()) == list(range(26))
 
 
@@ -126,20 +133,14 @@ def test_shifts_equal_padding_cropping_and_mirroring(size):
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (6, size, size), dtype=torch.uint8, generator=generator)
     rows = torch.tensor([3, 0, 5, 5, 1, 2, 4])
-    top, left = torch.tensor([0, 8, 4, 3, 8, 0, 5]), torch.tensor([8, 8, 4, 1, 0, 0, 7])
+    margin, step = size // 12, size // 48
+    top, left = (step * torch.tensor(numbers) - margin for numbers in ([0, 8, 4, 3, 8, 0, 5], [8, 8, 4, 1, 0, 0, 7]))
+    assert set(top.tolist()) | set(left.tolist()) <= set(shifts(size))
     flip = torch.tensor([False, True, False, True, True, False, True])
-    result = shifted(images, rows, top, left, flip)
+    result = random_crops(images[rows], top, left, flip, torch.zeros(7), torch.ones(7), size)
     assert result.shape == (7, 1, size, size) and result.dtype == torch.uint8
-    margin = size // 12
     for place, row in enumerate(rows):
         padded = np.pad(images[row].numpy(), margin, mode="edge")
-        y, x = int(top[place]) * size // 48, int(left[place]) * size // 48
+        y, x = int(top[place]) + margin, int(left[place]) + margin
         expected = padded[y : y + size, x : x + size]
         assert np.array_equal(result[place, 0].numpy(), expected[:, ::-1] if flip[place] else expected)
-
-
-def test_a_missing_row_gives_some_picture():
-    images = torch.arange(2, dtype=torch.uint8)[:, None, None].expand(2, 48, 48)
-    middle = torch.full((2,), MARGIN)
-    result = shifted(images, torch.tensor([-1, 1]), middle, middle, torch.zeros(2, dtype=torch.bool))
-    assert result.shape == (2, 1, 48, 48) and (result[1] == 1).all()

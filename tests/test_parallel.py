@@ -61,10 +61,10 @@ def test_the_processes_together_see_what_one_sees(count, batch, processes):
     whole = plan_epoch(count, batch, 0, 1)
     parts = [plan_epoch(count, batch, 0, 1, "cpu", rank, processes) for rank in range(processes)]
     for step in range(whole.steps):
-        seen = [plan.batch(step)[0] for plan in parts]
+        seen = [plan.batch(step)["order"] for plan in parts]
         assert len({len(order) for order in seen}) == 1
         together = torch.cat(seen).tolist()
-        expected = whole.batch(step)[0].tolist()
+        expected = whole.batch(step)["order"].tolist()
         assert len(set(together)) == len(together) and set(together) <= set(expected)
         assert len(expected) - len(together) < processes  # only a single batch that cannot be shared loses any
 
@@ -94,7 +94,7 @@ def test_a_run_of_two_processes_equals_one_to_rounding_and_resumes(tmp_path):
             # A face more or less that is right: 4% of 25. F1 follows it.
             tolerance = 4.2 if "Acc" in name else 0.15 if "F1" in name or "SAGR" in name else 0.02
             assert value == pytest.approx(two[name], abs=tolerance), name
-    content = [checkpoint.load(tmp_path / str(n) / RUN_NAME / "last.t7")["averaged"] for n in (1, 2)]
+    content = [checkpoint.load(tmp_path / str(n) / RUN_NAME / "last.t7")["learner"]["averaged"] for n in (1, 2)]
     for name, value in content[0].items():
         assert torch.allclose(value.float(), content[1][name].float(), atol=1e-4), name
     assert "Finished" in start(2, program, *flags, "--out", tmp_path / "2", "--resume")

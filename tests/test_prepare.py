@@ -374,7 +374,10 @@ def test_no_row_can_be_used(tmp_path):
 def run(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "data.fer2013.prepare", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 

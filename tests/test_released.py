@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import visualize
-from inference.networks import RELEASED, RELEASED_DRAWER
+from inference.networks import RELEASED, RELEASED_SYNTHESIZER
 from models import checkpoint
 from tests.conftest import ROOT
 from utils.tasks import EMOTIONS, TASKS
@@ -22,7 +22,7 @@ def run(*flags):
     return visualize.main(visualize.build_parser().parse_args([str(flag) for flag in arguments]))
 
 
-@pytest.mark.parametrize("folder", [RELEASED, RELEASED_DRAWER])
+@pytest.mark.parametrize("folder", [RELEASED, RELEASED_SYNTHESIZER])
 def test_the_card_is_about_the_file(folder):
     (file,) = folder.glob("*.t7")
     card = (folder / "README.md").read_text(encoding="utf-8")

@@ -256,7 +256,7 @@ def test_paper_recipe_takes_a_step(tmp_path):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_network_learns_the_same_to_rounding(finished, tmp_path):
     assert run(tmp_path, "--compile", "on") == 0
-    weights = [checkpoint.load(folder / RUN_NAME / "last.t7")["net"] for folder in (finished, tmp_path)]
+    weights = [checkpoint.load(folder / RUN_NAME / "last.t7")["learner"]["net"] for folder in (finished, tmp_path)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         assert torch.allclose(value.float(), weights[1][name].float(), atol=0.02), name

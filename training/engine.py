@@ -1,12 +1,12 @@
-"""train_one_epoch and evaluate. Both return plain dicts; neither knows files or the command line."""
+"""Train an epoch, predict, evaluate. All return plain values; none knows files or the command line."""
 
 import time
 from contextlib import contextmanager
 
 import torch
 
-from data.batches import center_crop, normalise, ten_crop, training_batches
-from training.metrics import TrainingFigures, measure
+from data.batches import center_crop, normalise, ten_crop
+from training.metrics import measure
 from utils.files import UserError
 from utils.parallel import gather_unequal, ranks
 from utils.progress import Progress
@@ -50,57 +50,36 @@ def memory_advice(batch_size):
         raise UserError(f"Memory ran out with a batch of {batch_size} faces: {advice}.") from error
 
 
-def take_steps(batches, learn, sums, first, steps, images, epoch, label, stop, announce=None):
-    """Learn from `batches`, which begin with step `first` of an epoch of `steps`, until `stop` says so.
-
-    learn: called with a batch and the number of its step, returns (loss, figures): a scalar and what is added to
-    `sums`, (n,) float64, all on one device. images: in a batch, of all processes; label, announce: see `Progress`;
-    stop: asked between steps. Returns how many steps of the epoch are done. Raises UserError when a loss is not
-    finite or memory runs out. Waits for the device only now and then, to show figures.
-    """
-    check, done = FiniteCheck(sums.device), first
-    with memory_advice(images), Progress(label, steps * images, first * images, announce) as progress:
-        for step, batch in enumerate(batches, first):
-            loss, figures = learn(batch, step)
-            check.watch(loss, step)
-            sums += figures
-            done = step + 1
-            if progress.add(images):
-                check.verify(epoch)
-                progress.show(loss=loss.item(), rate=progress.rate)
-            if done < steps and stop():
-                break
-    check.verify(epoch)
-    return done
-
-
-def train_one_epoch(learner, faces, plan, preprocessing, epoch, start=None, stop=lambda: False, announce=None):
+def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda: False, announce=None):
     """Train on the batches of `plan`.
 
-    learner: `Learner`; faces: `Faces` as `Runtime.keep` gives them; preprocessing: {"mean", "std"} of
-    the pixels in 0..1; start: {"step", "sums", "seconds"} of an interrupted epoch; stop: asked between
-    steps, True ends the epoch early; announce: see `Progress`. Returns (figures, position): figures is
-    {task: {metric: value}}, None when stopped early, and position is what `start` takes to go on from.
-    Raises UserError when the loss is not finite or memory runs out.
+    learner: a `Learner`; faces, plan: as its `plan` takes and gives them; label, announce: see `Progress`; start:
+    {"step", "sums", "seconds"} of an interrupted epoch; stop: asked between steps, True ends the epoch early. Returns
+    (figures, position): figures are the means per image as the learner names them, None when stopped early, and
+    position is what `start` takes to go on from. Raises UserError when a loss is not finite or memory runs out. Waits
+    for the device only now and then, to show figures.
     """
     began, device = time.perf_counter(), learner.runtime.device
     learner.model.train()
-    figures = TrainingFigures(learner.objective.tasks)
-    start = start or {"step": 0, "sums": figures.zeros(), "seconds": 0.0}
-    sums = start["sums"].to(device, copy=True)
-
-    def learn(batch, step):
-        crops, labels, vad = batch
-        pictures = normalise(crops, **preprocessing)
-        loss, *outcome = learner.step(pictures, labels, vad, epoch * plan.steps + step, plan.steps)
-        return loss, figures.of_batch(*outcome)
-
-    batches = training_batches(faces, plan, device, start["step"])
-    step = take_steps(
-        batches, learn, sums, start["step"], plan.steps, plan.images_per_step, epoch, f"epoch {epoch}", stop, announce
-    )
+    start = start or {"step": 0, "sums": torch.zeros(len(learner.figures), dtype=torch.float64), "seconds": 0.0}
+    step, sums, check = start["step"], start["sums"].to(device, copy=True), FiniteCheck(device)
+    images = plan.images_per_step
+    with memory_advice(images), Progress(label, plan.steps * images, step * images, announce) as progress:
+        for batch in learner.batches(faces, plan, step):
+            loss, figures = learner.step(batch, epoch * plan.steps + step, plan.steps)
+            check.watch(loss, step)
+            sums += figures
+            step += 1
+            if progress.add(images):
+                check.verify(epoch)
+                progress.show(loss=loss.item(), rate=progress.rate)
+            if step < plan.steps and stop():
+                break
+    check.verify(epoch)
     position = {"step": step, "sums": sums.cpu(), "seconds": start["seconds"] + time.perf_counter() - began}
-    return (figures.means(sums) if step == plan.steps else None), position
+    if step < plan.steps:
+        return None, position
+    return learner.as_figures((sums / (plan.steps * images)).tolist()), position
 
 
 @torch.inference_mode()

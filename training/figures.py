@@ -21,6 +21,7 @@ WORDS = {
 DECIMALS = {"Acc": 3}  # percent; every other metric has six
 COLOURS = dict(zip(SPLITS, ("#7a7a7a", "#0072b2", "#d55e00"), strict=True))  # safe for colour-blind readers
 MARKERS = dict(zip(SPLITS, ("o", "s", "^"), strict=True))
+CHART, GAP = (520, 320), 15  # width and height of a chart in the workbook, and between two, pixels
 FEW_EPOCHS = 15  # up to here every epoch gets a marker: a line through one point is invisible
 
 
@@ -28,21 +29,18 @@ FEW_EPOCHS = 15  # up to here every epoch gets a marker: a line through one poin
 class Table:
     """The figures of one task, as they stand in its CSV.
 
-    epochs: the finished epochs, n ints.
-    columns: {(metric, split): n floats, rounded to `decimals(metric)`}, in the order of the CSV.
-    headings: the name of every column, the epoch's first: 1 + len(columns) strings.
-    chosen: the epoch that is best on PublicTest, None before the first epoch.
+    frame: a pandas DataFrame with a row an epoch and a column (metric, split), in the order of the CSV.
+    headings: the name of every column. chosen: the epoch that is best on PublicTest, None before the first one.
     """
 
     task: Task
-    epochs: list
-    columns: dict
+    frame: "pandas.DataFrame"  # noqa: F821 - not imported before there is something to write
     headings: list
     chosen: int | None
 
     def curves(self, metric):
-        """{split: n floats} for the splits on which `metric` is measured, in the order of `SPLITS`."""
-        return {split: self.columns[metric, split] for split in SPLITS if (metric, split) in self.columns}
+        """{split: values} for the splits on which `metric` is measured, in the order of `SPLITS`."""
+        return {split: self.frame[metric, split] for split in SPLITS if (metric, split) in self.frame}
 
 
 def label(task, metric):
@@ -59,35 +57,48 @@ def decimals(metric):
 def workbook(tables, title):
     """An Excel workbook with a sheet a task: its table, and beside it a line chart for every metric.
 
-    tables: list of `Table`. title: str that heads every chart. Returns the bytes of an `.xlsx`.
+    tables: list of `Table`. title: str that heads every chart. A sheet prints on landscape pages, the table on the
+    first ones and all charts on one of their own. Returns the bytes of an `.xlsx`.
     """
-    import xlsxwriter
+    import pandas
 
     buffer = io.BytesIO()
-    book = xlsxwriter.Workbook(buffer, {"in_memory": True})
-    book.set_properties({"title": title, "created": datetime(2000, 1, 1)})
-    bold = book.add_format({"bold": True, "align": "right", "bottom": 1})
-    metrics = dict.fromkeys(metric for table in tables for metric, _ in table.columns)
-    formats = {metric: book.add_format({"num_format": "0." + "0" * decimals(metric)}) for metric in metrics}
-    for table in tables:
-        sheet = book.add_worksheet(table.task.name)
-        sheet.freeze_panes(1, 1)
-        sheet.write_row(0, 0, table.headings, bold)
-        sheet.write_column(1, 0, table.epochs)
-        sheet.set_column(0, 0, 8)
-        for column, ((metric, _), values) in enumerate(table.columns.items(), start=1):
-            sheet.write_column(1, column, values, formats[metric])
-            sheet.set_column(column, column, len(table.headings[column]) + 3)
-        if table.epochs:  # a chart of no rows is an error in Excel
-            _add_charts(book, sheet, table, title)
-    book.close()
+    with pandas.ExcelWriter(buffer, engine="xlsxwriter", engine_kwargs={"options": {"in_memory": True}}) as writer:
+        book = writer.book
+        book.set_properties({"title": title, "created": datetime(2000, 1, 1)})
+        bold = book.add_format({"bold": True, "align": "right", "bottom": 1})
+        for table in tables:
+            name, frame = table.task.name, table.frame.set_axis(table.headings, axis="columns").reset_index()
+            for heading, (metric, _) in zip(table.headings, table.frame, strict=True):
+                frame[heading] = frame[heading].round(decimals(metric))
+            frame.to_excel(writer, sheet_name=name, index=False, header=False, startrow=1)
+            sheet = writer.sheets[name]
+            sheet.write_row(0, 0, frame.columns, bold)
+            sheet.freeze_panes(1, 1)
+            sheet.set_column(0, 0, 8)
+            for column, (heading, (metric, _)) in enumerate(zip(table.headings, table.frame, strict=True), start=1):
+                number = book.add_format({"num_format": "0." + "0" * decimals(metric)})
+                sheet.set_column(column, column, len(heading) + 3, number)
+            if len(frame):  # a chart of no rows is an error in Excel
+                _add_charts(book, sheet, table, title)
+            _set_pages(sheet, 1 + len(table.headings))
     return buffer.getvalue()
+
+
+def _set_pages(sheet, columns):
+    """Landscape pages on A4, as large as still shows all `columns` of a table, or all charts, beside each other."""
+    sheet.set_landscape()
+    sheet.set_paper(9)
+    sheet.set_margins(left=0.4, right=0.4, top=0.5, bottom=0.5)
+    sheet.set_print_scale(85)
+    sheet.set_v_pagebreaks([columns])
+    sheet.repeat_rows(0)
 
 
 def _add_charts(book, sheet, table, title):
     """Two charts side by side, then the next two below, to the right of the table."""
-    order = list(table.columns)
-    last = len(table.epochs)
+    order = list(table.frame)
+    last = len(table.frame)
     for number, metric in enumerate(table.task.rules.test_metrics):
         chart = book.add_chart({"type": "line"})
         for split in table.curves(metric):
@@ -106,9 +117,9 @@ def _add_charts(book, sheet, table, title):
         chart.set_x_axis({"name": "epoch", "interval_unit": max(1, last // 10), "label_position": "low"})
         chart.set_y_axis({"name": label(table.task, metric), "num_format": "General"})
         chart.set_legend({"position": "bottom"})
-        chart.set_size({"width": 520, "height": 320})
-        position = {"x_offset": (number % 2) * 535, "y_offset": (number // 2) * 335}
-        sheet.insert_chart(1, len(table.headings) + 1, chart, position)
+        chart.set_size({"width": CHART[0], "height": CHART[1]})
+        position = {"x_offset": (number % 2) * (CHART[0] + GAP), "y_offset": (number // 2) * (CHART[1] + GAP)}
+        sheet.insert_chart(1, 1 + len(table.headings), chart, position)
 
 
 def _chart_marker(split, epochs):
@@ -151,17 +162,18 @@ def curves(tables, title):
 def _draw_panel(axes, table, metric):
     from matplotlib.ticker import MaxNLocator
 
-    few = len(table.epochs) <= FEW_EPOCHS
+    epochs = table.frame.index
+    few = len(epochs) <= FEW_EPOCHS
     for split, values in table.curves(metric).items():
         marker = MARKERS[split] if few else None
-        axes.plot(table.epochs, values, color=COLOURS[split], marker=marker, markersize=5, linewidth=1.4)
+        axes.plot(epochs, values, color=COLOURS[split], marker=marker, markersize=5, linewidth=1.4)
     heading = f"{table.task.name}: {label(table.task, metric)}"
     if table.chosen is not None:
         axes.axvline(table.chosen, color="black", linestyle=":", linewidth=1.2)
-        axes.set_xlim(table.epochs[0] - 0.5, table.epochs[-1] + 0.5)
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     if table.chosen is not None and metric == table.task.rules.decisive:
         heading += f", chosen epoch {table.chosen}"
-        best = table.columns[metric, "PublicTest"][table.epochs.index(table.chosen)]
+        best = table.frame.loc[table.chosen, (metric, "PublicTest")]
         ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.5}
         axes.plot([table.chosen], [best], marker="o", color="black", **ring)
     # Fixed places: searching free ones for 15 panels takes a third of the whole drawing time.

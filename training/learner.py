@@ -1,49 +1,102 @@
-"""A network and all that changes with it while it learns: one step of training, and its whole state."""
+"""A network and all that changes with it while it learns: its batches, one step of training, its whole state."""
 
 import torch
 
-from data.batches import plan_epoch
+from data.batches import normalise, plan_epoch, training_batches
 from training.losses import Objective
+from training.metrics import TrainingFigures
 from training.optim import WeightAverage, build_optimizer, learning_rate, set_learning_rate
 from utils.parallel import distribute, gather, ranks
 
 
 class Learner:
-    """What a training step works on.
+    """What `train_one_epoch` works on; the base of every way to learn.
 
-    model: a network as `MODELS` builds it; tasks: names from `TASKS`; recipe: `Recipe`; tables: of the constraints
-    (see `losses.constraint_tables`); runtime: `Runtime`.
-    `model` is the network being trained, `averaged` the one with its averaged weights, to evaluate and save.
+    model: a network as `MODELS` builds it; recipe: how it is trained; runtime: `Runtime`. `model` is the network being
+    trained, `averaged` the one with its averaged weights, to evaluate and save.
+
+    A way to learn adds its optimizer and gives `figures`, the names of what a step measures, `plan`, `batches` and
+    `step`. Of each batch `step` returns (loss, sums): the scalar that it minimised and the sums over the batch of the
+    `figures`, (n,) float64, both on the device; it waits for nothing.
     """
 
-    def __init__(self, model, tasks, recipe, tables, runtime):
+    figures = ()
+
+    def __init__(self, model, recipe, runtime):
         self.recipe, self.runtime = recipe, runtime
         self.model = runtime.place(model)
         self.average = WeightAverage(self.model, recipe.averaging)
-        self.network = runtime.compile(distribute(self.model, runtime.device))
-        self.optimizer = build_optimizer(self.model, recipe, runtime.dtype)
-        tables = {name: table.to(runtime.device) for name, table in tables.items()}
-        self.objective = Objective(tasks, recipe, tables, runtime.dtype)
 
     @property
     def averaged(self):
         """The network with the averaged weights."""
         return self.average.model
 
-    def plan(self, count, seed, epoch, device):
-        """The `EpochPlan` of `count` images, on `device`, as the recipe wants it; this process's part of it."""
-        recipe = self.recipe
+    def plan(self, faces, seed, epoch):
+        """The `EpochPlan` of `faces` as the recipe wants it; this process's part of it."""
+        raise NotImplementedError
+
+    def batches(self, faces, plan, first=0):
+        """What `step` takes, from step `first` of the plan on, on the device."""
+        raise NotImplementedError
+
+    def step(self, batch, number, steps_per_epoch):
+        """Learn from one batch; number: of this step in the whole run."""
+        raise NotImplementedError
+
+    def as_figures(self, means):
+        """The mean per image of each of the `figures` as the records take it."""
+        return dict(zip(self.figures, means, strict=True))
+
+    def parts(self):
+        """{name: everything that changes while learning}, each with a `state_dict`."""
+        return {"net": self.model, "averaged": self.averaged, "optimizer": self.optimizer}
+
+    def state_dict(self):
+        """Everything that a checkpoint needs to go on from here."""
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    def load_state_dict(self, state):
+        """Load what `state_dict` gave. Raises what PyTorch does when it does not fit."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+
+class MultiTaskLearner(Learner):
+    """Learns categories and V/A/D together.
+
+    tasks: names from `TASKS`; recipe: `Recipe`; tables: of the constraints (see `losses.constraint_tables`);
+    preprocessing: {"mean", "std"} of the pixels in 0..1.
+    """
+
+    def __init__(self, model, tasks, recipe, tables, preprocessing, runtime):
+        super().__init__(model, recipe, runtime)
+        self.preprocessing = preprocessing
+        self.network = runtime.compile(distribute(self.model, runtime.device))
+        self.optimizer = build_optimizer(self.model, recipe, runtime.dtype)
+        tables = {name: table.to(runtime.device) for name, table in tables.items()}
+        self.objective = Objective(tasks, recipe, tables, runtime.dtype)
+        self.measured = TrainingFigures(self.objective.tasks)
+        self.figures, self.as_figures = self.measured.names, self.measured.by_task
+
+    def plan(self, faces, seed, epoch):
+        """See `Learner`. faces: `Faces` as `Runtime.keep` gives them."""
+        recipe, device = self.recipe, faces.labels.device
         return plan_epoch(
-            count, recipe.batch_size, seed, epoch, device, *ranks(), rotation=recipe.rotation, scaling=recipe.scaling
-        )
+            len(faces), recipe.batch_size, seed, epoch, device, *ranks(),
+            rotation=recipe.rotation, scaling=recipe.scaling,
+        )  # fmt: skip
 
-    def step(self, pictures, labels, vad, number, steps_per_epoch):
-        """Learn from one batch, on the device; this process's part of it where there are several.
+    def batches(self, faces, plan, first=0):
+        """Yield (pictures (B, 1, 44, 44) float, labels (B,), vad (B, 3) or None)."""
+        device = self.runtime.device
+        for crops, labels, vad in training_batches(plan, device, faces.images, faces.labels, faces.vad, first=first):
+            yield normalise(crops, **self.preprocessing), labels, vad
 
-        pictures (B, 1, H, W) float, labels (B,), vad (B, 3) or None; number: of this step in the whole run.
-        Returns (loss, outputs, labels, vad) of the batch of all processes. Waits for nothing.
-        """
+    def step(self, batch, number, steps_per_epoch):
+        """See `Learner`. batch: as `batches` yields it; loss and sums are those of the batch of all processes."""
         set_learning_rate(self.optimizer, learning_rate(self.recipe, number, steps_per_epoch))
+        pictures, labels, vad = batch
         with self.runtime.autocast():
             outputs = self.network(pictures)
         outputs = {name: gather(output) for name, output in outputs.items()}
@@ -55,18 +108,4 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(number)
-        return loss, outputs, labels, vad
-
-    def state_dict(self):
-        """Everything that a checkpoint needs to go on from here."""
-        return {
-            "net": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def load_state_dict(self, state):
-        """Load what `state_dict` gave. Raises what PyTorch does when it does not fit."""
-        self.model.load_state_dict(state["net"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        return loss, self.measured.of_batch(outputs, labels, vad)

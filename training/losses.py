@@ -1,6 +1,5 @@
 """What is minimised: category and V/A/D losses, their consistency, and orthogonal convolutions."""
 
-import math
 from itertools import product
 
 import torch
@@ -67,13 +66,6 @@ def sign_membership(values, temperature=0.25):
     return torch.stack((negative, 1 - negative - positive, positive), dim=-1)
 
 
-def _check_table(logits, values, table):
-    if table.shape != (logits.shape[1], values.shape[1], 3) or len(logits) != len(values):
-        raise ValueError(
-            f"shapes do not fit: logits {tuple(logits.shape)}, values {tuple(values.shape)}, table {tuple(table.shape)}"
-        )
-
-
 def consistency_loss(logits, values, penalty):
     """Mean over images of sum_{c,k,s} p_c q_s(y_k) T[c,k,s]; gradients reach logits and values.
 
@@ -81,52 +73,21 @@ def consistency_loss(logits, values, penalty):
     small when the predicted category and the signs of the predicted V/A/D occur together in the
     training annotations. Between 0 and K.
     """
-    _check_table(logits, values, penalty)
+    if penalty.shape != (logits.shape[1], values.shape[1], len(SIGNS)) or len(logits) != len(values):
+        raise ValueError(
+            f"shapes do not fit: logits {tuple(logits.shape)}, values {tuple(values.shape)}, "
+            f"penalty {tuple(penalty.shape)}"
+        )
     return torch.einsum("bc,bks,cks->b", logits.softmax(dim=1), sign_membership(values), penalty).mean()
 
 
-def class_gaussians(labels, vad, narrowest=0.1):
-    """A Gaussian of V/A/D for each class, with independent dimensions, from the annotations.
-
-    labels (N,) int64, vad (N, 3) float -> (7, 3, 3) float32 indexed [class, dimension, (mean, variance, log prior)].
-    The log prior is that of the class, the same for each dimension, Laplace-smoothed. Standard deviations are at
-    least `narrowest`, in annotation units; a class without faces has the mean and variance of all faces.
-    """
-    labels, vad = labels.cpu(), vad.cpu().double()
-    result = torch.empty(len(EMOTIONS), vad.shape[1], 3, dtype=torch.float64)
-    for number in range(len(EMOTIONS)):
-        mine = vad[labels == number]
-        known = mine if len(mine) > 1 else vad
-        result[number, :, 0] = known.mean(dim=0)
-        result[number, :, 1] = known.var(dim=0, correction=0).clamp_min(narrowest**2)
-        result[number, :, 2] = math.log((len(mine) + 1) / (len(labels) + len(EMOTIONS)))
-    return result.float()
-
-
-def posterior_loss(logits, values, gaussians):
-    """Mean over images of KL(p || r); gradients reach logits and values.
-
-    p is the predicted distribution over the classes, r that which follows from the predicted V/A/D by Bayes' rule
-    when V/A/D are Gaussian in each class. logits (B, 7), values (B, K) in annotation units, gaussians (7, K, 3) as
-    `class_gaussians` gives them. Not negative.
-    """
-    _check_table(logits, values, gaussians)
-    mean, variance, log_prior = gaussians.unbind(dim=2)
-    densities = -0.5 * ((values[:, None] - mean).square() / variance + variance.log()).sum(dim=2)  # (B, 7)
-    log_posterior = (densities + log_prior[:, 0]).log_softmax(dim=1)
-    return F.kl_div(log_posterior, logits.log_softmax(dim=1), reduction="batchmean", log_target=True)
-
-
-# {name of a constraint: (its table from labels and vad, its loss from logits, values and that table)}
-CONSTRAINTS = {
-    "table": (lambda labels, vad: 1 - sign_shares(labels, vad), consistency_loss),
-    "gaussian": (class_gaussians, posterior_loss),
-}
+# {name of a constraint: its penalty T (7, 3, 3) [class, dimension, sign], from labels and vad of the training faces}
+CONSTRAINTS = {"table": lambda labels, vad: 1 - sign_shares(labels, vad)}
 
 
 def constraint_tables(labels, vad):
     """{name of a constraint: its table (7, 3, 3)} from the training annotations; {} without V/A/D."""
-    return {} if vad is None else {name: table(labels, vad) for name, (table, _) in CONSTRAINTS.items()}
+    return {} if vad is None else {name: table(labels, vad) for name, table in CONSTRAINTS.items()}
 
 
 def orthogonality(kernel, stride):
@@ -186,7 +147,7 @@ class Objective:
         self.recipe = recipe
         self.dimensions = [task for task in self.tasks if task.kind == "regression"]
         categories = any(task.kind == "classification" for task in self.tasks)
-        self.constraint, self.table = CONSTRAINTS[recipe.constraint][1], None
+        self.table = None
         if tables and recipe.consistency and categories and self.dimensions:
             self.table = tables[recipe.constraint][:, [task.dimension for task in self.dimensions]]
 
@@ -198,7 +159,7 @@ class Objective:
         )
         if self.table is not None:
             values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)
-            total = total + recipe.consistency * self.constraint(outputs["classify"], values, self.table)
+            total = total + recipe.consistency * consistency_loss(outputs["classify"], values, self.table)
         if recipe.orthogonality:
             total = total + recipe.orthogonality * orthogonality_loss(model, self.dtype)
         return total

@@ -98,30 +98,25 @@ class TrainingFigures:
     """Training figures of an epoch, to be summed over its batches on the device and read once, at the end.
 
     The weights change during the epoch, so these are means over what each step saw (augmented images, before its
-    update). tasks: list of `Task`.
+    update). tasks: list of `Task`; names: [(task name, metric)].
     """
 
     def __init__(self, tasks):
-        self.names = [(task, metric) for task in tasks for metric in task.rules.training_metrics]
-
-    def zeros(self):
-        """Sums of no batch, float64."""
-        return torch.zeros(len(self.names) + 1, dtype=torch.float64)
+        self._measured = [(task, metric) for task in tasks for metric in task.rules.training_metrics]
+        self.names = [(task.name, metric) for task, metric in self._measured]
 
     @torch.no_grad()
     def of_batch(self, outputs, labels, vad):
-        """What a batch adds to the sums: outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None."""
-        parts = [
+        """Sums over a batch, (n,) float64: outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None."""
+        sums = [
             TRAINING_SUMS[task.kind, metric](outputs[task.name], task_target(task, labels, vad))
-            for task, metric in self.names
+            for task, metric in self._measured
         ]
-        count = torch.full((), len(labels), dtype=torch.float64, device=labels.device)
-        return torch.stack([*(part.double() for part in parts), count])
+        return torch.stack([part.double() for part in sums])
 
-    def means(self, sums):
-        """{task name: {metric: mean per image}}; waits for the device."""
-        *sums, count = sums.tolist()
-        result = {task.name: {} for task, _ in self.names}
-        for (task, metric), value in zip(self.names, sums, strict=True):
-            result[task.name][metric] = value / count
+    def by_task(self, means):
+        """{task name: {metric: mean per image}}. means: n floats."""
+        result = {task: {} for task, _ in self.names}
+        for (task, metric), value in zip(self.names, means, strict=True):
+            result[task][metric] = value
         return result

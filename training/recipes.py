@@ -4,17 +4,37 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides how a network is trained, besides the data and the seed.
+class BaseRecipe:
+    """What every training has.
 
     schedule: "one-cycle" (linear warm-up over `warmup` of all steps, then cosine to zero) or
     "staircase" (times `decay` every `decay_every` epochs, first at epoch `decay_from`).
+    averaging: decay per step of the running average of the weights, which is what is evaluated and saved (0: none).
+    sharing: how the tasks share a network, one of `SHARINGS` of its class.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    warmup: float
+    decay: float
+    decay_every: int
+    decay_from: int
+    weight_decay: float
+    averaging: float
+    sharing: str
+
+
+@dataclass(frozen=True)
+class Recipe(BaseRecipe):
+    """Everything that decides how a network is trained, besides the data and the seed.
+
     optimizer: "muon" (convolution kernels by `training.muon`, the rest by SGD with Nesterov momentum; kernel_decay is
     the weight decay of those kernels, weight_decay of the rest) or "sgd".
     clip_value: bound on the absolute value of each gradient, None for no bound.
     rotation, scaling: the most that a training face is turned either way, in degrees, and enlarged or made smaller,
     as a share.
-    averaging: decay per step of the running average of the weights, which is what is evaluated and saved (0: none).
     constraint: a key of `losses.CONSTRAINTS`; consistency is its weight.
     dimension_weight scales mse_weight * MSE + ccc_weight * (1 - CCC) of each dimension.
     """
@@ -27,15 +47,16 @@ class Recipe:
     decay: float = 0.9
     decay_every: int = 5
     decay_from: int = 80
+    weight_decay: float = 5e-4
+    averaging: float = 0.998
+    sharing: str = "trunk"
     optimizer: str = "muon"
     momentum: float = 0.9
     nesterov: bool = True
-    weight_decay: float = 5e-4
     kernel_decay: float = 0.03
     clip_value: float | None = None
     rotation: float = 0.0
     scaling: float = 0.0
-    averaging: float = 0.998
     label_smoothing: float = 0.1
     dimension_weight: float = 0.5
     mse_weight: float = 1.0
@@ -43,7 +64,6 @@ class Recipe:
     constraint: str = "table"
     consistency: float = 0.1
     orthogonality: float = 0.0
-    sharing: str = "trunk"
 
 
 RECIPES = {
@@ -72,18 +92,18 @@ RECIPES = {
 
 
 @dataclass(frozen=True)
-class FERSNetRecipe:
+class FERSNetRecipe(BaseRecipe):
     """Everything that decides how a FERSNet is trained in one fold, besides the data and the seed.
 
-    schedule, warmup, decay, decay_every, decay_from, averaging: as in `Recipe`. The optimizer is Adam.
+    The optimizer is Adam.
     sharing: "none" (the paper's Baseline), "hard" (Baseline*) or "selective"; kernel: of the ConvFLUs, 1 or 3.
-    reconstruction, identity, expression, adversarial, cycle: weights of the losses of a drawn face (see
+    reconstruction, identity, expression, adversarial, cycle: weights of the losses of a synthesized face (see
     `training.fersnet.learner`; the paper has no expression).
     discriminator_steps: for each step of the network. mismatched: share of real faces with a wrong expression among
     what the discriminator learns to refuse (0 in the paper).
-    unpaired: share of the faces that are to be drawn with any other expression, whether or not the subject shows it
-    (0 in the paper: only where the subject shows one).
-    synthetic: drawn faces with which the recognition is tuned after the last epoch (0: none; the paper's FERSNet*
+    unpaired: share of the faces that are to be synthesized with any other expression, whether or not the subject shows
+    it (0 in the paper: only where the subject shows one).
+    synthetic: synthesized faces with which the recognition is tuned after the last epoch (0: none; the paper's FERSNet*
     has 21,000), for `tuning_epochs` passes at `tuning_rate`.
     """
 

@@ -1,4 +1,4 @@
-"""The history of a run, told in files: CSVs, data.txt, a workbook, curves, confusion matrices.
+"""The history of a run, reported in files: CSVs, data.txt, a workbook, curves, confusion matrices.
 
     write_records(out, header, history, tasks)              # after every epoch
     write_records(out, header, history, tasks, final)       # once more at the end
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from training import figures
 from utils.files import HeldElsewhere, as_user_error, replacing
+from utils.tables import decimal, to_csv
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, TASKS, TEST_SPLITS
 
 PREFIXES = dict(zip(SPLITS, ("Train", "Pubtest", "Pritest"), strict=True))
@@ -39,7 +40,7 @@ DRAWN = "NOTE: Demo shows drawn faces, no photographs of people; its figures say
 
 
 def write_records(out, header, history, tasks, final=None):
-    """Write everything that is told about a run into the folder `out`, each file atomically.
+    """Write everything that is reported about a run into the folder `out`, each file atomically.
 
     out: folder, made when missing.
     header: {key: value} for the head of data.txt; `dataset` is required; with
@@ -55,10 +56,10 @@ def write_records(out, header, history, tasks, final=None):
     """
     out = Path(out)
     tables = [_table(history, task) for task in tasks]
-    told = _told(header, history, tasks, final)
+    report = _report(header, history, tasks, final)
     files = [(f"AccProcess_{table.task.name}.csv", _csv(table).encode()) for table in tables]
     # A path in the header may hold bytes that are no valid text; they must not stop a run.
-    files.append(("data.txt", told.encode(errors="backslashreplace")))
+    files.append(("data.txt", report.encode(errors="backslashreplace")))
     title = _title(header)
     files.append(("AccProcess.xlsx", figures.workbook(tables, title)))
     files.append(("AccProcess.png", figures.curves(tables, title)))
@@ -94,14 +95,14 @@ def owned_files(out, run_name):
     """Paths of all files that a run named `run_name` writes into `out`, whether they exist or not.
 
     What is in `out/run_name` is what is found there now. Where that came with the program, its description is among
-    it: it tells of no other run.
+    it: it reports no other run.
     """
     kept = [path for kind in (*RUN_FILES, *RELEASE_FILES) for path in (Path(out) / run_name).glob(kind)]
     return [*_records(out), Path(out) / "run.log", *sorted(kept)]
 
 
 def _records(out):
-    """Paths of what is told about a run in the folder `out`, whether they exist or not."""
+    """Paths of what is reported about a run in the folder `out`, whether they exist or not."""
     tables = [f"AccProcess_{name}.csv" for name in (*TASKS, "folds")]
     return [Path(out) / name for name in (*tables, "AccProcess.xlsx", "AccProcess.png", "folds.csv", "data.txt")]
 
@@ -149,30 +150,21 @@ def _updated(best, result, task):
     return now
 
 
-def _rounded(metric, number):
-    return round(number, figures.decimals(metric)) + 0.0  # + 0.0 turns -0.0 into 0.0
-
-
-def _text(metric, number):
-    """Plain decimal digits: no exponent, no minus before a zero, '.' whatever the locale."""
-    return f"{_rounded(metric, number):.{figures.decimals(metric)}f}"
-
-
 def _table(history, task):
+    import pandas
+
     names = _columns(task)
-    columns = {
-        (metric, split): [_rounded(metric, _value(result, split, task, metric)) for result in history]
-        for metric, split in names
-    }
-    headings = ["Epoch"] + [f"{PREFIXES[split]}{metric}{task.letter}" for metric, split in names]
-    epochs = [result["epoch"] for result in history]
-    return figures.Table(task, epochs, columns, headings, best_epochs(history, task)["PublicTest"][0])
+    rows = [[_value(result, split, task, metric) for metric, split in names] for result in history]
+    epochs = pandas.Index([result["epoch"] for result in history], name="Epoch", dtype=int)
+    frame = pandas.DataFrame(rows, epochs, pandas.MultiIndex.from_tuples(names), dtype=float)
+    headings = [f"{PREFIXES[split]}{metric}{task.letter}" for metric, split in names]
+    return figures.Table(task, frame, headings, best_epochs(history, task)["PublicTest"][0])
 
 
 def _csv(table):
-    cells = [[_text(metric, value) for value in values] for (metric, _), values in table.columns.items()]
-    rows = zip(map(str, table.epochs), *cells, strict=True)
-    return "".join(",".join(row) + "\n" for row in [table.headings, *rows])
+    decimals = [figures.decimals(metric) for metric, _ in table.frame]
+    frame = table.frame.set_axis(table.headings, axis="columns").reset_index()
+    return to_csv(frame, dict(zip(table.headings, decimals, strict=True)))
 
 
 # ---------------------------------------------------------------- data.txt
@@ -187,7 +179,7 @@ def _title(header):
     return f"{title}, {header['model']}" if header.get("model") else title
 
 
-def _told(header, history, tasks, final):
+def _report(header, history, tasks, final):
     """The whole text of data.txt."""
     lines = [DRAWN, ""] if _is_demo(header) else []
     lines += [f"{key}: {' '.join(str(value).splitlines())}" for key, value in header.items()]
@@ -222,14 +214,14 @@ def _in_words(task, split, metrics):
 
 def _phrase(task, metric, number):
     name, unit = figures.WORDS.get((task.kind, metric), (metric, ""))
-    return f"{name} {_text(metric, number)} {unit}".rstrip()
+    return f"{name} {decimal(number, figures.decimals(metric))} {unit}".rstrip()
 
 
 def _best_lines(task, best):
     value_line, epoch_line = BEST_LINES[task.kind]
     for split, (epoch, value) in best.items():
         named = {"split": split, "letter": task.letter}
-        yield f"{value_line.format(**named)}: {_text(task.rules.decisive, value)}"
+        yield f"{value_line.format(**named)}: {decimal(value, figures.decimals(task.rules.decisive))}"
         yield f"{epoch_line.format(**named)}: {epoch}"
 
 

@@ -1,9 +1,8 @@
-"""A run on disk: its history, its checkpoints, its records; begin, resume, record, finish."""
+"""A run on disk: its folder, last.t7, log, history and records; begin, resume, record, finish."""
 
 import hashlib
 import platform
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,42 +17,164 @@ from utils.files import UserError, as_user_error, move_aside
 from utils.parallel import is_first, wait_for_all
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
-FORMAT = 2
+FORMAT = 3  # of last.t7
 NOTHING = type(None)
-# What last.t7 holds beside the network, {name: what it is}: of every run, of one over splits, of one over folds.
-CONTENT = {"settings": dict, "precision": str, "device": str, "data": str, "position": (dict, NOTHING)}
-SPLIT_CONTENT = {
-    "averaged": dict, "optimizer": dict, "history": list, "final": (dict, NOTHING), "random": torch.Tensor,
-}  # fmt: skip
-FOLD_CONTENT = {"learner": (dict, NOTHING), "rows": list, "results": list}
 
 
-def fingerprint(splits):
-    """SHA-256 of all faces and annotations: a run is only resumed on the data it began with."""
-    return hashlib.sha256("".join(faces.fingerprint() for faces in splits.values()).encode()).hexdigest()
+class RunFolder:
+    """What a training run of any kind keeps on disk. Of several processes only the first writes.
 
+    settings: `Settings`; runtime: `Runtime`; out: output folder; fingerprint: of everything that is learnt from.
+    `position` is where in the next epoch to go on (None: its beginning).
 
-class Run:
-    """What a training run keeps on disk and in its history.
-
-    settings: `Settings`; dataset: `Dataset`; runtime: `Runtime`; out: output folder; tensorboard: whether to
-    write event files too. Of several processes only the first writes.
-    `history` is the list of epoch results, `position` where in the next epoch to go on (None: its
-    beginning), `final` what the end of the run added (None before).
+    A kind of run gives `kind`, its name in last.t7, `CONTENT`, {name: type} of what its last.t7 holds beside what
+    every run's does, `content`, those values, and `write_records`.
     """
 
-    def __init__(self, settings, dataset, runtime, out, tensorboard=False):
-        self.settings, self.dataset, self.runtime = settings, dataset, runtime
+    kind = ""
+    CONTENT = {}
+    COMMON_CONTENT = {
+        "kind": str, "settings": dict, "precision": str, "device": str, "data": str,
+        "learner": (dict, NOTHING), "position": (dict, NOTHING), "random": torch.Tensor,
+    }  # fmt: skip
+
+    def __init__(self, settings, runtime, out, fingerprint):
+        self.settings, self.runtime = settings, runtime
         self.out = Path(out)
         self.folder = self.out / settings.run_name
+        self.last = self.folder / "last.t7"
+        self.fingerprint = fingerprint
+        self.position = None
+
+    def begin(self):
+        """Make room for a new run: move an earlier one's files aside, and say so."""
+        if is_first():
+            discard_unfinished(self.out, self.settings.run_name)
+            moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
+            if moved:
+                print(f"Files of an earlier run were moved to {moved}")
+            self.write_first()
+            self.log(f"new run: {self.settings}")
+
+    def resume(self, content):
+        """Take up the run whose last.t7 holds `content`. UserError when it is of another kind or began with other data.
+
+        The learner is taken up by `restore`.
+        """
+        missing = [name for name, kind in self.CONTENT.items() if not isinstance(content.get(name, self), kind)]
+        if content["kind"] != self.kind or missing:
+            raise incomplete(self.last, missing)
+        if content["data"] != self.fingerprint:
+            raise UserError(
+                f"{self.last}: the faces, their annotations, or the network of --pretrain are not those that this run "
+                "began with. Give the same, or start a new run without --resume."
+            )
+        if content["device"] != self.runtime.describe():
+            print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
+                  "differs by rounding from a run without the change.")  # fmt: skip
+        self.position = content["position"]
+        if is_first():
+            discard_unfinished(self.out, self.settings.run_name)
+
+    def restore(self, learner, content):
+        """Bring a new learner, and all chance, where they were when last.t7 was written. Raises UserError."""
+        try:
+            learner.load_state_dict(content["learner"])
+            torch.set_rng_state(content["random"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.last} does not fit the network it names: start a new run without --resume."
+            ) from error
+
+    def save_last(self, learner, position=None):
+        """Write last.t7, all that it takes to go on.
+
+        learner: None where none is at work; position: what `train_one_epoch` gave, inside an epoch.
+        """
+        if is_first():
+            content = {
+                "format": FORMAT,
+                "kind": self.kind,
+                "settings": self.settings.to_plain(),
+                "precision": self.runtime.precision,
+                "device": self.runtime.describe(),
+                "data": self.fingerprint,
+                "learner": None if learner is None else learner.state_dict(),
+                "position": position,
+                "random": torch.get_rng_state(),
+            }
+            checkpoint.save(self.last, content | self.content())
+
+    def write_first(self):
+        """Write what this kind of run reports before its first epoch."""
+
+    def content(self):
+        """What last.t7 holds of this kind of run."""
+        raise NotImplementedError
+
+    def write_records(self):
+        """Rewrite every file that reports the run."""
+        raise NotImplementedError
+
+    def header(self, data, network):
+        """{key: value} for the head of data.txt; data, network: what this kind says of its faces and its network."""
+        settings = self.settings
+        recipe = ", ".join(f"{key} {value}" for key, value in vars(settings.recipe).items())
+        return {
+            "dataset": settings.dataset,
+            **data,
+            "model": settings.model,
+            **network,
+            "recipe": f"{settings.recipe_name} ({recipe})",
+            "seed": settings.seed,
+            "device": self.runtime.describe(),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        }
+
+    def log(self, line):
+        """Add a line with the time to run.log; no other file has clock times, so that equal runs give equal files."""
+        path = self.out / "run.log"
+        with as_user_error(path, "make room for it, then continue with --resume"):
+            self.out.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as stream:
+                stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def interrupted(self):
+        """Say that everything is saved and how to go on; returns the exit code of an interrupted program."""
+        settings, flags = self.settings, f"--resume --dataset {self.settings.dataset}"
+        if settings.model != default_model(settings.dataset):
+            flags += f" --model {settings.model}"
+        if str(self.out) != ".":
+            flags += f' --out "{self.out}"'
+        print(f"Saved. Go on with: python mainpro_FER.py {flags}")
+        return 130
+
+    def finished(self):
+        """Say where the results are."""
+        print(f"Finished. Results: {self.out / 'data.txt'}; checkpoints: {self.folder}")
+
+
+class Run(RunFolder):
+    """A run over the three splits of a `Dataset`.
+
+    tensorboard: whether to write event files too. `history` is the list of epoch results, `final` what the end of the
+    run added (None before).
+    """
+
+    kind = "splits"
+    CONTENT = {"history": list, "final": (dict, NOTHING)}
+
+    def __init__(self, settings, dataset, runtime, out, tensorboard=False):
+        splits = dataset.splits
+        digest = hashlib.sha256("".join(faces.fingerprint() for faces in splits.values()).encode())
+        super().__init__(settings, runtime, out, digest.hexdigest())
+        self.dataset = dataset
         self.tasks = tuple(TASKS[name] for name in settings.tasks)
-        training = dataset.splits["Training"]
+        training = splits["Training"]
         self.preprocessing = training.pixel_statistics()
         self.tables = constraint_tables(training.labels, training.vad)
-        self.fingerprint = fingerprint(dataset.splits)
-        self.history, self.position, self.final = [], None, None
-        self._board_writer = board_writer() if tensorboard and is_first() else None
-        self.board = None
+        self.history, self.final = [], None
+        self.board = board_writer()(self.folder / "tensorboard") if tensorboard and is_first() else None
 
     @property
     def epoch(self):
@@ -67,32 +188,19 @@ class Run:
             return "tencrop" if self.runtime.device.type == "cuda" else "center"
         return self.settings.evaluation
 
-    def begin(self):
-        """Make room for a new run: move an earlier one's files aside, and say so."""
-        if not is_first():
-            return
-        archive_previous_run(self.settings, self.out)
-        log(self.out, f"new run: {self.settings}")
-        self._open_board()
-
     def resume(self, content, learner):
-        """Take up the run whose last.t7 holds `content`: learner, history, position, random state."""
-        if content["data"] != self.fingerprint:
-            raise UserError(
-                f"{self.folder / 'last.t7'}: the faces or their annotations are not those that this run began with. "
-                "Give the same --data, or start a new run without --resume."
-            )
-        with state_errors_as_user_error(self.folder / "last.t7"):
-            learner.load_state_dict(content)
-            torch.set_rng_state(content["random"])
-        report_other_device(content, self.runtime)
-        self.history, self.position, self.final = content["history"], content["position"], content["final"]
+        """See `RunFolder`."""
+        super().resume(content)
+        self.restore(learner, content)
+        self.history, self.final = content["history"], content["final"]
         if is_first():
-            discard_unfinished(self.out, self.settings.run_name)
-            log(self.out, f"resumed at epoch {self.epoch}")
-            self._open_board()
+            self.log(f"resumed at epoch {self.epoch}")
             if self.history:
-                self._write_records()
+                self.write_records()
+
+    def content(self):
+        """See `RunFolder`."""
+        return {"history": self.history, "final": self.final}
 
     def record(self, results, learner, training_seconds, evaluation_seconds):
         """Keep the results of an epoch: best checkpoints, last.t7, then CSVs, workbook, curves, data.txt."""
@@ -105,8 +213,12 @@ class Run:
                 if epoch == results["epoch"]:
                     self._save_best(task, split, results, learner.averaged)
         self.save_last(learner)
-        self._write_records()
-        self._log_epoch(results["epoch"], training_seconds, evaluation_seconds)
+        self.write_records()
+        seen = len(self.dataset.splits["Training"])
+        self.log(
+            f"epoch {results['epoch']}: training {training_seconds:.1f} s ({seen / training_seconds:.0f} images/s), "
+            f"evaluation {evaluation_seconds:.1f} s"
+        )
         if self.board:
             self._show_on_board(results)
 
@@ -121,31 +233,8 @@ class Run:
             self.final = {"tencrop": tencrop, "folder": self.settings.run_name}
             self.save_last(learner)
         if is_first():
-            self._write_records()
-            log(self.out, "finished")
-
-    def save_last(self, learner, position=None):
-        """Write last.t7, the whole state of the loop. position: what `train_one_epoch` gave, inside an epoch."""
-        if not is_first():
-            return
-        content = {
-            **common_content(self),
-            **learner.state_dict(),
-            "history": self.history,
-            "position": position,
-            "final": self.final,
-            "random": torch.get_rng_state(),
-        }
-        checkpoint.save(self.folder / "last.t7", content)
-
-    def _log_epoch(self, epoch, training_seconds, evaluation_seconds):
-        """Clock times go to run.log, so that equal runs give equal CSVs and checkpoints."""
-        seen = len(self.dataset.splits["Training"])
-        log(
-            self.out,
-            f"epoch {epoch}: training {training_seconds:.1f} s ({seen / training_seconds:.0f} images/s), "
-            f"evaluation {evaluation_seconds:.1f} s",
-        )
+            self.write_records()
+            self.log("finished")
 
     def _save_best(self, task, split, results, model):
         content = checkpoint.task_checkpoint(model, task.name, results["epoch"], results, self._description())
@@ -155,10 +244,6 @@ class Run:
                 title = f"{self.settings.dataset} {name}, epoch {results['epoch']} (chosen on PublicTest)"
                 matrix = results[name][task.name]["confusion"]
                 write_confusion(self.folder / f"{name}_confusion.png", matrix, title)
-
-    def _open_board(self):
-        if self._board_writer:
-            self.board = self._board_writer(self.folder / "tensorboard")
 
     def _show_on_board(self, results):
         for split in SPLITS:
@@ -198,79 +283,18 @@ class Run:
             chosen[task.name] = {"epoch": epoch, **figures}
         return chosen
 
-    def _write_records(self):
-        write_records(self.out, self._header(), self.history, self.tasks, self.final)
-
-    def _header(self):
-        settings, splits = self.settings, self.dataset.splits
-        recipe = ", ".join(f"{key} {value}" for key, value in vars(settings.recipe).items())
-        return {
-            "dataset": settings.dataset,
+    def write_records(self):
+        """See `RunFolder`."""
+        splits = self.dataset.splits
+        data = {
             "faces": ", ".join(f"{name} {len(faces):,}" for name, faces in splits.items()),
             "source": self.dataset.description,
-            "model": settings.model,
-            "tasks": ", ".join(settings.tasks),
-            "recipe": f"{settings.recipe_name} ({recipe})",
-            "seed": settings.seed,
-            "evaluation after every epoch": "ten-crop" if self.crops == "tencrop" else "centre crop",
-            "device": self.runtime.describe(),
-            "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         }
-
-
-def archive_previous_run(settings, out):
-    """Before a new run: move an earlier one's files aside, and say so."""
-    discard_unfinished(out, settings.run_name)
-    moved = move_aside(owned_files(out, settings.run_name), out)
-    if moved:
-        print(f"Files of an earlier run were moved to {moved}")
-
-
-def common_content(run):
-    """What last.t7 holds of every run, over splits or over folds."""
-    return {
-        "format": FORMAT,
-        "settings": run.settings.to_plain(),
-        "precision": run.runtime.precision,
-        "device": run.runtime.describe(),
-        "data": run.fingerprint,
-    }
-
-
-@contextmanager
-def state_errors_as_user_error(path):
-    """Turn what a state of another network raises when it is loaded into a UserError about the file `path`."""
-    try:
-        yield
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} does not fit the network it names: start a new run without --resume.") from error
-
-
-def report_other_device(content, runtime):
-    """Say so when the run whose last.t7 holds `content` began on another device."""
-    if content["device"] != runtime.describe():
-        print(f"The run began on {content['device']} and goes on on {runtime.describe()}: what follows differs by "
-              "rounding from a run without the change.")  # fmt: skip
-
-
-def log(out, line):
-    """Add a line with the time to run.log in the folder `out`. UserError when it cannot be written."""
-    path = out / "run.log"
-    with as_user_error(path, "make room for it, then continue with --resume"):
-        out.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-
-
-def print_resume_command(settings, out):
-    """Tell the user that everything is saved; returns the exit code of an interrupted program."""
-    flags = f"--resume --dataset {settings.dataset}"
-    if settings.model != default_model(settings.dataset):
-        flags += f" --model {settings.model}"
-    if str(out) != ".":
-        flags += f' --out "{out}"'
-    print(f"Saved. Go on with: python mainpro_FER.py {flags}")
-    return 130
+        network = {
+            "tasks": ", ".join(self.settings.tasks),
+            "evaluation after every epoch": "ten-crop" if self.crops == "tencrop" else "centre crop",
+        }
+        write_records(self.out, self.header(data, network), self.history, self.tasks, self.final)
 
 
 def versions():
@@ -295,11 +319,16 @@ def load_last(out, run_name):
     content = checkpoint.load(path)
     if content.get("format") != FORMAT:
         raise UserError(f"{path} was written by another version of this program; start a new run.")
-    expected = CONTENT | (FOLD_CONTENT if "rows" in content else SPLIT_CONTENT)
-    wrong = [name for name, kinds in expected.items() if name not in content or not isinstance(content[name], kinds)]
-    if wrong:
-        raise UserError(f"{path} lacks {', '.join(wrong)}: start a new run without --resume.")
+    common = RunFolder.COMMON_CONTENT
+    missing = [name for name, kind in common.items() if name not in content or not isinstance(content[name], kind)]
+    if missing:
+        raise incomplete(path, missing)
     settings = Settings.from_plain(content["settings"])
     if settings.run_name != run_name or content["precision"] not in PRECISIONS:
         raise UserError(f"{path} is of another run, {settings.run_name}: start a new run without --resume.")
     return settings, content
+
+
+def incomplete(path, missing):
+    """The UserError about a last.t7 that lacks something."""
+    return UserError(f"{path} lacks {', '.join(missing) or 'a run of its kind'}: start a new run without --resume.")

@@ -5,11 +5,9 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from data import DATASETS, SUBJECT_DATASETS
+from data import DATASETS
 from data.subjects.folds import FOLDS
-from models import FOLD_MODELS, MODELS
-from models.fersnet import FERSNET_SHARINGS
-from models.multitask import SHARINGS
+from models import MODELS, network_class
 from training.losses import CONSTRAINTS
 from training.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
 from training.runtime import DEVICES, PRECISIONS, SWITCHES
@@ -19,33 +17,18 @@ from utils.tasks import TASKS
 EVALUATIONS = ("auto", "tencrop", "center")
 DEFAULT_MODEL = "ResNet18RegressionTwoOutputs"
 FOLD_CHOICES = ("all", *map(str, range(1, FOLDS + 1)))
-# Flags that override a field of the recipe; one that the recipe does not have cannot be given.
-OVERRIDES = {
-    "epochs": "epochs",
-    "bs": "batch_size",
-    "lr": "learning_rate",
-    "constraint": "constraint",
-    "consistency": "consistency",
-    "orth": "orthogonality",
-    "sharing": "sharing",
-    "kernel": "kernel",
-    "reconstruction": "reconstruction",
-    "identity": "identity",
-    "expression": "expression",
-    "adversarial": "adversarial",
-    "cycle": "cycle",
-    "synthetic": "synthetic",
-}
 SYNTHESIS_WEIGHTS = {
     "reconstruction": "L1 to the real face",
     "identity": "distance of identity features",
     "expression": "cross-entropy of the expression that another network reads",
     "adversarial": "what the discriminator says",
-    "cycle": "squared error of the face drawn back",
+    "cycle": "squared error of the face synthesized back",
 }
-# Flags that mean something only where there are splits, or only where there are folds.
-SPLIT_FLAGS = ("tasks", "limit", "drop_duplicates", "evaluation", "tensorboard")
-FOLD_FLAGS = ("fold", "pretrain")
+# Arguments that mean something only where there are splits, or only where there are folds.
+SPLIT_ARGUMENTS = ("tasks", "limit", "drop_duplicates", "evaluation", "tensorboard", "compile")
+FOLD_ARGUMENTS = ("fold", "pretrain")
+# Flags that are shorter than the field of the settings or of the recipe that they set.
+SHORT_FLAGS = {"batch_size": "--bs", "learning_rate": "--lr", "orthogonality": "--orth", "evaluation": "--eval"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +86,7 @@ def _number(kind, low, low_is_allowed=True, high=None):
 
 def build_parser():
     """The argument parser. Run-defining flags default to None so that given ones can be told apart."""
-    defaults, drawn = RECIPES["default"], FERSNET_RECIPES["default"]
+    defaults, of_fersnet = RECIPES["default"], FERSNET_RECIPES["default"]
     parser = argparse.ArgumentParser(
         prog="mainpro_FER.py",
         usage="%(prog)s [options]",
@@ -111,7 +94,7 @@ def build_parser():
         epilog="Defaults marked * come from the recipe (values of --recipe default are shown).",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=(*DATASETS, *SUBJECT_DATASETS),
+    data.add_argument("--dataset", choices=tuple(DATASETS),
                       help="default: FER2013 where its data is found, else Demo")  # fmt: skip
     data.add_argument(
         "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
@@ -124,33 +107,29 @@ def build_parser():
     what.add_argument(
         "--model", choices=tuple(MODELS), help=f"default: {DEFAULT_MODEL}; FERSNet for CK+ and Oulu-CASIA"
     )
-    what.add_argument("--sharing", choices=tuple(dict.fromkeys((*SHARINGS, *FERSNET_SHARINGS))),
+    sharings = dict.fromkeys(way for name in MODELS for way in network_class(name).SHARINGS)
+    what.add_argument("--sharing", choices=tuple(sharings),
                       help=f"one trunk for all tasks, or none: one each (default*: {defaults.sharing}); FERSNet: "
-                           f"none, hard or selective (default*: {drawn.sharing})")  # fmt: skip
+                           f"none, hard or selective (default*: {of_fersnet.sharing})")  # fmt: skip
     what.add_argument("--tasks", nargs="+", choices=tuple(TASKS), metavar="TASK",
                       help=f"any of {', '.join(TASKS)} (default: all that the data has labels for)")  # fmt: skip
     what.add_argument("--constraint", choices=tuple(CONSTRAINTS),
                       help=f"how categories and V/A/D are tied (default*: {defaults.constraint})")  # fmt: skip
     what.add_argument("--consistency", type=_number(float, 0), metavar="W",
                       help=f"weight of category-V/A/D consistency (default*: {defaults.consistency})")  # fmt: skip
-    what.add_argument("--orth", type=_number(float, 0), metavar="W",
+    what.add_argument("--orth", dest="orthogonality", type=_number(float, 0), metavar="W",
                       help=f"weight of orthogonal convolutions (default*: {defaults.orthogonality})")  # fmt: skip
 
     how = parser.add_argument_group("training")
     how.add_argument("--recipe", choices=tuple(RECIPES), help="default: default; demo for the Demo dataset")
     how.add_argument(
-        "--epochs", type=_number(int, 1), metavar="N", help=f"default*: {defaults.epochs}; FERSNet {drawn.epochs}"
+        "--epochs", type=_number(int, 1), metavar="N", help=f"default*: {defaults.epochs}; FERSNet {of_fersnet.epochs}"
     )
-    how.add_argument(
-        "--bs",
-        type=_number(int, 1),
-        metavar="N",
-        help=f"batch size (default*: {defaults.batch_size}; FERSNet {drawn.batch_size})",
-    )
-    rates = f"{defaults.learning_rate}; FERSNet {drawn.learning_rate}"
-    how.add_argument(
-        "--lr", type=_number(float, 0, False, 1e30), metavar="RATE", help=f"highest learning rate (default*: {rates})"
-    )
+    how.add_argument("--bs", dest="batch_size", type=_number(int, 1), metavar="N",
+                     help=f"batch size (default*: {defaults.batch_size}; FERSNet {of_fersnet.batch_size})")  # fmt: skip
+    rates = f"{defaults.learning_rate}; FERSNet {of_fersnet.learning_rate}"
+    how.add_argument("--lr", dest="learning_rate", type=_number(float, 0, False, 1e30), metavar="RATE",
+                     help=f"highest learning rate (default*: {rates})")  # fmt: skip
     how.add_argument("--seed", type=_number(int, 0, high=2**31), metavar="N", help="default: 0")
     how.add_argument("--eval", dest="evaluation", choices=EVALUATIONS,
                      help="crops per test face; auto: ten on CUDA, the centre on a CPU and ten for the "
@@ -162,12 +141,12 @@ def build_parser():
     fersnet.add_argument("--pretrain", type=given_path, metavar="FILE",
                          help="begin with the weights of a FERSNet .t7 file (default: from scratch)")  # fmt: skip
     fersnet.add_argument("--kernel", type=int, choices=(1, 3),
-                         help=f"size of the leaky units' convolutions (default*: {drawn.kernel})")  # fmt: skip
+                         help=f"size of the leaky units' convolutions (default*: {of_fersnet.kernel})")  # fmt: skip
     for name, meaning in SYNTHESIS_WEIGHTS.items():
         fersnet.add_argument(f"--{name}", type=_number(float, 0), metavar="W",
-                             help=f"weight: {meaning} (default*: {getattr(drawn, name)})")  # fmt: skip
+                             help=f"weight: {meaning} (default*: {getattr(of_fersnet, name)})")  # fmt: skip
     fersnet.add_argument("--synthetic", type=_number(int, 0), metavar="N",
-                         help=f"drawn faces to tune the recognition with (default*: {drawn.synthetic})")  # fmt: skip
+                         help=f"synthesized faces to tune with (default*: {of_fersnet.synthetic})")  # fmt: skip
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
@@ -182,34 +161,43 @@ def build_parser():
     return parser
 
 
+def flag(name):
+    """The flag of the command line that sets the field `name` of the settings or of the recipe."""
+    return SHORT_FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
 def default_model(dataset):
     """The name of the model that is trained on a dataset where none is asked for."""
-    return FOLD_MODELS[0] if dataset in SUBJECT_DATASETS else DEFAULT_MODEL
+    return fold_models()[0] if DATASETS[dataset].has_subjects else DEFAULT_MODEL
+
+
+def fold_models():
+    """The names of the models that are trained on faces of known people, over folds."""
+    return [name for name in MODELS if network_class(name).HAS_FOLDS]
 
 
 def resolve(arguments, dataset):
     """The `Settings` of a new run on the dataset of that name. Raises UserError for flags that do not go together."""
-    has_folds = dataset in SUBJECT_DATASETS
+    has_folds = DATASETS[dataset].has_subjects
     model = arguments.model or default_model(dataset)
-    _check_flags(arguments, dataset, model, has_folds)
+    recipes = FERSNET_RECIPES if has_folds else RECIPES
     name = arguments.recipe or ("demo" if dataset == "Demo" else "default")
-    if has_folds and name not in FERSNET_RECIPES:
-        raise UserError(f"--recipe {name} is not for {dataset}: {' or '.join(FERSNET_RECIPES)}.")
-    recipe = FERSNET_RECIPES[name] if has_folds else RECIPES[name]
-    tasks = tuple(name for name in TASKS if name in (arguments.tasks or TASKS))
-    if model in FOLD_MODELS:
+    _check_flags(arguments, dataset, model)
+    if name not in recipes:
+        raise UserError(f"--recipe {name} is not for {dataset}: {' or '.join(recipes)}.")
+    recipe, tasks = recipes[name], tuple(name for name in TASKS if name in (arguments.tasks or TASKS))
+    if network_class(model).HAS_FOLDS:
         tasks = ("classify",)
-        if not has_folds:  # one face a subject: nothing to draw from it, so the recognition branch alone
+        if not has_folds:  # one face a subject: nothing to synthesize from it, so the recognition branch alone
             recipe = replace(recipe, sharing="none")
-    given = {field: getattr(arguments, flag) for flag, field in OVERRIDES.items()}
-    given = {field: value for field, value in given.items() if value is not None}
+    given = {field.name: getattr(arguments, field.name, None) for field in fields(recipe)}
     return Settings(
         dataset=dataset,
         data=None if arguments.data is None else str(arguments.data),
         model=model,
         tasks=tasks,
         recipe_name=name,
-        recipe=replace(recipe, **given),
+        recipe=replace(recipe, **{field: value for field, value in given.items() if value is not None}),
         seed=arguments.seed or 0,
         limit=arguments.limit,
         drop_duplicates=bool(arguments.drop_duplicates),
@@ -219,21 +207,20 @@ def resolve(arguments, dataset):
     )
 
 
-def _check_flags(arguments, dataset, model, has_folds):
+def _check_flags(arguments, dataset, model):
     """Raise UserError for a flag that means nothing for this dataset and model."""
-    if has_folds and model not in FOLD_MODELS:
-        raise UserError(f"--dataset {dataset} trains {' or '.join(FOLD_MODELS)}, not {model}.")
-    recipe = FERSNetRecipe if has_folds else Recipe
-    known = {field.name for field in fields(recipe)}
-    foreign = [flag for flag, field in OVERRIDES.items() if field not in known]
-    foreign += SPLIT_FLAGS if has_folds else FOLD_FLAGS
-    given = [flag for flag in foreign if getattr(arguments, flag) is not None and getattr(arguments, flag) is not False]
-    given += ["compile"] if has_folds and arguments.compile != "auto" else []
+    has_folds, network = DATASETS[dataset].has_subjects, network_class(model)
+    if has_folds and not network.HAS_FOLDS:
+        raise UserError(f"--dataset {dataset} trains {' or '.join(fold_models())}, not {model}.")
+    used, other = ({field.name for field in fields(kind)} for kind in (Recipe, FERSNetRecipe))
+    if has_folds:
+        used, other = other, used
+    foreign = [*(other - used), *(SPLIT_ARGUMENTS if has_folds else FOLD_ARGUMENTS)]
+    given = [name for name in foreign if getattr(arguments, name, None) not in (None, False, "auto")]
     if given:
-        shown = {"evaluation": "eval"}.get(given[0], given[0]).replace("_", "-")
-        raise UserError(f"--{shown} means nothing for {dataset} with {model}: leave it out.")
-    allowed = FERSNET_SHARINGS if has_folds else SHARINGS
-    if model in FOLD_MODELS and not has_folds:
+        raise UserError(f"{flag(sorted(given)[0])} means nothing for {dataset} with {model}: leave it out.")
+    allowed = network.SHARINGS
+    if network.HAS_FOLDS and not has_folds:
         allowed = ("none",)
         if arguments.tasks not in (None, ["classify"]):
             raise UserError(f"{model} only classifies {dataset}: leave --tasks out.")
@@ -243,20 +230,17 @@ def _check_flags(arguments, dataset, model, has_folds):
 
 def check_unchanged(arguments, saved):
     """Raise UserError when a flag that was given differs from the saved `Settings` of the run to resume."""
-    asked = {field: getattr(arguments, flag) for flag, field in OVERRIDES.items()}
-    kept = {field: getattr(saved.recipe, field, None) for field in asked}
-    names = {field: flag for flag, field in OVERRIDES.items()}
-    for field in fields(Settings):
-        if hasattr(arguments, field.name) and field.name != "recipe":
-            asked[field.name], kept[field.name] = getattr(arguments, field.name), getattr(saved, field.name)
-    asked["recipe"], kept["recipe"] = arguments.recipe, saved.recipe_name
-    for field, value in asked.items():
-        if field == "tasks" and value is not None:
-            value, kept[field] = (" ".join(task for task in TASKS if task in some) for some in (value, kept[field]))
+    kept = {**vars(saved), **vars(saved.recipe), "recipe": saved.recipe_name}
+    for name, value in vars(arguments).items():
+        is_of_recipe = name in {field.name for kind in (Recipe, FERSNetRecipe) for field in fields(kind)}
+        if value is None or not (name in kept or is_of_recipe):
+            continue
+        before = kept.get(name)
+        if name == "tasks":
+            value, before = (" ".join(task for task in TASKS if task in some) for some in (value, before))
         value = str(value) if isinstance(value, Path) else value
-        if value is not None and value != kept[field]:
-            flag = {"evaluation": "eval"}.get(field, names.get(field, field)).replace("_", "-")
+        if value != before:
             raise UserError(
-                f"--{flag} {value} differs from the run to resume, which has {kept[field]}. Leave the flag "
-                "out, or start a new run without --resume."
+                f"{flag(name)} {value} differs from the run to resume, which has {before}. Leave the flag out, or "
+                "start a new run without --resume."
             )

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from data.demo.drawing import CLASS_VAD, draw_face
+from data.faces import Dataset, Faces
 from utils.tasks import EMOTIONS, SPLITS, VAD_LIMIT
 
 STRENGTH = (0.7, 1.15)  # of an expression, as a multiple of its class mean
@@ -64,3 +65,9 @@ def demo_splits(training=1600, test=400, seed=0, limit=None):
         split: draw_faces(count if limit is None else min(count, limit), (seed, number))
         for number, (split, count) in enumerate(counts, 1)
     }
+
+
+def load(path=None, drop_duplicates=False, limit=None):
+    """The demo as a `Dataset`: nothing is read from `path`, and no face is in it twice."""
+    splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo_splits(limit=limit).items()}
+    return Dataset(splits, "drawn faces, no photographs of people")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data.faces import load_split
+from data.faces import Dataset, load_split
 from data.fer2013 import prepare
 from data.fer2013.prepare import HOME
 from utils.files import UserError
@@ -15,7 +15,7 @@ def available():
 
 
 def load(path=None, drop_duplicates=False, limit=None):
-    """({split: `Faces`}, description). path: archive, folder, CSV or data.h5; None: the data folder.
+    """The `Dataset`. path: archive, folder, CSV or data.h5; None: the data folder.
 
     drop_duplicates leaves out training faces that a test split holds too; limit keeps the first faces
     of each split. Raises UserError when nothing usable is found or a split is missing.
@@ -31,4 +31,4 @@ def load(path=None, drop_duplicates=False, limit=None):
             "beside it, and give the folder with --data."
         )
     origin = prepare.describe(h5_path)
-    return splits, f"FER2013 faces, V/A/D: {origin}"
+    return Dataset(splits, f"FER2013 faces, V/A/D: {origin}")

@@ -1,12 +1,10 @@
 """Folds for cross-validation that keep each subject in one fold and the classes balanced."""
 
-import csv
-import io
-
 import numpy as np
 import torch
 
 from utils.files import UserError
+from utils.tables import to_csv
 
 FOLDS = 10
 
@@ -75,12 +73,11 @@ def folds_table(faces, fold):
 
     faces: `SubjectFaces`; fold: (N,) int64, as `assign_folds` returns it.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("Subject", "Fold", *faces.class_names))
-    for number, name in enumerate(faces.subject_names):
-        rows = faces.subjects == number
-        if rows.any():
-            counts = torch.bincount(faces.labels[rows], minlength=len(faces.class_names))
-            writer.writerow((name, fold[rows.to(fold.device)][0].item() + 1, *counts.tolist()))
-    return text.getvalue()
+    import pandas
+
+    subjects, labels = faces.subjects.cpu().numpy(), faces.labels.cpu().numpy()
+    counts = pandas.crosstab([subjects, fold.cpu().numpy() + 1], labels)
+    counts = counts.reindex(columns=range(len(faces.class_names)), fill_value=0).set_axis(faces.class_names, axis=1)
+    frame = counts.rename_axis(["Subject", "Fold"]).reset_index()
+    frame["Subject"] = [faces.subject_names[number] for number in frame["Subject"]]
+    return to_csv(frame, {})

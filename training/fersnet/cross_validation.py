@@ -2,10 +2,9 @@
 
 import time
 
-from data.subjects.pairs import plan_pairs
-from training.fersnet.engine import evaluate_fold, train_one_epoch
+from training.engine import train_one_epoch
+from training.fersnet.engine import evaluate_fold
 from training.fersnet.run import FoldRun
-from training.run import print_resume_command
 from utils.files import UserError
 from utils.interrupt import StopRequest
 from utils.lock import exclusive_run
@@ -36,34 +35,30 @@ def cross_validate(settings, faces, runtime, out, last=None):
 
 def train(run):
     """The loop: per fold and epoch train, test, record, save. Returns 0, or 130 when stopped by the user."""
-    recipe, runtime, classes = run.recipe, run.runtime, len(run.faces.class_names)
     with StopRequest() as stop:
         for fold in run.remaining:
             training, held_out = run.split(fold)
             learner = run.learner(fold, training)
-            for epoch in range(run.epoch(fold), recipe.epochs):
-                began = time.perf_counter()
-                plan = plan_pairs(
-                    training.labels, training.subjects, classes, recipe.batch_size, run.seed(fold), epoch,
-                    recipe.unpaired, training.labels.device,
-                )  # fmt: skip
+            for epoch in range(run.epoch(fold), run.recipe.epochs):
                 label = f"fold {fold + 1}, epoch {epoch}"
+                plan = learner.plan(training, run.seed(fold), epoch)
                 figures, position = train_one_epoch(learner, training, plan, epoch, label, run.position, stop)
                 if figures is None:
                     run.save_last(learner, position)
-                    return print_resume_command(run.settings, run.out)
-                network = runtime.for_inference(learner.averaged)
-                tested = evaluate_fold(network, held_out, runtime)
-                seconds = time.perf_counter() - began
+                    return run.interrupted()
+                trained = time.perf_counter()
+                network = run.runtime.for_inference(learner.averaged)
+                tested = evaluate_fold(network, held_out, run.runtime)
+                seconds = position["seconds"] + time.perf_counter() - trained
                 run.record(fold, figures, tested, learner, network, held_out, seconds)
                 print(f"{label} ({spell_duration(seconds)}) {summary(figures, tested)}", flush=True)
                 if stop():
                     run.save_last(learner)
-                    return print_resume_command(run.settings, run.out)
+                    return run.interrupted()
             run.finish_fold(fold, learner, training, held_out)
             if stop() and run.remaining:
-                return print_resume_command(run.settings, run.out)
-    print(f"Finished. Results: {run.out / 'data.txt'}; checkpoints: {run.folder}")
+                return run.interrupted()
+    run.finished()
     return 0
 
 
@@ -71,5 +66,5 @@ def summary(figures, tested):
     """One line about an epoch."""
     text = f"Acc: training {figures['Acc']:.2f}, held out {tested['Acc']:.2f}"
     if tested.get("L1") is not None:
-        text += f" | drawn faces: L1 {tested['L1']:.4f}, SSIM {tested['SSIM']:.4f}"
+        text += f" | synthesized faces: L1 {tested['L1']:.4f}, SSIM {tested['SSIM']:.4f}"
     return text

@@ -1,49 +1,14 @@
-"""FERSNet over one fold: train an epoch, recognize, draw, measure. All return plain values; none knows files."""
+"""FERSNet over one fold: recognize, synthesize, measure. All return plain values; none knows files."""
 
 import torch
 
 from data.batches import normalise
-from data.subjects.pairs import shifted
-from training.engine import check_predictions, take_steps
+from training.engine import check_predictions
 from training.fersnet.guides import PREPROCESSING, logits_of
-from training.fersnet.learner import FIGURES, PairBatch
 from training.fersnet.similarity import structural_similarity
 from training.metrics import classification_metrics
 
 BATCH = 64  # faces of a forward pass without learning
-
-
-def pair_batch(faces, plan, step):
-    """The `PairBatch` of a step. faces: `SubjectFaces`; plan: `PairPlan`, both on one device."""
-    order, target, target_labels, *crop = plan.batch(step)
-    both = shifted(faces.images, torch.cat((order, target)), *(torch.cat((part, part)) for part in crop))
-    sources, targets = normalise(both, **PREPROCESSING).chunk(2)
-    return PairBatch(sources, faces.labels[order], targets, target_labels, target >= 0)
-
-
-def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda: False):
-    """Train on the batches of `plan`, a `PairPlan` of `faces`, both on the learner's device.
-
-    learner: `FERSNetLearner`; label: of the progress bar; start: {"step", "sums"} of an interrupted epoch; stop:
-    asked between steps, True ends the epoch early. Returns (figures, position): figures is {name: mean per face} of
-    `FIGURES`, None when stopped early, and position is what `start` takes to go on from. Raises UserError when the
-    loss is not finite or memory runs out.
-    """
-    start = start or {"step": 0, "sums": torch.zeros(len(FIGURES), dtype=torch.float64)}
-    learner.model.train()
-    images = min(plan.batch_size, len(faces))
-    sums = start["sums"].to(faces.labels.device, copy=True)
-    batches = (pair_batch(faces, plan, step) for step in range(start["step"], plan.steps))
-
-    def learn(batch, step):
-        return learner.step(batch, epoch * plan.steps + step, plan.steps)
-
-    step = take_steps(batches, learn, sums, start["step"], plan.steps, images, epoch, label, stop)
-    position = {"step": step, "sums": sums.cpu()}
-    if step < plan.steps:
-        return None, position
-    means = (sums / (plan.steps * images)).tolist()
-    return dict(zip(FIGURES, means, strict=True)), position
 
 
 @torch.inference_mode()
@@ -58,22 +23,22 @@ def recognize(network, images, runtime):
 
 
 @torch.inference_mode()
-def draw(network, images, expressions, runtime):
-    """The faces (N, S, S) uint8 with the expressions (N,) int64, drawn: (N, S, S) uint8."""
-    drawn = []
+def synthesize(network, images, expressions, runtime):
+    """The faces (N, S, S) uint8 with the expressions (N,) int64, synthesized: (N, S, S) uint8."""
+    synthesized = []
     for part, wanted in zip(images.split(BATCH), expressions.split(BATCH), strict=True):
         with runtime.autocast():
-            pictures = network(normalise(part[:, None], **PREPROCESSING), wanted)["drawn"]
-        drawn.append(((pictures[:, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
-    return torch.cat(drawn)
+            pictures = network(normalise(part[:, None], **PREPROCESSING), wanted)["synthesized"]
+        synthesized.append(((pictures[:, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(synthesized)
 
 
-def draw_each(network, images, expressions, runtime):
+def synthesize_each(network, images, expressions, runtime):
     """Each face (N, S, S) uint8 with each of the expressions, numbers of classes: (N, expressions, S, S) uint8."""
     wanted = torch.tensor(list(expressions), device=images.device)
     sources = images.repeat_interleave(len(wanted), dim=0)
-    drawn = draw(network, sources, wanted.repeat(len(images)), runtime)
-    return drawn.view(len(images), len(wanted), *images.shape[1:])
+    synthesized = synthesize(network, sources, wanted.repeat(len(images)), runtime)
+    return synthesized.view(len(images), len(wanted), *images.shape[1:])
 
 
 def counterparts(faces):
@@ -91,22 +56,22 @@ def counterparts(faces):
 def evaluate_fold(network, faces, runtime):
     """Figures of a network on the held-out `SubjectFaces`: those of the classification and its confusion matrix.
 
-    One that draws adds L1 (mean absolute difference, pixels in 0..1) and SSIM between each drawn face and the real
-    one of the same subject with that expression, over all such pairs, and CopyL1 and CopySSIM, the same for the face
-    that it was drawn from: what a network reaches that changes nothing. None where the fold has no pair. Raises
-    UserError when what the network predicts is not finite.
+    One that synthesizes adds L1 (mean absolute difference, pixels in 0..1) and SSIM between each synthesized face and
+    the real one of the same subject with that expression, over all such pairs, and CopyL1 and CopySSIM, the same for
+    the face that it was synthesized from: what a network reaches that changes nothing. None where the fold has no
+    pair. Raises UserError when what the network predicts is not finite.
     """
     logits = recognize(network, faces.images, runtime)
     check_predictions({"classify": logits}, "held-out faces")
     figures = classification_metrics(logits, faces.labels)
-    if network.draws:
+    if network.synthesizes:
         real = counterparts(faces)
         source, expression = (real >= 0).nonzero(as_tuple=True)
         figures |= dict.fromkeys(("L1", "SSIM", "CopyL1", "CopySSIM"))
         if len(source):
-            drawn = draw(network, faces.images[source], expression, runtime)
+            synthesized = synthesize(network, faces.images[source], expression, runtime)
             wanted = _unit(faces.images[real[source, expression]])
-            for prefix, pictures in (("", _unit(drawn)), ("Copy", _unit(faces.images[source]))):
+            for prefix, pictures in (("", _unit(synthesized)), ("Copy", _unit(faces.images[source]))):
                 figures[f"{prefix}L1"] = (pictures - wanted).abs().mean().item()
                 figures[f"{prefix}SSIM"] = structural_similarity(pictures, wanted).mean().item()
     return figures
@@ -118,7 +83,7 @@ def _unit(images):
 
 
 def share_read_as_wanted(network, judge, faces, runtime):
-    """Percent of the held-out faces, each drawn with every other expression, that `judge` reads as that expression.
+    """Percent of the held-out faces, each with every other expression, that `judge` reads as that expression.
 
     judge: a classifier that shares nothing with the network. Also returns its accuracy on the real faces, percent.
     """
@@ -127,16 +92,16 @@ def share_read_as_wanted(network, judge, faces, runtime):
     source = torch.arange(len(faces), device=wanted.device).repeat_interleave(classes)
     other = wanted != faces.labels[source]
     source, wanted = source[other], wanted[other]
-    drawn = draw(network, faces.images[source], wanted, runtime)
-    hits = recognize(judge, drawn, runtime).argmax(dim=1) == wanted
+    synthesized = synthesize(network, faces.images[source], wanted, runtime)
+    hits = recognize(judge, synthesized, runtime).argmax(dim=1) == wanted
     real = recognize(judge, faces.images, runtime).argmax(dim=1) == faces.labels
     return 100 * hits.double().mean().item(), 100 * real.double().mean().item()
 
 
-def draw_to_balance(network, faces, count, seed, runtime):
-    """`count` drawn faces that enlarge `faces` and make its classes as equal as can be.
+def synthesize_to_balance(network, faces, count, seed, runtime):
+    """`count` synthesized faces that enlarge `faces` and make its classes as equal as can be.
 
-    Returns (images (count, S, S) uint8, labels (count,) int64) on the faces' device. Each is drawn from a random
+    Returns (images (count, S, S) uint8, labels (count,) int64) on the faces' device. Each is synthesized from a random
     face of another expression.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -149,7 +114,7 @@ def draw_to_balance(network, faces, count, seed, runtime):
         source[mine] = others[torch.randint(len(others), (int(mine.sum()),), generator=generator)]
     device = faces.labels.device
     wanted = wanted.to(device)
-    return draw(network, faces.images[source.to(device)], wanted, runtime), wanted
+    return synthesize(network, faces.images[source.to(device)], wanted, runtime), wanted
 
 
 def shares_to_balance(present, count):

@@ -1,15 +1,15 @@
-"""Small supervised trainings around FERSNet: its guides, an independent judge of drawn faces, fine-tuning."""
+"""Small supervised trainings around FERSNet: its guides, an independent judge of synthesized faces, fine-tuning."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data.batches import normalise, plan_epoch, steps_of
-from data.subjects.pairs import MARGIN, shifted
+from data.batches import normalise, plan_epoch, training_batches
+from data.subjects.pairs import shifts
 from models.fersnet import SmallClassifier
 from models.resnet import ResNet18
 
-PREPROCESSING = {"mean": 0.5, "std": 0.5}  # to -1..1, which is what a tanh draws
+PREPROCESSING = {"mean": 0.5, "std": 0.5}  # to -1..1, which is what a tanh gives
 GUIDE_EPOCHS = 15
 JUDGE_EPOCHS = 25
 JUDGE_CHANNELS = 32
@@ -21,17 +21,16 @@ def train_classifier(network, images, labels, epochs, seed, runtime, rate=1e-3, 
     network: (B, 1, S, S) in -1..1 to logits (B, classes), or a FERSNet, on runtime.device; images (N, S, S) uint8 and
     labels (N,) int64 there. Returns the network in evaluation mode.
     """
-    steps = steps_of(len(images), batch_size)
+    size, device = images.shape[-1], images.device
+    plans = [plan_epoch(len(images), batch_size, seed, epoch, device, places=shifts(size)) for epoch in range(epochs)]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=sum(plan.steps for plan in plans))
     network.train()
-    for epoch in range(epochs):
-        plan = plan_epoch(len(images), batch_size, seed, epoch, images.device, shifts=2 * MARGIN + 1)
-        for step in range(steps):
-            order, top, left, flip, *_ = plan.batch(step)
+    for plan in plans:
+        for crops, wanted in training_batches(plan, device, images, labels, size=size):
             with runtime.autocast():
-                outputs = network(normalise(shifted(images, order, top, left, flip), **PREPROCESSING))
-            F.cross_entropy(logits_of(outputs), labels[order]).backward()
+                outputs = network(normalise(crops, **PREPROCESSING))
+            F.cross_entropy(logits_of(outputs), wanted).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
@@ -63,7 +62,7 @@ def _guide(images, labels, classes, seed, runtime):
 def judge_network(faces, seed, runtime):
     """A narrow ResNet-18 that learnt the expressions of `faces` (`SubjectFaces`, training folds only).
 
-    It shares nothing with FERSNet nor with what guided it, and so can say what a face drawn by it looks like to
+    It shares nothing with FERSNet nor with what guided it, and so can say what a face synthesized by it looks like to
     another network.
     """
     torch.manual_seed(seed)

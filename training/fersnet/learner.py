@@ -1,23 +1,26 @@
-"""FERSNet while it learns: its losses, one training step of network and discriminator, and its whole state.
+"""FERSNet while it learns: its pairs, its losses, one training step of network and discriminator.
 
 Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on Selective
 Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a small network that learnt to tell
 the subjects of the training folds apart (`training.fersnet.guides.identity_network`). Three things are not from there:
-another such network, which learnt the expressions, reads the drawn face; the discriminator also learns to refuse real
-faces with a wrong expression (Reed et al., "Generative adversarial text to image synthesis", ICML 2016, section 4.1);
-and some faces are drawn with an expression that their subject does not show (`data.subjects.pairs`).
+another such network, which learnt the expressions, reads the synthesized face; the discriminator also learns to refuse
+real faces with a wrong expression (Reed et al., "Generative adversarial text to image synthesis", ICML 2016, section
+4.1); and some faces are synthesized with an expression that their subject does not show (`data.subjects.pairs`).
 """
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.optim import WeightAverage, learning_rate, set_learning_rate
-
-FIGURES = ("Acc", "Loss", "L1", "Identity", "Expression", "Adversarial", "Cycle", "Discriminator")
+from data.batches import normalise, plan_epoch, random_crops
+from data.subjects.pairs import choose_targets, shifts
+from training.fersnet.guides import PREPROCESSING
+from training.learner import Learner
+from training.optim import learning_rate, set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -63,25 +66,25 @@ def frozen(module):
             parameter.requires_grad_(True)
 
 
-def masked_l1(drawn, targets, known):
+def masked_l1(synthesized, targets, known):
     """Mean absolute difference over the faces that are `known` (B,) to have a real target; 0 without any."""
-    each = (drawn - targets).abs().mean(dim=(1, 2, 3))
+    each = (synthesized - targets).abs().mean(dim=(1, 2, 3))
     return (each * known).sum() / known.sum().clamp_min(1)
 
 
-class FERSNetLearner:
-    """What a training step works on.
+class FERSNetLearner(Learner):
+    """Learns to recognize and, where it has a discriminator, to synthesize.
 
     model: `FERSNet`; discriminator, identity, expression: `Discriminator` and two trained `SmallClassifier`, or None
-    where the model does not draw; recipe: `FERSNetRecipe`; runtime: `Runtime`.
+    where the model does not synthesize; recipe: `FERSNetRecipe`.
     """
 
+    figures = ("Acc", "Loss", "L1", "Identity", "Expression", "Adversarial", "Cycle", "Discriminator")
+
     def __init__(self, model, discriminator, identity, expression, recipe, runtime):
-        self.recipe, self.runtime = recipe, runtime
-        self.model = runtime.place(model)
-        self.average = WeightAverage(self.model, recipe.averaging)
+        super().__init__(model, recipe, runtime)
         self.optimizer = self._adam(self.model)
-        self.discriminator = self.identity = self.expression = None
+        self.discriminator = None
         if discriminator is not None:
             self.discriminator = runtime.place(discriminator)
             self.discriminator_optimizer = self._adam(self.discriminator)
@@ -94,31 +97,51 @@ class FERSNetLearner:
             model.parameters(), recipe.learning_rate, betas=(0.5, 0.999), weight_decay=recipe.weight_decay, fused=True
         )
 
-    @property
-    def averaged(self):
-        """The network with the averaged weights: the one to test and save."""
-        return self.average.model
+    def parts(self):
+        """See `Learner`."""
+        parts = super().parts()
+        if self.discriminator is not None:
+            names = ("discriminator", "discriminator_optimizer", "identity", "expression")
+            parts |= {name: getattr(self, name) for name in names}
+        return parts
+
+    def plan(self, faces, seed, epoch):
+        """See `Learner`. faces: `SubjectFaces` on the device."""
+        targets = partial(choose_targets, faces.labels, faces.subjects, len(faces.class_names), self.recipe.unpaired)
+        places = shifts(faces.size)
+        return plan_epoch(
+            len(faces), self.recipe.batch_size, seed, epoch, faces.labels.device, places=places, targets=targets
+        )
+
+    def batches(self, faces, plan, first=0):
+        """Yield a `PairBatch` a step; a face and its target are cropped alike."""
+        for step in range(first, plan.steps):
+            parts = plan.batch(step)
+            order, target, target_labels = (parts.pop(name) for name in ("order", "target", "target_class"))
+            sources, targets = (
+                normalise(random_crops(faces.images[rows], **parts, size=faces.size), **PREPROCESSING)
+                for rows in (order, target)
+            )
+            yield PairBatch(sources, faces.labels[order], targets, target_labels, target >= 0)
 
     def step(self, batch, number, steps_per_epoch):
-        """Learn from a `PairBatch`; number: of this step in the whole run of the fold.
+        """See `Learner`. batch: a `PairBatch`; number: of this step in the whole run of the fold.
 
-        The faces are drawn once; the discriminator learns from them `discriminator_steps` times, then the network.
-        Returns (loss, figures): the scalar that the network minimised and the sums over the batch of `FIGURES`,
-        (8,) float64, both on the device. Waits for nothing.
+        The faces are synthesized once; the discriminator learns from them `discriminator_steps` times, then the
+        network does.
         """
         rate = learning_rate(self.recipe, number, steps_per_epoch)
         set_learning_rate(self.optimizer, rate)
-        draws = self.discriminator is not None
         with self.runtime.autocast():
-            outputs = self.model(batch.faces, batch.target_labels if draws else None)
+            outputs = self.model(batch.faces, None if self.discriminator is None else batch.target_labels)
         recognition = F.cross_entropy(outputs["classify"], batch.labels)
-        parts = dict.fromkeys(FIGURES, recognition.new_zeros(()))
+        parts = dict.fromkeys(self.figures, recognition.new_zeros(()))
         loss = recognition
-        if draws:
+        if self.discriminator is not None:
             set_learning_rate(self.discriminator_optimizer, rate)
             for _ in range(self.recipe.discriminator_steps):
-                parts["Discriminator"] = self._discriminator_step(batch, outputs["drawn"].detach())
-            parts |= self._synthesis_losses(batch, outputs["drawn"])
+                parts["Discriminator"] = self._discriminator_step(batch, outputs["synthesized"].detach())
+            parts |= self._synthesis_losses(batch, outputs["synthesized"])
             loss = loss + self._weighted(parts)
         loss.backward()
         self.optimizer.step()
@@ -126,7 +149,7 @@ class FERSNetLearner:
         self.average.update(number)
         parts["Loss"] = recognition
         parts["Acc"] = 100 * (outputs["classify"].argmax(dim=1) == batch.labels).double().mean()
-        return loss, torch.stack([parts[name].detach().double() for name in FIGURES]) * len(batch.labels)
+        return loss, torch.stack([parts[name].detach().double() for name in self.figures]) * len(batch.labels)
 
     def _weighted(self, parts):
         recipe = self.recipe
@@ -138,10 +161,10 @@ class FERSNetLearner:
             + recipe.cycle * parts["Cycle"]
         )
 
-    def _discriminator_step(self, batch, drawn):
+    def _discriminator_step(self, batch, synthesized):
         with self.runtime.autocast():
             real = self.discriminator(batch.faces, batch.labels)
-            false = self.discriminator(drawn, batch.target_labels)
+            false = self.discriminator(synthesized, batch.target_labels)
         refused = false.square().mean()
         if self.recipe.mismatched:
             with self.runtime.autocast():
@@ -153,41 +176,16 @@ class FERSNetLearner:
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         return loss
 
-    def _synthesis_losses(self, batch, drawn):
+    def _synthesis_losses(self, batch, synthesized):
         with self.runtime.autocast(), frozen(self.discriminator), without_running_statistics(self.model):
-            scores = self.discriminator(drawn, batch.target_labels)
-            again = self.model(drawn, batch.labels)["drawn"]
-            features, wanted = self.identity.embed(drawn), self.identity.embed(batch.faces)
-            read = self.expression(drawn)
+            scores = self.discriminator(synthesized, batch.target_labels)
+            again = self.model(synthesized, batch.labels)["synthesized"]
+            features, wanted = self.identity.embed(synthesized), self.identity.embed(batch.faces)
+            read = self.expression(synthesized)
         return {
-            "L1": masked_l1(drawn, batch.targets, batch.known),
+            "L1": masked_l1(synthesized, batch.targets, batch.known),
             "Identity": (features - wanted).square().sum(dim=1).mean(),
             "Expression": F.cross_entropy(read, batch.target_labels),
             "Adversarial": (scores - 1).square().mean(),
             "Cycle": F.mse_loss(again, batch.faces),
         }
-
-    def state_dict(self):
-        """Everything that a checkpoint needs to go on from here."""
-        state = {
-            "net": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        if self.discriminator is not None:
-            state["discriminator"] = self.discriminator.state_dict()
-            state["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
-            state["identity"] = self.identity.state_dict()
-            state["expression"] = self.expression.state_dict()
-        return state
-
-    def load_state_dict(self, state):
-        """Load what `state_dict` gave. Raises what PyTorch does when it does not fit."""
-        self.model.load_state_dict(state["net"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.discriminator is not None:
-            self.discriminator.load_state_dict(state["discriminator"])
-            self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-            self.identity.load_state_dict(state["identity"])
-            self.expression.load_state_dict(state["expression"])

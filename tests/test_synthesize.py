@@ -9,7 +9,7 @@ from PIL import Image
 
 import visualize
 from data.demo.drawing import draw_face
-from inference.synthesize import FaceDrawer
+from inference.synthesize import FaceSynthesizer
 from models import MODELS, checkpoint
 from models.fersnet import FERSNet
 from tests.test_pictures import pasted
@@ -42,14 +42,14 @@ def run(*arguments):
 
 def test_what_is_drawn_is_what_the_network_draws(tmp_path):
     network = save(tmp_path / "Fold01_model_classify.t7")
-    drawer = FaceDrawer(tmp_path, "cpu", "fp32")
+    synthesizer = FaceSynthesizer(tmp_path, "cpu", "fp32")
     faces = np.stack([draw_face(number, (0, 0, 0), number) for number in range(3)])
-    drawn = drawer.draw(faces, ("Happy", "Angry"))
+    drawn = synthesizer.synthesize(faces, ("Happy", "Angry"))
     assert drawn.shape == (3, 2, 48, 48) and drawn.dtype == np.uint8
     pictures = torch.from_numpy(faces)[:, None].float() / 127.5 - 1
     for place, number in enumerate((4, 0)):
         with torch.no_grad():
-            expected = (network(pictures, torch.full((3,), number))["drawn"][:, 0] + 1) * 127.5
+            expected = (network(pictures, torch.full((3,), number))["synthesized"][:, 0] + 1) * 127.5
         assert np.abs(drawn[:, place].astype(float) - expected.numpy()).max() <= 0.51  # rounding
 
 
@@ -75,9 +75,9 @@ def test_one_face_is_drawn_with_the_expressions_that_were_asked_for(tmp_path):
     (sheet,) = (tmp_path / "out").iterdir()
     with Image.open(sheet) as picture:
         cells = np.asarray(picture)[-104:-8]  # the only row of faces, without the gap below
-    drawer = FaceDrawer(tmp_path, "cpu", "fp32")
+    synthesizer = FaceSynthesizer(tmp_path, "cpu", "fp32")
     face = np.array(Image.open(tmp_path / "face.png"))
-    drawn = drawer.draw(face[None], ("Fear",))[0, 0]
+    drawn = synthesizer.synthesize(face[None], ("Fear",))[0, 0]
     for expected in (face, drawn):
         enlarged = expected.repeat(2, 0).repeat(2, 1)
         places = range(cells.shape[1] - 96 + 1)
@@ -90,10 +90,10 @@ def test_what_cannot_be_drawn_is_told(tmp_path, capsys):
     with pytest.raises(UserError, match="no checkpoint of a FERSNet"):
         run(*flags, "all", "--checkpoints", tmp_path)
     save(tmp_path / "alone.t7", "none")
-    with pytest.raises(UserError, match="holds no network that draws"):
+    with pytest.raises(UserError, match="holds no network that synthesizes"):
         run(*flags, "all", "--checkpoints", tmp_path / "alone.t7")
     save(tmp_path / "good.t7")
-    with pytest.raises(UserError, match="bored is no expression that can be drawn: all, or Angry, Contempt"):
+    with pytest.raises(UserError, match="bored is no expression that can be synthesized: all, or Angry, Contempt"):
         run(*flags, "bored", "--checkpoints", tmp_path / "good.t7")
     (tmp_path / "bad.png").write_bytes(b"no picture")
     assert run(tmp_path / "bad.png", *flags, "all", "--checkpoints", tmp_path / "good.t7") == 1
