@@ -6,7 +6,7 @@
     python mainpro_FER.py --help           # all options
 
 Per epoch it trains, evaluates both test splits, records the results (AccProcess_*.csv, AccProcess.xlsx,
-AccProcess.png, data.txt) and saves checkpoints in <dataset>_<model>/. The README tells what is reached.
+AccProcess.png, data.txt) and saves checkpoints in <dataset>_<model>/. The README reports what is reached.
 """
 
 import sys
@@ -45,7 +45,7 @@ def main(arguments):
     if load.has_subjects:
         return cross_validate(settings, load(settings.data), runtime, arguments.out, last)
     with rank0_first():  # of several processes one prepares data.h5
-        dataset = load(settings.data, settings.drop_duplicates, settings.limit)
+        dataset = load(settings.data, settings.drop_duplicates, settings.limit, arguments.out)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
     settings = supported(settings, dataset, arguments.tasks)
     faces, where = runtime.keep(dataset.splits)
@@ -144,7 +144,7 @@ def summary(results, seconds):
 
 
 def command_line():
-    """`main` with the arguments of the command line, and what the user did wrong told in a sentence; the exit code."""
+    """Run `main` with the arguments of the command line; returns the exit code."""
     stopped = "Stopped. What was saved is complete; --resume goes on from there."
     try:
         return exit_code(lambda: main(build_parser().parse_args()), stopped, quiet=not is_first())

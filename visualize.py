@@ -46,11 +46,11 @@ MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; do
 def main(arguments):
     """Read everything that was asked for. Returns the exit code: 1 when something could not be read."""
     check_flags(arguments)
-    places = OutputPaths(arguments.out)
+    output_paths = OutputPaths(arguments.out)
     if arguments.export:
         from inference.export import export_onnx
 
-        [path] = places.beside(Path("emotion.onnx"), "", ".onnx")
+        [path] = output_paths.beside(Path("emotion.onnx"), "", ".onnx")
         export_onnx(load_networks(arguments.checkpoints or RELEASED), path)
         print(f"written: {path}")
         return 0
@@ -60,7 +60,7 @@ def main(arguments):
         kinds = "pictures or folders" if arguments.synthesize else "pictures, folders or videos, or --webcam"
         raise UserError(f"Nothing to look at: give {kinds}.")
     if arguments.synthesize:
-        return synthesize(stills, places, arguments)
+        return synthesize(stills, output_paths, arguments)
     recognizer = EmotionRecognizer(
         arguments.checkpoints or RELEASED, arguments.face, arguments.face_model, arguments.crops, arguments.device,
         arguments.precision,
@@ -68,13 +68,13 @@ def main(arguments):
     warn_of_drawn_faces(recognizer, arguments)
     if arguments.webcam is not None:
         return watch_camera(recognizer, arguments)
-    say(arguments, MEANING)
+    print_line(arguments, MEANING)
     failures = 0
     with results.table(arguments.csv, arguments.json) as add:
         for seen in read_stills(recognizer, stills):
-            failures += tell(seen, add, places, arguments)
+            failures += report_picture(seen, add, output_paths, arguments)
         for path in filter(is_video, inputs):
-            failures += not read_video(recognizer, path, add, places, arguments)
+            failures += not read_video(recognizer, path, add, output_paths, arguments)
     if failures:
         print(f"{failures} of {len(inputs)} could not be read", file=sys.stderr)
     return 1 if failures else 0
@@ -123,23 +123,23 @@ def read_batch(recognizer, batch):
             yield Seen(path, picture, size, tuple(next(faces)), found.remark)
 
 
-def tell(seen, add, places, arguments):
+def report_picture(seen, add, output_paths, arguments):
     """Print, tabulate and draw one picture's faces. Returns whether it could not be read."""
     if seen.error:
         print(f"error: {seen.error}", file=sys.stderr)
         return True
     if seen.remark:
-        say(arguments, f"{seen.path}: {seen.remark}")
+        print_line(arguments, f"{seen.path}: {seen.remark}")
     for number, face in enumerate(seen.faces, 1):
         add(results.row(seen.path, number, face))
-        say(arguments, line(seen.path, face))
+        print_line(arguments, line(seen.path, face))
     if not arguments.no_pictures:
         from inference.figures import draw  # drawing is slow to import, and the lines above need not wait for it
 
-        [path] = places.beside(seen.path, "_emotion", ".png")
+        [path] = output_paths.beside(seen.path, "_emotion", ".png")
         figure = draw(seen.picture, seen.faces, as_text(seen.path.name), size=seen.size)
         save_figure(figure, path, seen.path)
-        say(arguments, f"  drawn: {path}")
+        print_line(arguments, f"  drawn: {path}")
         if arguments.show:
             show(path)
     return False
@@ -154,7 +154,7 @@ def line(path, face):
     return f"{path}  [{left},{top} {right},{bottom}]  {face.emotion} {face.probability:.0%}  {values}"
 
 
-def synthesize(inputs, places, arguments):
+def synthesize(inputs, output_paths, arguments):
     """Draw every face of every picture with other expressions. Returns the exit code."""
     from inference.synthesize import FaceSynthesizer
     from training.fersnet.sheet import contact_sheet
@@ -171,25 +171,25 @@ def synthesize(inputs, places, arguments):
             continue
         boxes, remark = locate(grey)
         if remark:
-            say(arguments, f"{path}: {remark}")
+            print_line(arguments, f"{path}: {remark}")
         if boxes:
             faces = np.stack([detector.crop_face(grey, box, synthesizer.size) for box in boxes])
             synthesized = synthesizer.synthesize(faces, expressions)
             rows = [(str(number), [face, *others])
                     for number, (face, others) in enumerate(zip(faces, synthesized, strict=True), 1)]  # fmt: skip
-            [target] = places.beside(path, "_emotion_drawn", ".png")
+            [target] = output_paths.beside(path, "_emotion_drawn", ".png")
             with placing(target) as temporary:
                 temporary.write_bytes(contact_sheet(rows, ("input", *expressions), marks(path)))
-            say(arguments, f"{path}: {len(faces)} faces, synthesized: {target}")
+            print_line(arguments, f"{path}: {len(faces)} faces, synthesized: {target}")
     return 1 if failures else 0
 
 
-def read_video(recognizer, path, add, places, arguments):
+def read_video(recognizer, path, add, output_paths, arguments):
     """Annotate a video, tabulate its faces, plot them over time. Returns whether it could be read."""
     from inference.figures import draw_timeline
     from inference.video import annotate, count_frames, read_frames, video_writer
 
-    video, table, plot = places.beside(path, "_emotion", ".mp4", ".csv", ".png")
+    video, table, plot = output_paths.beside(path, "_emotion", ".mp4", ".csv", ".png")
     rows = []
     try:
         total, rate = count_frames(path)
@@ -210,7 +210,7 @@ def read_video(recognizer, path, add, places, arguments):
         print(f"error: {error}", file=sys.stderr)
         return False
     save_figure(draw_timeline(rows, as_text(path.name)), plot, path)
-    say(arguments, f"{path}: {len(rows)} frames with faces. Written: {video}, {table.name}, {plot.name}")
+    print_line(arguments, f"{path}: {len(rows)} frames with faces. Written: {video}, {table.name}, {plot.name}")
     return True
 
 
@@ -268,10 +268,10 @@ def in_batches(items, size):
 def warn_of_drawn_faces(recognizer, arguments):
     """Say so when the network has never seen a real face."""
     if any(network.dataset == "Demo" for network in recognizer.networks):
-        say(arguments, f"{arguments.checkpoints} was trained on drawn faces: do not trust what follows.")
+        print_line(arguments, f"{arguments.checkpoints} was trained on drawn faces: do not trust what follows.")
 
 
-def say(arguments, text):
+def print_line(arguments, text):
     """Print a line unless --quiet."""
     if not arguments.quiet:
         tqdm.write(text)

@@ -7,7 +7,7 @@ Compares, alternating, and gives medians:
 - ours: the archive to data.h5 and its report, everything included;
 - read: merely reading and decompressing the archive, with rarfile, in blocks of 1 MiB;
 - pandas: pandas.read_csv on the CSV texts, once they are in memory, and a Python loop that splits every pixel
-  string; reading the archive and writing the result come on top. Needs pandas. With --quick it is timed on a
+  string; reading the archive and writing the result come on top. With --quick it is timed on a
   part of the rows and scaled up.
 """
 
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import peak_memory  # noqa: E402
 from data.fer2013.prepare import prepare  # noqa: E402
-from data.fer2013.sources import open_part, open_source  # noqa: E402
+from data.fer2013.sources import survey  # noqa: E402
 
 BLOCK = 1 << 20
 QUICK_ROWS = 300  # of each split
@@ -41,10 +41,11 @@ def time_ours(source, folder):
 
 def time_read(source):
     started = time.perf_counter()
-    for part in open_source(source).parts:
-        with open_part(part) as stream:
-            while stream.read(BLOCK):
-                pass
+    with survey(source) as found:
+        for part in found.source.parts:
+            with part.entry.open() as stream:
+                while stream.read(BLOCK):
+                    pass
     return time.perf_counter() - started
 
 
@@ -53,14 +54,15 @@ def time_pandas(source, rows):
     import pandas
 
     seconds = 0.0
-    for part in open_source(source).parts:
-        with open_part(part) as stream:
-            text = b"".join(iter(lambda stream=stream: stream.read(BLOCK), b""))
-        share = text if rows is None else b"".join(io.BytesIO(text).readlines()[: rows + 1])
-        started = time.perf_counter()
-        frame = pandas.read_csv(io.BytesIO(share))
-        np.array([[int(value) for value in pixels.split()] for pixels in frame["pixels"]], np.uint8)
-        seconds += (time.perf_counter() - started) * len(text) / len(share)
+    with survey(source) as found:
+        for part in found.source.parts:
+            with part.entry.open() as stream:
+                text = b"".join(iter(lambda stream=stream: stream.read(BLOCK), b""))
+            share = text if rows is None else b"".join(io.BytesIO(text).readlines()[: rows + 1])
+            started = time.perf_counter()
+            frame = pandas.read_csv(io.BytesIO(share))
+            np.array([[int(value) for value in pixels.split()] for pixels in frame["pixels"]], np.uint8)
+            seconds += (time.perf_counter() - started) * len(text) / len(share)
     return seconds
 
 
@@ -78,12 +80,10 @@ def main():
             times["ours"].append(time_ours(args.archive, Path(folder)))
     memory = peak_memory()
     times = {name: values[1:] for name, values in times.items()}  # the first round warms up
-    try:
-        times["pandas"] = [time_pandas(args.archive, QUICK_ROWS if args.quick else None)]
-    except ImportError:
-        print("pandas is not installed: left out")
+    times["pandas"] = [time_pandas(args.archive, QUICK_ROWS if args.quick else None)]
 
-    megabytes = sum(part.size for part in open_source(args.archive).parts) / 1e6
+    with survey(args.archive) as found:
+        megabytes = sum(part.entry.size for part in found.source.parts) / 1e6
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores{load}")
     print(f"{args.archive.name}: {args.archive.stat().st_size / 1e6:.0f} MB, {megabytes:.0f} MB of text")

@@ -8,9 +8,10 @@ from importlib import import_module
 class Loader:
     """Loads a dataset when it is called: whoever needs only batches does not pay for archives and drawings.
 
-    module: has `load`, called with a path (None: the data folder of the project) and, without `has_subjects`, with
-    drop_duplicates and limit (of faces per split, or None), which gives a `data.faces.Dataset`. has_subjects: `load`
-    gives `data.subjects.trees.SubjectFaces`, faces of known people, for FERSNet.
+    module: has `load`, called with a path (None: the project's data folder) and, without `has_subjects`, with
+    drop_duplicates, limit (of faces per split, or None) and out (the folder for what cannot be written beside the
+    data), which gives a `data.faces.Dataset`. has_subjects: `load` gives `data.subjects.trees.SubjectFaces`, faces of
+    known people, for FERSNet.
     """
 
     module: str

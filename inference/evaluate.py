@@ -61,14 +61,14 @@ def main(arguments):
 
 def origins(networks):
     """{task: which network predicts it, trained on what, and on which split its epoch was chosen}."""
-    told = {}
+    described = {}
     for network in networks:
         split = next((split for split in TEST_SPLITS if network.file.name.startswith(split)), None)
         text = f"{network.file.name}, trained on {network.dataset}"
         text += "" if network.epoch is None else f", epoch {network.epoch}"
         text += "" if split is None else f" (chosen on {split}, whose figures are optimistic)"
-        told |= dict.fromkeys(network.tasks, text)
-    return {name: told[name] for name in TASKS if name in told}
+        described |= dict.fromkeys(network.tasks, text)
+    return {name: described[name] for name in TASKS if name in described}
 
 
 def compare_with_people(outputs, rows, ratings, training):

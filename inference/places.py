@@ -39,9 +39,9 @@ def is_ours(path):
 
 
 def source_of(path):
-    """Name of the file that the result at `path` is about, as the PNG of the same name tells.
+    """Name of the file that the result at `path` is about, as the PNG of the same name states.
 
-    Empty where it does not tell, as earlier versions did not; None where that is no result of this program.
+    Empty where it does not, as earlier versions did not; None where that is no result of this program.
     """
     if "_emotion" not in path.stem:
         return None

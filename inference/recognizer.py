@@ -45,7 +45,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Found:
-    """The faces that were found in a picture. crops: (48, 48) uint8, one for each box; remark: to be told, or None."""
+    """The faces found in a picture. crops: (48, 48) uint8, one for each box; remark: to be printed, or None."""
 
     boxes: list[detector.Box]
     crops: list[np.ndarray]

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from utils.files import UserError, as_text, as_user_error, move_aside, replacing
 from utils.tables import to_csv
@@ -31,20 +31,33 @@ def row(file, number, face, frame=None, seconds=None):
 def table(csv_path=None, json_path=None):
     """A function that adds a `row` to the CSV and the JSON file (None: not wanted).
 
-    Both are written at the end; files that stand there are moved to previous/ first. Raises UserError when one cannot
-    be written: where that is known at the beginning, then.
+    Both are written at the end, or when Ctrl-C ends the block; files that stand there are moved to previous/ first.
+    Raises UserError when one cannot be written: where that is known at the beginning, then.
     """
-    import pandas
-
     wanted = [(path, write) for path, write in ((csv_path, _write_csv), (json_path, _write_json)) if path is not None]
     for path, _ in wanted:
         _check_place(path)
     rows = []
-    yield rows.append
+    try:
+        yield rows.append
+    except KeyboardInterrupt:  # what was read so far is kept
+        _write(wanted, rows)
+        raise
+    _write(wanted, rows)
+
+
+def _write(wanted, rows):
+    """Write the rows to each of the [(path, function that writes)], all of them or none."""
+    import pandas
+
     frame = pandas.DataFrame(rows, columns=COLUMNS, dtype=object)  # a whole number beside an empty cell stays one
-    for path, write in wanted:
-        with as_user_error(path, REMEDY), replacing(path) as temporary:
-            write(frame, temporary)
+    with ExitStack() as stack:
+        for path, write in wanted:
+            stack.enter_context(as_user_error(path, REMEDY))
+            temporary = stack.enter_context(replacing(path))
+            with as_user_error(path, REMEDY):
+                write(frame, temporary)
+        for path, _ in wanted:
             moved = move_aside([path], path.parent)
             if moved:
                 print(f"The earlier {path.name} was moved to {moved}")

@@ -12,7 +12,7 @@ from models import MODELS
 from models.multitask import MultiTask
 
 # Here, since only this file is known to the process that reports what the others tested.
-from tests.faults.told import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401
+from tests.faults.fault_table import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401
 from training.settings import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data.demo.drawing import draw_face
-from inference import detector as detect
+from inference import detector
 from utils.files import UserError
 from utils.pictures import prefetch, read_picture, to_grey
 
@@ -108,7 +108,7 @@ def pasted(places, side, size=(400, 600), seed=3):
 
 def test_every_pasted_face_is_found_where_it_is():
     places = [(40, 60), (380, 180)]
-    boxes = detect.find_faces(pasted(places, 160))
+    boxes = detector.find_faces(pasted(places, 160))
     assert len(boxes) == 2
     for left, top in places:
         nearest = min(boxes, key=lambda box: abs(box.left - left) + abs(box.top - top))
@@ -120,51 +120,51 @@ def test_every_pasted_face_is_found_where_it_is():
 def test_boxes_are_in_pixels_of_the_picture_however_large_it_is():
     small = pasted([(40, 60)], 160)
     large = np.kron(small, np.ones((5, 5), np.uint8))  # 2000 x 3000
-    (box,) = detect.find_faces(small)
-    (other,) = detect.find_faces(large)
+    (box,) = detector.find_faces(small)
+    (other,) = detector.find_faces(large)
     assert other.side / box.side == pytest.approx(5, rel=0.25)
     assert abs(other.left / 5 - box.left) < 20
 
 
 def test_nothing_is_found_in_nothing():
-    assert detect.find_faces(np.full((300, 400), 90, np.uint8)) == []
+    assert detector.find_faces(np.full((300, 400), 90, np.uint8)) == []
 
 
 def test_a_crop_within_the_picture_is_that_part_of_it():
     picture = RNG.integers(0, 256, (100, 120), dtype=np.uint8)
-    assert np.array_equal(detect.crop_face(picture, detect.Box(10, 20, 48), 48), picture[20:68, 10:58])
+    assert np.array_equal(detector.crop_face(picture, detector.Box(10, 20, 48), 48), picture[20:68, 10:58])
 
 
 def test_a_crop_beyond_the_edge_repeats_the_outermost_pixels():
     picture = RNG.integers(0, 256, (60, 60), dtype=np.uint8)
-    crop = detect.crop_face(picture, detect.Box(-10, 30, 48), 48)
+    crop = detector.crop_face(picture, detector.Box(-10, 30, 48), 48)
     padded = np.pad(picture, 48, mode="edge")
     assert np.array_equal(crop, padded[78:126, 38:86])
 
 
 def test_a_large_crop_is_averaged_down():
     picture = RNG.integers(0, 256, (96, 96), dtype=np.uint8)
-    crop = detect.crop_face(picture, detect.Box(0, 0, 96), 48)
+    crop = detector.crop_face(picture, detector.Box(0, 0, 96), 48)
     blocks = picture.reshape(48, 2, 48, 2).mean(axis=(1, 3))
     assert np.abs(crop - blocks).max() <= 0.51
 
 
 def test_the_whole_picture_is_its_middle_square():
-    assert detect.whole(np.zeros((50, 80), np.uint8)) == [detect.Box(15, 0, 50)]
+    assert detector.whole(np.zeros((50, 80), np.uint8)) == [detector.Box(15, 0, 50)]
 
 
 @pytest.mark.parametrize(
     ("shape", "expected"), [((48, 48), True), ((250, 210), True), ((250, 100), False), ((500, 500), False)]
 )
 def test_what_may_be_one_whole_face(shape, expected):
-    assert detect.nearly_square(np.zeros(shape, np.uint8), detect.SMALL_PICTURE) == expected
+    assert detector.nearly_square(np.zeros(shape, np.uint8), detector.SMALL_PICTURE) == expected
 
 
 def test_an_opencv_without_cascades_is_told(monkeypatch):
     monkeypatch.delattr("cv2.CascadeClassifier")
-    detect._load_cascade.cache_clear()
+    detector._load_cascade.cache_clear()
     with pytest.raises(UserError, match="opencv-python-headless<5"):
-        detect.find_faces(np.zeros((60, 60), np.uint8))
+        detector.find_faces(np.zeros((60, 60), np.uint8))
 
 
 @pytest.mark.parametrize("content", [None, b"no model"])
@@ -173,7 +173,7 @@ def test_a_face_model_that_is_none_is_told(tmp_path, content):
     if content:
         path.write_bytes(content)
     with pytest.raises(UserError, match="--face-model"):
-        detect.YuNet(path)
+        detector.YuNet(path)
 
 
 def test_what_goes_wrong_while_reading_ahead_is_told():

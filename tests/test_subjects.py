@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from data.demo.drawing import draw_face
-from data.subjects import ckplus, oulu
-from data.subjects import trees as subjects
+from data.subjects import ckplus, oulu, trees
 from data.subjects.trees import SubjectFaces
 from tests.samples import write_zip
 from utils.files import UserError
@@ -297,7 +296,7 @@ def test_pictures_get_one_size(tmp_path, size, expected):
 def test_a_large_picture_is_averaged_down_not_sampled():
     stripes = np.zeros((480, 480), np.uint8)
     stripes[:, ::2] = 200  # a sample would be 0 or 200
-    small = subjects.decode(png(stripes), "stripes", 96)
+    small = trees.decode(png(stripes), "stripes", 96)
     assert np.abs(small[2:-2, 2:-2].astype(int) - 100).max() <= 4
 
 
@@ -307,8 +306,8 @@ def test_pictures_of_every_mode_become_grey():
     weighted = colour @ np.array([0.299, 0.587, 0.114])
     sixteen = grey.astype(np.uint16) * 256 + 77
     for content in (png(grey), png(Image.fromarray(grey).convert("P")), png(np.dstack([grey] * 3)), png(sixteen)):
-        assert np.array_equal(subjects.decode(content, "face", None), grey)
-    assert np.abs(subjects.decode(png(colour), "face", None) - weighted).max() <= 0.51
+        assert np.array_equal(trees.decode(content, "face", None), grey)
+    assert np.abs(trees.decode(png(colour), "face", None) - weighted).max() <= 0.51
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from PIL import Image
 import visualize
 from data.batches import normalise, ten_crop
 from data.demo.drawing import draw_face
-from inference import figures as show
-from inference import places, results
+from inference import figures, places, results
 from inference.detector import Box
 from inference.networks import load_networks
 from inference.recognizer import EmotionRecognizer, Face
@@ -443,7 +442,7 @@ def a_face(number, box=None):
 
 def test_the_figure_shows_boxes_bars_and_points():
     faces = [a_face(1), a_face(2)]
-    figure = show.draw(np.zeros((100, 200, 3), np.uint8), faces, "photo.jpg")
+    figure = figures.draw(np.zeros((100, 200, 3), np.uint8), faces, "photo.jpg")
     photo, plane = figure.axes[:2]
     (bars,) = [axes for axes in figure.axes if axes.get_xlabel() == "probability"]
     assert [patch.get_xy() for patch in photo.patches] == [(50, 10), (100, 10)]
@@ -460,7 +459,7 @@ def test_the_figure_shows_boxes_bars_and_points():
 
 def test_the_figure_of_many_faces_has_a_row_for_each():
     faces = [a_face(number) for number in range(12)]
-    figure = show.draw(np.zeros((100, 700, 3), np.uint8), faces)
+    figure = figures.draw(np.zeros((100, 700, 3), np.uint8), faces)
     (shades,) = [
         axes.images[0].get_array() for axes in figure.axes if axes.images and len(axes.images[0].get_array()) == 12
     ]
@@ -468,13 +467,13 @@ def test_the_figure_of_many_faces_has_a_row_for_each():
 
 
 def test_the_figure_of_no_face_says_so():
-    figure = show.draw(np.zeros((100, 200, 3), np.uint8), [], "wall.png")
+    figure = figures.draw(np.zeros((100, 200, 3), np.uint8), [], "wall.png")
     assert figure.axes[0].get_title() == "wall.png: no face found"
 
 
 def test_the_time_line_has_the_values_of_the_largest_face():
     rows = [results.row("film", face, a_face(n + face), n, n / 4) for n in range(3) for face in (1, 2)]
-    axes, below = show.draw_timeline(rows, "film").axes
+    axes, below = figures.draw_timeline(rows, "film").axes
     valence = next(one for one in axes.lines if one.get_label() == "valence")
     assert np.allclose(valence.get_ydata(), [0.1, 0.2, 0.3]) and np.allclose(valence.get_xdata(), [0, 0.25, 0.5])
     assert len(below.collections[0].get_offsets()) == 3

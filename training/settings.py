@@ -216,7 +216,8 @@ def _check_flags(arguments, dataset, model):
     if has_folds:
         used, other = other, used
     foreign = [*(other - used), *(SPLIT_ARGUMENTS if has_folds else FOLD_ARGUMENTS)]
-    given = [name for name in foreign if getattr(arguments, name, None) not in (None, False, "auto")]
+    values = {name: getattr(arguments, name, None) for name in foreign}
+    given = [name for name, value in values.items() if value is not None and value is not False and value != "auto"]
     if given:
         raise UserError(f"{flag(sorted(given)[0])} means nothing for {dataset} with {model}: leave it out.")
     allowed = network.SHARINGS

@@ -37,9 +37,9 @@ def as_user_error(path, remedy):
 def exit_code(program, stopped="stopped", quiet=False):
     """Run `program()` for the command line and return its exit code: 2 after a UserError, 130 after Ctrl-C.
 
-    Either is told in a line on stderr, Ctrl-C by the text `stopped`, unless `quiet`; 1 and nothing where nobody reads
-    any more what is printed, as behind `| head`. What the terminal has no letter for, in the name of a file say, is
-    printed as an escape.
+    Either prints a line on stderr, Ctrl-C the text `stopped`, unless `quiet`; 1 and nothing where nobody reads any
+    more what is printed, as behind `| head`. What the terminal has no letter for, in a file's name perhaps, is printed
+    as an escape.
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -51,13 +51,13 @@ def exit_code(program, stopped="stopped", quiet=False):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to print at its end
         return 1
     except UserError as error:
-        told, code = f"error: {error}", 2
+        message, code = f"error: {error}", 2
     except (KeyboardInterrupt, Exception) as error:
         if not _comes_from_ctrl_c(error):
             raise
-        told, code = f"\n{stopped}", 130
+        message, code = f"\n{stopped}", 130
     if not quiet:
-        print(told, file=sys.stderr)
+        print(message, file=sys.stderr)
     return code
 
 

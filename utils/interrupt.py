@@ -31,11 +31,11 @@ class StopRequest:
         if self.requested:
             return
         self.requested = True
-        told = "\nStopping: the current step is finished and saved first."
+        message = "\nStopping: the current step is finished and saved first."
         if ranks()[1] == 1:
             self._restore()
-            told += " Once more to stop at once."
-        print(told, flush=True)
+            message += " Once more to stop at once."
+        print(message, flush=True)
 
     def _restore(self):
         for number, handler in self._previous.items():

@@ -125,7 +125,7 @@ def gather_unequal(tensor):
 
 
 class AgreedStop:
-    """Asks every process now and then whether one of them was told to stop; all get the same answer at once."""
+    """Asks every process now and then whether one of them was asked to stop; all get the same answer at once."""
 
     def __init__(self, stop, device):
         self.stop, self.device, self.calls = stop, device, 0

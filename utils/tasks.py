@@ -1,13 +1,19 @@
 """What is learnt: one table of tasks, from which heads, losses, CSV columns and checkpoints derive.
 
 A new task is one row of `TASKS`. A new kind of task is one of `KINDS`, and has an entry of that name in each table
-by which kinds are looked up: `HEADS` (models/multitask.py), `LOSSES` (losses.py), `METRICS` and `TRAINING_SUMS`
-(metrics.py), `BEST_LINES` (record.py) and `WORDS` (plots.py).
+by which kinds are looked up: `HEADS` (models/multitask.py), `LOSSES` (training/losses.py), `METRICS` and
+`TRAINING_SUMS` (training/metrics.py), `BEST_LINES` (training/records.py) and `WORDS` (training/figures.py).
 """
 
 from dataclasses import dataclass
 
 EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
+# What datasets call the emotions, in lower case, and what we do; FER2013 itself has no contempt.
+CLASS_WORDS = {
+    "angry": "Angry", "anger": "Angry", "disgust": "Disgust", "disgusted": "Disgust", "fear": "Fear",
+    "fearful": "Fear", "afraid": "Fear", "happy": "Happy", "happiness": "Happy", "joy": "Happy", "sad": "Sad",
+    "sadness": "Sad", "surprise": "Surprise", "surprised": "Surprise", "neutral": "Neutral", "contempt": "Contempt",
+}  # fmt: skip
 DIMENSIONS = ("Valence", "Arousal", "Dominance")
 VAD_LIMIT = 2.0  # annotations run from -2 to 2
 # Mean pleasure, arousal and dominance, -1..1, that Russell and Mehrabian ("Evidence for a three-factor theory of

@@ -67,7 +67,7 @@ def demo_splits(training=1600, test=400, seed=0, limit=None):
     }
 
 
-def load(path=None, drop_duplicates=False, limit=None):
-    """The demo as a `Dataset`: nothing is read from `path`, and no face is in it twice."""
+def load(path=None, drop_duplicates=False, limit=None, out=None):
+    """The demo as a `Dataset`: nothing is read from `path` nor written to `out`, and no face is in it twice."""
     splits = {name: Faces.from_arrays(*arrays) for name, arrays in demo_splits(limit=limit).items()}
     return Dataset(splits, "drawn faces, no photographs of people")

@@ -4,114 +4,112 @@ import csv
 import hashlib
 import tempfile
 from collections import defaultdict
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
-from data.fer2013.pixels import PIXELS
-from data.fer2013.rows import read_rows
 from data.fer2013.store import StoredSplit
-from utils.files import UserError, replacing
-from utils.tasks import SPLITS
+from data.fer2013.tables import PIXELS
+from utils.files import replacing
+from utils.tasks import EMOTIONS, SPLITS
 
 ONE_COLOUR = "one colour: all pixels are equal"
-REPEATED = "repeated"
+PUBLIC_SHARE = 0.1
 _IN_MEMORY = 128 << 20  # bytes of a split's pixels that stay in memory; beyond, they wait on disk
 
 
 class ReportEntry(NamedTuple):
-    """A line of data_report.csv. row: 1-based data row of `file`; action: dropped, or reported (kept)."""
+    """A line of data_report.csv. row: 1-based data row of `file`, or a picture; action: dropped, or reported (kept)."""
 
     split: str
     file: str
-    row: int
+    row: int | str
     reason: str
     action: str
 
 
 class SplitBuilder:
-    """Gathers the rows of one split: pixels in a spool file, the rest (some 50 bytes a face) in memory.
-
-    Also a context manager, at whose end the spool file is gone.
-    """
+    """Gathers the rows of one split: pixels in a spool file, the rest (some 100 bytes a face) in memory."""
 
     def __init__(self, folder):
-        self.count, self.file = 0, ""
-        self._pixels = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder, prefix=".pixels-")
-        self._labels, self._vad, self._hashes, self._numbers = [], [], [], []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._pixels.close()
-
-    def add(self, rows, mine):
-        """Take those of `rows` (a `Rows`) that `mine` (bool mask or slice) picks."""
-        pixels = rows.pixels[mine]
-        self._pixels.write(pixels.data)
-        self.count, self.file = self.count + len(pixels), rows.file
-        self._labels.append(rows.labels[mine])
-        self._hashes.append(rows.hashes[mine])
-        self._numbers.append(rows.numbers[mine])
-        if rows.vad is not None:
-            self._vad.append(rows.vad[mine])
-
-    def face(self, place):
-        """The pixels of one face, 2304 bytes."""
-        self._pixels.seek(place * PIXELS)
-        return self._pixels.read(PIXELS)
+        self.pixels = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder, prefix=".pixels-")
+        self.labels, self.vad, self.digests, self.places = [], [], [], []  # places: (file, row)
 
     @property
-    def hashes(self):
-        """uint64 (count,): equal for equal images, and seldom for others."""
-        return np.concatenate(self._hashes)
+    def count(self):
+        """How many faces there are."""
+        return len(self.labels)
 
-    @property
-    def numbers(self):
-        """int64 (count,): the 1-based data rows of `file`."""
-        return np.concatenate(self._numbers)
+    def add(self, file, block, rows):
+        """Take those `rows` (places) of a `Block`. Returns the digests of their pictures."""
+        pixels = block.pixels[rows]
+        self.pixels.write(pixels.tobytes())
+        digests = [hashlib.blake2b(face, digest_size=16).digest() for face in pixels]
+        self.digests += digests
+        self.labels += block.labels[rows].tolist()
+        self.places += [(file, block.numbers[row]) for row in rows]
+        if block.vad is not None:
+            self.vad += block.vad[rows].tolist()
+
+    def move(self, rows, other):
+        """Move the faces `rows` (sorted places) to another builder."""
+        chosen = set(rows)
+        kept = [row for row in range(self.count) if row not in chosen]
+        self.pixels.seek(0)
+        faces = np.frombuffer(self.pixels.read(), np.uint8).reshape(-1, PIXELS)
+        other.pixels.write(faces[rows].tobytes())
+        self.pixels.seek(0)
+        self.pixels.truncate()
+        self.pixels.write(faces[kept].tobytes())
+        for name in ("labels", "vad", "digests", "places"):
+            values = getattr(self, name)
+            if values:
+                getattr(other, name).extend(values[row] for row in rows)
+                setattr(self, name, [values[row] for row in kept])
 
     def stored(self, repeated):
         """The split as `store.write` takes it. repeated: bool (count,)."""
-        vad = np.concatenate(self._vad) if self._vad else None
-        return StoredSplit(self._pixels, np.concatenate(self._labels), vad, repeated)
+        vad = np.array(self.vad, np.float32) if self.vad else None
+        return StoredSplit(self.pixels, np.array(self.labels, np.int64), vad, repeated)
 
 
 @contextmanager
-def collected(source, folder, progress):
-    """Read a `Source`; yields ({split: `SplitBuilder`} of the splits that there are, [`ReportEntry`]).
+def collected(blocks, folder):
+    """Gather the pairs (name of a file, `Block`); yields ({split: `SplitBuilder`}, [`ReportEntry`]).
 
-    folder: for the spool files, which are gone afterwards; progress: called with the bytes just read.
-    The report lists dropped rows and faces of one colour. Raises UserError for a part without a good row.
+    folder: for the spool files, which are gone afterwards. The report lists dropped rows and faces of one colour.
     """
     with ExitStack() as stack:
-        builders = {split: stack.enter_context(SplitBuilder(folder)) for split in SPLITS}
+        builders = {split: SplitBuilder(folder) for split in SPLITS}
+        for builder in builders.values():
+            stack.enter_context(builder.pixels)
         report = []
-        with closing(read_rows(source, progress)) as batches:
-            for rows in batches:
-                report += [ReportEntry(*dropped, "dropped") for dropped in rows.dropped]
-                for place in np.flatnonzero(rows.one_colour).tolist():
-                    split, row = SPLITS[rows.splits[place]], int(rows.numbers[place])
-                    report.append(ReportEntry(split, rows.file, row, ONE_COLOUR, "reported"))
-                numbers = set(rows.splits.tolist())
-                for number in numbers:
-                    builders[SPLITS[number]].add(rows, rows.splits == number if len(numbers) > 1 else slice(None))
-        for part in source.parts:
-            if not any(builder.count and builder.file == part.name for builder in builders.values()):
-                _explain_empty(part.name, report)
-        yield {split: builder for split, builder in builders.items() if builder.count}, report
+        for file, block in blocks:
+            report += [ReportEntry(split, file, row, reason, "dropped") for split, row, reason in block.dropped]
+            for place in np.flatnonzero((block.pixels == block.pixels[:, :1]).all(axis=1)).tolist():
+                split = SPLITS[block.splits[place]]
+                report.append(ReportEntry(split, file, block.numbers[place], ONE_COLOUR, "reported"))
+            for number in set(block.splits.tolist()):
+                builders[SPLITS[number]].add(file, block, np.flatnonzero(block.splits == number).tolist())
+        yield builders, report
 
 
-def _explain_empty(name, report):
-    dropped = [entry for entry in report if entry.file == name and entry.action == "dropped"]
-    if not dropped:
-        raise UserError(f"{name} has a header but no rows: get the file again")
-    raise UserError(
-        f"{name}: none of its {len(dropped):,} rows can be used (row {dropped[0].row}: {dropped[0].reason}): "
-        "get the file again"
-    )
+def split_off_public(builders):
+    """Where there is no public split: a tenth of the training faces becomes it, of every class, by a fixed seed.
+
+    Returns whether that was done.
+    """
+    training, public = builders["Training"], builders["PublicTest"]
+    if public.count or not builders["PrivateTest"].count or training.count < 2:
+        return False
+    labels, generator = np.array(training.labels), np.random.RandomState(0)  # whose numbers NumPy never changes
+    rows = []
+    for label in range(len(EMOTIONS)):
+        mine = np.flatnonzero(labels == label)
+        rows += generator.permutation(mine)[: round(PUBLIC_SHARE * len(mine))].tolist()
+    training.move(sorted(rows) or [0], public)
+    return True
 
 
 def find_repeated(builders):
@@ -120,31 +118,21 @@ def find_repeated(builders):
     Returns ({split: bool (count,), true for such an image}, [`ReportEntry`]).
     """
     images = defaultdict(list)  # digest of an image: where it is
-    for split, place in _suspects(builders):
-        images[hashlib.sha256(builders[split].face(place)).digest()].append((split, place))
+    for split, builder in builders.items():
+        for place, digest in enumerate(builder.digests):
+            images[digest].append((split, place))
     flags = {split: np.zeros(builder.count, bool) for split, builder in builders.items()}
-    numbers = {split: builder.numbers.tolist() for split, builder in builders.items()}
     report = []
     for members in images.values():
-        first = {split: f"{split} row {numbers[split][place]}" for split, place in reversed(members)}
-        if len(first) == 1:
+        if len({split for split, _ in members}) == 1:
             continue
+        first = {split: f"{split} row {builders[split].places[place][1]}" for split, place in reversed(members)}
         for split, place in members:
             flags[split][place] = True
             others = ", ".join(first[other] for other in SPLITS if other in first and other != split)
-            reason = f"{REPEATED}: same image as {others}"
-            report.append(ReportEntry(split, builders[split].file, numbers[split][place], reason, "reported"))
+            file, row = builders[split].places[place]
+            report.append(ReportEntry(split, file, row, f"repeated: same image as {others}", "reported"))
     return flags, report
-
-
-def _suspects(builders):
-    """(split, place) of the faces whose hash is not the only one of its kind."""
-    hashes = np.concatenate([builder.hashes for builder in builders.values()])
-    values, counts = np.unique(hashes, return_counts=True)
-    several = values[counts > 1]
-    for split, builder in builders.items():
-        for place in np.flatnonzero(np.isin(builder.hashes, several)).tolist():
-            yield split, place
 
 
 def write_report(path, report):
@@ -158,4 +146,4 @@ def write_report(path, report):
 
 def _reading_order(entry):
     place = SPLITS.index(entry.split) if entry.split in SPLITS else len(SPLITS)
-    return place, entry.file, entry.row, entry.reason
+    return place, entry.file, (0, entry.row, "") if isinstance(entry.row, int) else (1, 0, entry.row), entry.reason

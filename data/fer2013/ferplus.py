@@ -9,12 +9,10 @@ for contempt are left out of the mean, because no value for that term could be c
 """
 
 import csv
-import io
 from dataclasses import dataclass
 
 import numpy as np
 
-from data.fer2013.sources import open_part
 from utils.files import UserError
 from utils.tasks import PUBLISHED_VAD, SPLITS, VAD_LIMIT
 
@@ -47,30 +45,29 @@ def votes_to_vad(votes):
 
 
 def read_votes(part):
-    """Read fer2013new.csv, a `Part`, into `Votes`. Raises UserError when it is not such a table."""
-    with open_part(part) as stream:
-        text = b"".join(iter(lambda: stream.read(1 << 20), b"")) if part.size <= _LONGEST else None
-    if text is None:
+    """Read FER+ votes, a `sources.Part`, into `Votes`. Raises UserError when it is not such a table."""
+    with part.entry.open() as stream:
+        text = stream.read(_LONGEST + 1)
+    if len(text) > _LONGEST:
         raise UserError(f"{part.name} is far too long for FER+ votes: download fer2013new.csv again")
     try:
-        rows = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""))
-        return _tabulate(rows, part.name)
+        lines = text.decode(part.layout.encoding).splitlines()
+        records = list(csv.reader(lines, delimiter=part.layout.separator))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{part.name} is not a CSV text ({error}): download fer2013new.csv again") from error
+    return _tabulate([record for record in records[1:] if any(record)], part.layout.columns, part.name)
 
 
-def _tabulate(rows, name):
-    missing = [column for column in ("Usage", "Image name", *COLUMNS) if column not in (rows.fieldnames or ())]
-    if missing:
-        raise UserError(f"{name} has no column {', '.join(missing)}: download fer2013new.csv again")
+def _tabulate(records, columns, name):
     votes, splits, faults = [], [], {}
-    for number, row in enumerate(rows):
+    for number, record in enumerate(records):
         try:
-            splits.append(SPLITS.index((row["Usage"] or "").strip()))
-            votes.append([_count(row[column]) for column in COLUMNS])
-        except ValueError as error:
+            fields = {column: record[place].strip() for column, place in columns.items()}
+            splits.append(SPLITS.index(fields["usage"]))
+            votes.append([_count(fields[column]) for column in COLUMNS])
+        except (ValueError, IndexError) as error:
             raise UserError(f"{name}, row {number + 1}: {error}: download fer2013new.csv again") from error
-        if not (row["Image name"] or "").strip():
+        if not fields["image name"]:
             faults[number] = "votes: FER+ says that it is not a face"
         elif not sum(votes[-1]):
             faults[number] = "votes: none for an emotion with known V/A/D"
@@ -84,3 +81,37 @@ def _count(field):
     if count < 0:
         raise ValueError(f"{count} votes")
     return count
+
+
+def with_votes(name, votes, blocks):
+    """The `Block`s of a table with the V/A/D of its votes, row by row; those without any are dropped.
+
+    Raises UserError when the two do not belong together.
+    """
+    last = 0
+    for block in blocks:
+        rows = np.array(block.numbers, np.int64) - 1
+        last = max([last, *block.numbers, *(row for _, row, _ in block.dropped)])
+        if last > len(votes.vad):
+            raise UserError(f"{name} has more rows than the FER+ votes ({len(votes.vad):,}): get both files again")
+        differs = rows[votes.splits[rows] != block.splits]
+        if differs.size:
+            raise UserError(
+                f"{name}, row {differs[0] + 1}: the FER+ votes have {SPLITS[votes.splits[differs[0]]]} there: the two "
+                "files must belong together row by row: get both again"
+            )
+        good = np.array([row not in votes.faults for row in rows.tolist()], bool)
+        dropped = [(SPLITS[votes.splits[row]], row + 1, votes.faults[row]) for row in rows[~good].tolist()]
+        yield block._replace(
+            numbers=(rows[good] + 1).tolist(),
+            splits=block.splits[good],
+            labels=block.labels[good],
+            vad=votes.vad[rows[good]],
+            pixels=block.pixels[good],
+            dropped=sorted(block.dropped + dropped, key=lambda entry: entry[1]),
+        )
+    if last != len(votes.vad):
+        raise UserError(
+            f"{name} has {last:,} rows and the FER+ votes have {len(votes.vad):,}: they must belong "
+            "together row by row: get both files again"
+        )

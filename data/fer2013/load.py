@@ -4,23 +4,29 @@ from pathlib import Path
 
 from data.faces import Dataset, load_split
 from data.fer2013 import prepare
-from data.fer2013.prepare import HOME
+from data.fer2013.sources import HOME, survey, why_nothing
 from utils.files import UserError
 from utils.tasks import SPLITS
 
 
 def available():
-    """Whether the data folder holds something to train on: data.h5 or a source for it."""
-    return (HOME / "data.h5").exists() or prepare.find_source(HOME) is not None
+    """Whether the data folder holds something to train on; says what is there instead when it does not."""
+    if (HOME / "data.h5").exists():
+        return True
+    with survey(HOME) as found:
+        if found.source is None and found.unused:
+            print(f"{why_nothing(HOME, found)}. Training on drawn faces instead.")
+        return found.source is not None
 
 
-def load(path=None, drop_duplicates=False, limit=None):
-    """The `Dataset`. path: archive, folder, CSV or data.h5; None: the data folder.
+def load(path=None, drop_duplicates=False, limit=None, out=None):
+    """The `Dataset`. path: archive, folder, table or data.h5; None: the data folder.
 
     drop_duplicates leaves out training faces that a test split holds too; limit keeps the first faces
-    of each split. Raises UserError when nothing usable is found or a split is missing.
+    of each split; out: where data.h5 goes when its source lies where nothing can be written. Raises UserError when
+    nothing usable is found or a split is missing.
     """
-    h5_path = prepare.ensure(HOME if path is None else Path(path))
+    h5_path = prepare.ensure(HOME if path is None else Path(path), fallback=out)
     splits = {split: load_split(h5_path, split, drop_duplicates and split == "Training", limit) for split in SPLITS}
     missing = [split for split, faces in splits.items() if faces is None or not len(faces)]
     if missing:

@@ -1,32 +1,38 @@
-"""Rows -> data.h5, once, atomically, with a report of what was dropped and why.
+"""Faces -> data.h5, once, atomically, with a report of what was dropped and why.
 
     python -m data.fer2013.prepare [SOURCE] [--h5 PATH]
 
-SOURCE is a folder, an archive or a CSV (see `data/fer2013/sources.py`), by default the data folder of the project.
+SOURCE is a folder, an archive, a table or an h5 file (see `data/fer2013/sources.py`), by default the data folder of
+the project.
 """
 
 import argparse
 import hashlib
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import h5py
+import numpy as np
 from tqdm import tqdm
 
 from data.fer2013 import store
-from data.fer2013.collect import ONE_COLOUR, collected, find_repeated, write_report
-from data.fer2013.sources import find_source, open_source
+from data.fer2013.collect import ONE_COLOUR, collected, find_repeated, split_off_public, write_report
+from data.fer2013.ferplus import read_votes, with_votes
+from data.fer2013.pictures import read_pictures
+from data.fer2013.sources import ALL, H5_NAMES, HOME, PICTURES, REPORT_NAME, listing, survey, why_nothing
+from data.fer2013.tables import PIXELS, Block, read_rows
 from utils.files import UserError, exit_code, given_path, move_aside, replacing
+from utils.tasks import SPLITS
 
-__all__ = ["Preparation", "check", "default_h5_path", "describe", "ensure", "find_source", "prepare"]
-
-HOME = Path(__file__).resolve().parent.parent  # the data folder of the project
-REPORT_NAME = "data_report.csv"
+PUBLIC_NOTE = "PublicTest is a tenth of the training faces, drawn by class with seed 0"
+_H5_SUFFIXES = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
@@ -34,55 +40,85 @@ class Preparation:
     """What `prepare` did.
 
     counts: {split: faces kept}; dropped: {kind of fault: rows dropped}; one_colour: faces kept though
-    their pixels are all equal; repeated: faces kept though another split holds the identical image.
+    their pixels are all equal; repeated: faces kept though another split holds the identical image; notes: what else
+    whoever uses the faces should know; report_path: None where it could not be written.
     """
 
     h5_path: Path
-    report_path: Path
+    report_path: Path | None
     counts: dict[str, int]
     dropped: dict[str, int]
     one_colour: int
     repeated: int
     vad_origin: str
     seconds: float
+    notes: list[str] = field(default_factory=list)
 
     def summary(self):
         """A few plain lines for the user."""
         faces = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
         kinds = ", ".join(f"{count:,} for {kind}" for kind, count in sorted(self.dropped.items()))
-        return (
-            f"{self.h5_path}: {faces} faces (V/A/D: {self.vad_origin}), prepared in {self.seconds:.1f} s\n"
-            f"  rows dropped: {sum(self.dropped.values()):,}{f' ({kinds})' if kinds else ''}\n"
+        lines = [
+            f"{self.h5_path}: {faces} faces (V/A/D: {self.vad_origin}), prepared in {self.seconds:.1f} s",
+            f"  rows dropped: {sum(self.dropped.values()):,}{f' ({kinds})' if kinds else ''}",
             f"  kept, but worth a look: {self.one_colour:,} faces of one colour, "
-            f"{self.repeated:,} faces that another split holds, too\n"
-            f"  row by row: {self.report_path}"
-        )
+            f"{self.repeated:,} faces that another split holds, too",
+            *(f"  {note}" for note in self.notes),
+        ]
+        return "\n".join([*lines, f"  row by row: {self.report_path}"] if self.report_path else lines)
 
 
-def ensure(source, h5_path=None, progress=True):
+def ensure(source, h5_path=None, progress=True, fallback=None):
     """Return the path of a data.h5 that is intact and up to date, preparing it when it is not.
 
-    source: a folder, an archive, a CSV, or a data.h5 itself, which is checked and used as it is.
-    h5_path: by default data.h5 in the folder, or beside the file.
-    An intact data.h5 stands when its sources have the size and time of change that it recorded, or else
-    the same SHA-256, and also when no source is there any more. Otherwise it is made anew, and one line
-    says why. Raises UserError when there is nothing to read or it cannot be read.
+    source: a folder, an archive, a table, or an h5 file; a data.h5 itself is checked and used as it is. h5_path: by
+    default data.h5 in the folder or beside the file, or in the folder `fallback` where that cannot be written to.
+    An intact data.h5 stands, and nothing is opened, when its sources have the size and time of change that it
+    recorded, or else the same SHA-256, and no file came since; and also when no source is there any more. Otherwise
+    the sources are looked at, and where others are better or these have changed it is made anew, and one line says
+    why. Raises UserError when there is nothing to read or it cannot be read.
     """
     source = Path(source)
-    if source.suffix.lower() in (".h5", ".hdf5"):
+    if source.suffix.lower() in _H5_SUFFIXES and not _is_ancestor(source):
         check(source)
         return source
-    h5_path = default_h5_path(source) if h5_path is None else Path(h5_path)
-    if h5_path.exists():
-        found = open_source(source) if source.is_file() else find_source(source)
-        problem = _problem(h5_path, found)
-        if problem is None:
-            return h5_path
-        if found is None:
-            raise UserError(f"{h5_path} is {problem}: put the archive or the CSVs that it comes from into {source}")
-        print(f"preparing {h5_path} anew: it is {problem}")
-    prepare(source, h5_path, progress)
+    h5_path = default_h5_path(source, fallback) if h5_path is None else Path(h5_path)
+    contents, problem = _contents(h5_path)
+    now = listing(source)
+    if contents is not None and _changed(contents, now) is None and now.keys() <= contents.seen:
+        return h5_path
+    with survey(source) as found:
+        if contents is not None:
+            problem = _outdated(contents, now, source, found)
+            if problem is None:
+                return h5_path
+        if found.source is None and problem is not None:
+            raise UserError(f"{h5_path} is {problem}: put the archive or the tables that it comes from into {source}")
+        if problem is not None:
+            print(f"preparing {h5_path} anew: it is {problem}")
+        _prepare(source, found, h5_path, progress)
     return h5_path
+
+
+def prepare(source, h5_path, progress=True):
+    """Read `source` and write `h5_path`, with data_report.csv beside it, whether or not it is there.
+
+    Each file appears complete or not at all; a file at `h5_path` that did not come from here is moved
+    to previous/. progress: show a bar where stderr is a terminal, and print a summary.
+    Returns a `Preparation`. Raises UserError when the source is damaged or has no usable faces.
+    """
+    with survey(source) as found:
+        return _prepare(Path(source), found, Path(h5_path), progress)
+
+
+@contextmanager
+def read_source(source):
+    """The rows of the best source in a place, one by one: pairs (name of a file, `Block`), read in the context.
+
+    Raises UserError when there is none.
+    """
+    with survey(source) as found:
+        yield _blocks(_chosen(Path(source), found), lambda count: None, [])
 
 
 def check(h5_path):
@@ -96,78 +132,205 @@ def check(h5_path):
 
 
 def describe(h5_path):
-    """Where the V/A/D of an intact data.h5 come from: one of `store.VAD_ORIGINS`."""
-    return check(h5_path).vad_origin
+    """Where the V/A/D of an intact data.h5 come from, and what else is to be known of its faces."""
+    contents = check(h5_path)
+    return "; ".join([contents.vad_origin, *contents.notes])
 
 
-def default_h5_path(source):
-    """data.h5 in the folder `source`, or beside the file `source`."""
-    source = Path(source)
-    return (source.parent if source.is_file() else source) / "data.h5"
+def default_h5_path(source, fallback=None):
+    """data.h5 in the folder `source`, or beside the file; in the folder `fallback` where it cannot be written there."""
+    folder = source.parent if source.is_file() else source
+    h5_path = folder / H5_NAMES[_is_ancestor(folder / H5_NAMES[0])]
+    if fallback is None or _contents(h5_path)[0] is not None:
+        return h5_path
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return Path(fallback) / H5_NAMES[0]
+    return h5_path
 
 
-def prepare(source, h5_path, progress=True):
-    """Read `source` (a folder, an archive or a CSV) and write `h5_path`, with data_report.csv beside it.
+def _is_ancestor(path):
+    """Whether an h5 file is one of faces, but not ours: then it is a source."""
+    try:
+        store.check(path)
+    except store.Foreign:
+        with survey(path) as found:
+            return found.source is not None
+    except (store.Damaged, FileNotFoundError):
+        pass
+    return False
 
-    Each file appears complete or not at all; a file at `h5_path` that did not come from here is moved
-    to previous/. progress: show a bar where stderr is a terminal, and print a summary.
-    Returns a `Preparation`. Raises UserError when the source is damaged or has no usable faces.
-    """
-    started, h5_path = time.perf_counter(), Path(h5_path)
-    report_path = h5_path.with_name(REPORT_NAME)
-    found = open_source(source)
-    origin = "annotations" if found.annotated else "derived from FER+ votes" if found.votes else "none"
+
+def _contents(h5_path):
+    """(`store.Contents` or None, what is wrong with the file or None)."""
+    try:
+        return (store.check(h5_path), None) if h5_path.exists() else (None, None)
+    except (store.Damaged, store.Foreign) as error:
+        return None, str(error)
+
+
+def _changed(contents, now):
+    """Which of the recorded sources is not as it was: None, or its name. now: as `listing` gives it."""
+    for recorded in contents.sources:
+        name = recorded["name"]
+        if now.get(name) != [recorded["size"], recorded["mtime_ns"]]:
+            return name
+    return None
+
+
+def _outdated(contents, now, source, found):
+    """Why an intact data.h5 is to be made anew, or None. found: the `Survey` of what is there."""
+    name = _changed(contents, now)
+    if found.source is None:
+        if source.is_file() or name in now and found.damaged:
+            _chosen(source, found)  # says what is wrong with it
+        return None
+    folder = source if source.is_dir() else source.parent
+    recorded = {entry["name"]: entry for entry in contents.sources}
+    files = _named_files(found.source, source)
+    if files.keys() != recorded.keys():
+        return f"of other sources ({', '.join(recorded)}) than those there now ({', '.join(files)})"
+    if name is None or name != PICTURES and _sha256(folder / name) == recorded[name]["sha256"]:
+        return None
+    return f"of an earlier {name}, which has changed since"
+
+
+def _named_files(found, source):
+    """{name: file} of what a `Source` is read from; folders of pictures are one, "pictures"."""
+    if found.kind == "pictures" and len(found.files) > 1:
+        return {PICTURES: None}
+    folder = source if source.is_dir() else source.parent
+    return {_relative(file, folder): file for file in found.files}
+
+
+def _relative(file, folder):
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.name
+
+
+def _prepare(source, found, h5_path, progress):
+    """`prepare` of a `Survey`."""
+    started, chosen = time.perf_counter(), _chosen(source, found)
+    if progress and found.report():
+        unused = [f"  not used: {reason}" for reason in found.report()]
+        print(f"reading {chosen.description}", *unused, sep="\n", flush=True)
+    report_path, notes, seen = h5_path.with_name(REPORT_NAME), [], listing(source)
     try:
         h5_path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            _stamping(found) as stamps,
-            _bar(found, progress) as update,
-            collected(found, h5_path.parent, update) as (builders, report),
+            _stamping(chosen, source, seen) as stamps,
+            _bar(chosen, progress) as update,
+            closing(_blocks(chosen, update, notes)) as blocks,
+            collected(blocks, h5_path.parent) as (builders, report),
         ):
+            _check_parts(chosen, builders, report)
+            if not (chosen.kind == "tables" and chosen.parts[0].layout.has_vad) and split_off_public(builders):
+                notes.append(PUBLIC_NOTE)
+            builders = {split: builder for split, builder in builders.items() if builder.count}
             repeated, entries = find_repeated(builders)
             report += entries
             _archive_foreign_file(h5_path)
             with replacing(h5_path) as temporary:
                 splits = {name: builder.stored(repeated[name]) for name, builder in builders.items()}
-                store.write(temporary, splits, stamps.result(), origin)
-                write_report(report_path, report)
+                store.write(temporary, splits, stamps.result(), chosen.origin, notes, sorted(seen))
+            counts = {name: builder.count for name, builder in builders.items()}
     except OSError as error:
         raise UserError(
             f"preparing {h5_path} failed ({error.strerror or error}): make room, or choose another place with --h5"
         ) from error
     preparation = Preparation(
         h5_path,
-        report_path,
-        {name: builder.count for name, builder in builders.items()},
+        _reported(report_path, report),
+        counts,
         dict(Counter(entry.reason.partition(":")[0] for entry in report if entry.action == "dropped")),
         sum(entry.reason == ONE_COLOUR for entry in report),
         int(sum(flags.sum() for flags in repeated.values())),
-        origin,
+        chosen.origin,
         time.perf_counter() - started,
+        notes,
     )
     if progress:
         print(preparation.summary())
     return preparation
 
 
-def _problem(h5_path, found):
-    """What is wrong with the data.h5 that stands at `h5_path`, or None. found: the `Source` or None."""
+def _chosen(source, found):
+    """The `Source` that a `Survey` found. Raises UserError for none, and where what completes it is damaged."""
+    if found.damaged and not (found.source and found.source.is_complete):
+        raise UserError(next(iter(found.damaged.values())))
+    if found.source is None:
+        reasons = list(found.unused.values())
+        raise UserError(reasons[0] if len(reasons) == 1 and source.is_file() else why_nothing(source, found))
+    return found.source
+
+
+def _reported(path, report):
+    """Write data_report.csv; returns its path, or None and says so where it is open elsewhere or cannot be written."""
     try:
-        recorded = {entry["name"]: entry for entry in store.check(h5_path).sources}
-    except (store.Damaged, store.Foreign) as error:
-        return str(error)
-    if found is None:
+        write_report(path, report)
+    except OSError as error:
+        print(f"{path} could not be written ({error.strerror or error}); the faces are ready without it.")
         return None
-    files = {_name(file, found): file for file in found.files}
-    if files.keys() != recorded.keys():
-        return f"of other sources ({', '.join(recorded)}) than those there now ({', '.join(files)})"
-    for name, file in files.items():
-        stat, entry = file.stat(), recorded[name]
-        if stat.st_size == entry["size"] and stat.st_mtime_ns == entry["mtime_ns"]:
+    return path
+
+
+def _blocks(chosen, progress, notes):
+    """Yield (name of a file, `Block`) of all rows of a `Source`; adds to `notes` what is to be known of them."""
+    if chosen.kind == "pictures":
+        changed = 0
+        for block in read_pictures(chosen.parts, progress):
+            if isinstance(block, int):
+                changed = block
+            else:
+                yield PICTURES, block
+        if changed:
+            notes.append(f"{changed:,} pictures of another size or in colour were brought to 48x48 grey")
+    elif chosen.kind == "h5":
+        yield from _h5_blocks(chosen.parts, progress)
+    else:
+        votes = None if chosen.votes is None else read_votes(chosen.votes)
+        for part in chosen.parts:
+            with part.entry.open() as stream:
+                split = None if part.split == ALL else part.split
+                blocks = read_rows(stream, part.layout, split, part.name, progress)
+                for block in blocks if votes is None else with_votes(part.name, votes, blocks):
+                    yield part.name, block
+
+
+def _h5_blocks(path, progress, rows=1024):
+    """The faces of an h5 file of {split}_pixel, any integers of any shape, and {split}_label."""
+    with h5py.File(path, "r") as h5:
+        for number, split in enumerate(SPLITS):
+            pixels, labels, vad = (h5.get(f"{split}_{name}") for name in ("pixel", "label", "VAD"))
+            for start in range(0, len(labels), rows):
+                part = slice(start, start + rows)
+                block, label = pixels[part].reshape(-1, PIXELS), labels[part].astype(np.int64)
+                good = ((block >= 0) & (block <= 255)).all(axis=1) & (label >= 0) & (label <= 6)
+                numbers = np.arange(start, start + len(label)) + 1
+                dropped = [(split, int(row), "pixels or label: out of range") for row in numbers[~good]]
+                values = None if vad is None else np.asarray(vad[part], np.float32)[good]
+                progress(block.nbytes)
+                yield path.name, Block(
+                    numbers[good].tolist(), np.full(good.sum(), number), label[good], values,
+                    np.ascontiguousarray(block[good].astype(np.uint8)), dropped,
+                )  # fmt: skip
+
+
+def _check_parts(chosen, builders, report):
+    """Raise UserError for a file without a good row."""
+    used = {file for builder in builders.values() for file, _ in builder.places}
+    for part in chosen.parts if chosen.kind == "tables" else ():
+        if part.name in used:
             continue
-        if stat.st_size != entry["size"] or _sha256(file) != entry["sha256"]:
-            return f"of an earlier {name}, which has changed since"
-    return None
+        dropped = [entry for entry in report if entry.file == part.name and entry.action == "dropped"]
+        if not dropped:
+            raise UserError(f"{part.name} has a header but no rows: get the file again")
+        raise UserError(
+            f"{part.name}: none of its {len(dropped):,} rows can be used (row {dropped[0].row}: {dropped[0].reason}): "
+            "get the file again"
+        )
+    if not used:
+        raise UserError(f"{chosen.description}: none of these can be used: get them again")
 
 
 def _archive_foreign_file(h5_path):
@@ -181,25 +344,26 @@ def _archive_foreign_file(h5_path):
         print(f"{h5_path} is {error}: moved to {move_aside([h5_path], h5_path.parent)}")
 
 
-def _name(file, found):
-    return file.relative_to(found.root).as_posix() if file.is_relative_to(found.root) else file.name
-
-
 @contextmanager
-def _stamping(found):
+def _stamping(chosen, source, seen):
     """A future of the `sources` that data.h5 records; the files are read in a thread meanwhile."""
     stop = threading.Event()
+    files = _named_files(chosen, source)
     with ThreadPoolExecutor(1) as pool:
         try:
-            yield pool.submit(lambda: [_stamp(file, found, stop) for file in found.files])
+            yield pool.submit(lambda: [_stamp(name, file, seen, stop) for name, file in files.items()])
         finally:
             stop.set()
 
 
-def _stamp(file, found, stop):
-    stat = file.stat()
-    digest = _sha256(file, stop)
-    return {"name": _name(file, found), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
+def _stamp(name, file, seen, stop):
+    if file is None:
+        size, changed = seen[name]
+        digest = ""
+    else:
+        stat = file.stat()
+        size, changed, digest = stat.st_size, stat.st_mtime_ns, _sha256(file, stop)
+    return {"name": name, "size": size, "mtime_ns": changed, "sha256": digest}
 
 
 def _sha256(file, stop=None):
@@ -212,12 +376,15 @@ def _sha256(file, stop=None):
 
 
 @contextmanager
-def _bar(found, progress):
-    """A function that takes the number of bytes of text just read and, on a terminal, shows it as a bar."""
-    total, terminal = sum(part.size for part in found.parts), sys.stderr.isatty()
-    if progress and not terminal:
-        print(f"reading {', '.join(file.name for file in found.files)} ({total / 1e6:,.0f} MB of text)", flush=True)
-    with tqdm(total=total, desc="reading", unit="B", unit_scale=True, disable=not (progress and terminal)) as bar:
+def _bar(chosen, progress):
+    """A function that takes the number of bytes just read and, on a terminal, shows it as a bar."""
+    entries = [part.entry for part in chosen.parts] if chosen.kind == "tables" else []
+    total, terminal = sum(entry.size for entry in entries), sys.stderr.isatty()
+    if progress and not terminal and total:
+        names = ", ".join(dict.fromkeys(entry.disk.name for entry in entries))
+        print(f"reading {names} ({total / 1e6:,.0f} MB of text)", flush=True)
+    show = progress and terminal
+    with tqdm(total=total or None, desc="reading", unit="B", unit_scale=True, disable=not show) as bar:
         yield bar.update
 
 
@@ -232,7 +399,7 @@ def main(arguments=None):
         nargs="?",
         type=given_path,
         default=HOME,
-        help="a folder, a RAR, ZIP or tar.gz archive, or a CSV (default: the project's data folder)",
+        help="a folder, an archive, a table or an h5 file (default: the project's data folder)",
     )
     parser.add_argument(
         "--h5", type=given_path, metavar="PATH", help="what to write (default: data.h5 in the source's folder)"

@@ -9,7 +9,8 @@ For each split that there is (Training, PublicTest, PrivateTest), with N faces:
 
 All are contiguous. Attributes of the file: `format_version`,
 `sources` (JSON: name, size, mtime_ns and sha256 of each file it was made from), `class_names`,
-`vad_range`, `counts` (JSON: faces of each split) and `vad_origin`.
+`vad_range`, `counts` (JSON: faces of each split), `vad_origin`, `notes` (JSON: what else is to be known of the faces)
+and `seen` (JSON: names of the files that were looked at).
 """
 
 import json
@@ -19,13 +20,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from data.fer2013.pixels import PIXELS
+from data.fer2013.tables import PIXELS
 from utils.tasks import EMOTIONS, SPLITS, VAD_LIMIT
 
 FORMAT_VERSION = 1
 VAD_ORIGINS = ("annotations", "derived from FER+ votes", "none")
 _OURS = ("format_version", "sources", "vad_origin")  # a file without these is someone else's
 _COPY_BYTES = 8 << 20
+_LONGEST_ATTRIBUTE = 60_000  # bytes; HDF5 has room for 64 kB
 
 
 class Damaged(Exception):
@@ -41,12 +43,14 @@ class Contents:
     """What a checked data.h5 says of itself.
 
     counts: {split: number of faces}; vad_origin: one of VAD_ORIGINS;
-    sources: list of {"name", "size" (bytes), "mtime_ns", "sha256"}.
+    sources: list of {"name", "size" (bytes), "mtime_ns", "sha256"}; notes: sentences; seen: names of files.
     """
 
     counts: dict[str, int]
     vad_origin: str
     sources: list[dict]
+    notes: list[str]
+    seen: set[str]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class StoredSplit:
     repeated: np.ndarray
 
 
-def write(path, splits, sources, vad_origin):
+def write(path, splits, sources, vad_origin, notes=(), seen=()):
     """Write {split name: `StoredSplit`} as an HDF5 file at `path`; equal input gives equal bytes.
 
     Raises OSError when the disk refuses.
@@ -67,6 +71,9 @@ def write(path, splits, sources, vad_origin):
     try:
         with h5py.File(path, "w") as h5:
             _write(h5, splits, sources, vad_origin)
+            h5.attrs["notes"] = json.dumps(list(notes))
+            names = json.dumps(list(seen))
+            h5.attrs["seen"] = names if len(names) < _LONGEST_ATTRIBUTE else "[]"
     except RuntimeError as error:  # what closing the file raises when the disk is full
         raise OSError("the disk is full, or refuses to be written to") from error
 
@@ -135,7 +142,8 @@ def _contents(h5):
     for source in sources:
         if not {"name", "size", "mtime_ns", "sha256"} <= set(source):
             raise ValueError(f"a source is {source}")
-    return Contents(counts, origin, sources)
+    notes = json.loads(h5.attrs.get("notes", "[]"))
+    return Contents(counts, origin, sources, notes, set(json.loads(h5.attrs.get("seen", "[]"))))
 
 
 def _check_split(h5, split, count, has_vad, file_size):

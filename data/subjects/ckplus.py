@@ -8,9 +8,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from data.fer2013.prepare import HOME
-from data.subjects.trees import EXPRESSIONS, assemble, default_place, last_frames, only_root, picture_files
+from data.fer2013.sources import HOME
+from data.subjects.trees import assemble, default_place, last_frames, only_root, picture_files
 from utils.files import UserError
+from utils.tasks import CLASS_WORDS
 
 CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")
 STANDARD_LOCATIONS = ("CK+48", "CK+", "CK+48.zip", "CK+.zip")  # where it is looked for in the data folder
@@ -43,8 +44,8 @@ def _class_folders(files, path):
     roots = defaultdict(dict)
     for name in files:
         root, slash, folder = name.rpartition("/")[0].rpartition("/")
-        if folder.lower() in EXPRESSIONS:
-            roots[root + slash][folder] = EXPRESSIONS[folder.lower()]
+        if folder.lower() in CLASS_WORDS:
+            roots[root + slash][folder] = CLASS_WORDS[folder.lower()]
     if not roots:
         raise UserError(
             f"{path} has no folders of classes: give the folder or the ZIP with anger, contempt, ... surprise in it"
@@ -54,7 +55,7 @@ def _class_folders(files, path):
     for class_name in CLASSES:
         spelled = sorted(folder for folder, other in folders.items() if other == class_name)
         if not spelled:
-            usual = next(word for word, other in EXPRESSIONS.items() if other == class_name)
+            usual = next(word for word, other in CLASS_WORDS.items() if other == class_name)
             raise UserError(
                 f"{path} has no pictures of {class_name}: its folder {root}{usual} is missing or empty, copy it again"
             )

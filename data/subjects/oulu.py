@@ -7,9 +7,10 @@ face and ends with the expression at its strongest.
 import re
 from pathlib import Path
 
-from data.fer2013.prepare import HOME
-from data.subjects.trees import EXPRESSIONS, assemble, default_place, last_frames, only_root, picture_files
+from data.fer2013.sources import HOME
+from data.subjects.trees import assemble, default_place, last_frames, only_root, picture_files
 from utils.files import UserError
+from utils.tasks import CLASS_WORDS
 
 CLASSES = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise")
 FOLDERS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
@@ -65,7 +66,7 @@ def _sequences(files, root, path):
         if not name.startswith(root):
             continue
         subject, folder, frame = (*name.removeprefix(root).split("/"), "", "")[:3]
-        class_name, number = EXPRESSIONS.get(folder.lower()), _FRAME.fullmatch(frame)
+        class_name, number = CLASS_WORDS.get(folder.lower()), _FRAME.fullmatch(frame)
         if not _SUBJECT.fullmatch(subject) or class_name not in CLASSES or number is None:
             raise UserError(f"{path}: {name} is not named like {root}P001/Anger/000.jpeg: rename it or remove it")
         sequences.setdefault((subject.upper(), class_name), {})[int(number[1])] = name

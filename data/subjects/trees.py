@@ -20,20 +20,6 @@ from utils.files import UserError
 SIZES = (48, 96)
 LAST_FRAMES = 3  # of a sequence are used: they show the expression at its strongest
 
-# What datasets call the expressions, in lower case, and what we do.
-EXPRESSIONS = {
-    "anger": "Angry",
-    "angry": "Angry",
-    "contempt": "Contempt",
-    "disgust": "Disgust",
-    "fear": "Fear",
-    "happiness": "Happy",
-    "happy": "Happy",
-    "sad": "Sad",
-    "sadness": "Sad",
-    "surprise": "Surprise",
-}
-
 
 @dataclass(frozen=True)
 class SubjectFaces:

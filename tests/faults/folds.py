@@ -4,7 +4,7 @@ FOLDS_RUN = "CK+_FERSNet"
 FOLDS_PROGRAM = """
 import sys
 import mainpro_FER
-from tests.test_folds_run import shrink
+from tests.test_cross_validation import shrink
 from training.fersnet import run as fold_run
 shrink()
 fold_run.FOLDS = 2

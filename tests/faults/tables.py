@@ -8,7 +8,9 @@ from tests.samples import COLUMNS, pixel_text, sample_row, table
 
 PRIVATE = "\ue000"  # stands for a byte that no UTF-8 text has
 ROWS = [sample_row(0), sample_row(1)]
+UTF16_CUT = table([]).decode().encode("utf-16")[:-1]
 HEADER = table([])
+NO_LABEL = "is neither an integer in 0-6 nor the name of an emotion"
 
 
 def written(folder, content, name="train.csv"):
@@ -29,7 +31,7 @@ VOTES = b"Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear
 
 
 def case(name, content, *told):
-    return Case("CSV files", name, partial(written, content=content), ("data.fer2013.prepare", "{folder}"),
+    return Case("CSV files", name, partial(written, content=content), ("data.fer2013.prepare", "{folder}/train.csv"),
                 (r"train\.csv", *told))  # fmt: skip
 
 
@@ -38,20 +40,16 @@ def votes_case(name, votes, *told):
 
 
 CASES = [
-    case("empty", b"", "empty", "get it again|it needs"),
+    case("empty", b"", "empty", "download or copy it again"),
     case("blank lines alone", b"\n\n\n", "no column pixels", "it needs"),
     case("header alone", HEADER, "header but no rows", "get the file again"),
-    case("binary junk", random.Random(1).randbytes(20_000), "UTF-8|no column", "save it as such|it needs"),
-    case("zero bytes", bytes(20_000), "no column|line contains NUL|not a CSV", "it needs|save it as such"),
+    case("binary junk", random.Random(1).randbytes(20_000), "no column", "it needs"),
+    case("zero bytes", bytes(20_000), "no column", "it needs"),
     case("a web page", b"<!DOCTYPE html>\n<html></html>\n", "no column pixels", "it needs"),
-    case("UTF-16, little-endian, marked", b"\xff\xfe" + table(ROWS).decode().encode("utf-16-le"), "UTF-8", "save it"),
-    case("UTF-16, big-endian, marked", b"\xfe\xff" + table(ROWS).decode().encode("utf-16-be"), "UTF-8", "save it"),
-    case("UTF-16, little-endian, unmarked", table(ROWS).decode().encode("utf-16-le"), "no column|NUL", "it needs|save"),
-    case("semicolons", table(ROWS).replace(b",", b";"), "no column pixels", "separated by commas"),
-    case("tabs", table(ROWS).replace(b",", b"\t"), "no column pixels", "separated by commas"),
+    case("UTF-16 cut in a letter", UTF16_CUT, "none of its 1 rows", "get"),
     case("no pixels", table(ROWS, COLUMNS[:-1]), "no column pixels in line 1", "it needs"),
     case("no arousal", table(ROWS, [name for name in COLUMNS if name != "Arousal"]), "no column arousal", "it needs"),
-    case("no emotion", table(ROWS, [name for name in COLUMNS if name != "emotion"]), "no column emotion", "it needs"),
+    case("no emotion", table(ROWS, COLUMNS[2:5] + COLUMNS[6:]), "no column emotion", "it needs"),
     case("pixels twice", table(ROWS, (*COLUMNS, "pixels")), "more than one column pixels", "it needs"),
     case("no header", table(ROWS).partition(b"\n")[2], "no column pixels", "it needs"),
     case("a quote that never closes", HEADER + b'"' + table(ROWS), "rows can be used|not a table", "get"),
@@ -60,7 +58,7 @@ CASES = [
          "none of its 3 rows", "row 1: pixels: 2303 numbers instead of 2304", "get the file again"),
     case("pixels scaled to 0..1", table([sample_row(0, pixels=" ".join(["0.5"] * 2304))]),
          "row 1: pixels: number 1 is '0.5', not an integer in 0-255", "get the file again"),
-    case("a header of 300 kB", b"x" * 300_000 + b"\n", "field larger than field limit|no column", "save it|it needs"),
+    case("a header of 300 kB", b"x" * 300_000 + b"\n", "no column", "it needs"),
     case("a quoted header", b'"emotion,pixels\n', "no column|not a CSV", "it needs|save it"),
     votes_case("votes for fewer rows", VOTES + b"Training,a.png,9,0,0,0,0,0,0\n", r"fer2013\.csv", "votes", "again"),
     votes_case("votes in another order", VOTES + b"PublicTest,a.png,9,0,0,0,0,0,0\n" * 3, r"fer2013\.csv, row 1",
@@ -68,14 +66,12 @@ CASES = [
     votes_case("votes that are no numbers", VOTES + b"Training,a.png,many,0,0,0,0,0,0\n", r"fer2013new\.csv, row 1",
                "again"),
     votes_case("negative votes", VOTES + b"Training,a.png,-3,0,0,0,0,0,0\n", r"fer2013new\.csv, row 1", "again"),
-    votes_case("votes without columns", b"Usage\nTraining\n", r"fer2013new\.csv has no column Image name", "again"),
     votes_case("no votes at all", VOTES, r"fer2013new\.csv has no rows", "again"),
-    votes_case("binary votes", random.Random(2).randbytes(5000), r"fer2013new\.csv", "again"),
 ]  # fmt: skip
 
 HUGE = [
     case("a line of 10 MB", HEADER + b"1 " * (5 << 20), "over 4 MB", "get it again"),
-    case("a header of 10 MB", b"pixels " * (10 << 20) + b"\n", "over 4 MB|field limit", "get it again|save it"),
+    case("a header of 10 MB", b"pixels " * (10 << 20) + b"\n", "no column", "it needs"),
     case("a quoted field of 10 MB", HEADER + b'"' + b"x\n" * (5 << 20), "over 4 MB", "get it again"),
     case("a pixel of 3 MB", HEADER + b"0,x,0,0,0,0," + b"9" * (3 << 20) + b"\n", "none of its 1 rows",
          "above 255", "get the file again"),
@@ -90,10 +86,10 @@ DROPPED = {
     "valence in words": ({"Valence": "good"}, "Valence: 'good' is not a number"),
     "valence with a comma": ({"Valence": "0,5"}, "Valence: '0,5' is not a number"),
     "no valence": ({"Valence": ""}, "Valence: missing"),
-    "NaN label": ({"emotion": "nan"}, "emotion: 'nan' is not an integer in 0-6"),
-    "infinite label": ({"emotion": "inf"}, "emotion: 'inf' is not an integer in 0-6"),
-    "label 7": ({"emotion": "7"}, "emotion: '7' is not an integer in 0-6"),
-    "negative label": ({"emotion": "-1"}, "emotion: '-1' is not an integer in 0-6"),
+    "NaN label": ({"emotion": "nan"}, f"emotion: 'nan' {NO_LABEL}"),
+    "infinite label": ({"emotion": "inf"}, f"emotion: 'inf' {NO_LABEL}"),
+    "label 7": ({"emotion": "7"}, f"emotion: '7' {NO_LABEL}"),
+    "negative label": ({"emotion": "-1"}, f"emotion: '-1' {NO_LABEL}"),
     "no label": ({"emotion": ""}, "emotion: missing"),
     "negative pixel": ({"pixels": pixel_text([*[7] * 2303, -1])},
                        "pixels: number 2304 is '-1', not an integer in 0-255"),
@@ -106,9 +102,9 @@ DROPPED = {
     "pixel of 5,000 nines": ({"pixels": "9" * 5000 + " " + pixel_text([7] * 2303)},
                              "pixels: number 1 is '99999999999999999999...', above 255"),
     "no pixels": ({"pixels": ""}, "pixels: missing"),
-    "bytes that are no text": ({"emotion": "3" + PRIVATE}, "emotion: '3\ufffd' is not an integer in 0-6"),
+    "bytes that are no text": ({"emotion": "3" + PRIVATE}, f"emotion: '3\ufffd' {NO_LABEL}"),
     "all at once": ({"pixels": "", "emotion": "x", "Valence": "9"},
-                    "pixels: missing; emotion: 'x' is not an integer in 0-6; Valence: '9' is outside -2..2"),
+                    f"pixels: missing; emotion: 'x' {NO_LABEL}; Valence: '9' is outside -2..2"),
 }  # fmt: skip
 KEPT = {
     "pixel of 5,000 zeros": {"pixels": "0" * 5000 + "9 " + pixel_text([7] * 2303)},

@@ -15,8 +15,8 @@ from models import checkpoint
 from tests.conftest import ROOT
 from tests.faults import entry
 from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
+from tests.test_cross_validation import draw_tree
 from tests.test_fer2013 import SPLIT_FILES, write_csv
-from tests.test_folds_run import draw_tree
 from tests.test_training import FLAGS, MODELS_SAVED, PROGRAM, RUN_NAME, TABLES, assert_same_run, run
 from tests.test_visualize import make_model, save, write_faces
 

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.fer2013.rows import read_rows
-from data.fer2013.sources import open_source
+from data.fer2013.prepare import read_source
 from tests.samples import COLUMNS, table
 from training.metrics import classification_metrics, regression_metrics
 from utils.files import UserError
@@ -71,10 +70,11 @@ def test_rows_are_read_or_dropped_as_plain_python_does(tmp_path_factory, rows, q
     path = tmp_path_factory.mktemp("rows") / "train.csv"
     path.write_bytes(table(rows, quoting=quoting, newline="\r\n" if windows else "\n", bom=windows))
     found, numbers, dropped = [], [], []
-    for part in read_rows(open_source(path)):
-        found += zip(part.labels.tolist(), part.vad.tolist(), part.pixels.tolist(), strict=True)
-        numbers += part.numbers.tolist()
-        dropped += [entry.row for entry in part.dropped]
+    with read_source(path) as blocks:
+        for _, block in blocks:
+            found += zip(block.labels.tolist(), block.vad.tolist(), block.pixels.tolist(), strict=True)
+            numbers += block.numbers
+            dropped += [row for _, row, _ in block.dropped]
     wanted = [plainly(row) for row in rows]
     assert numbers == [number for number, values in enumerate(wanted, 1) if values is not None]
     assert dropped == [number for number, values in enumerate(wanted, 1) if values is None]
@@ -92,7 +92,8 @@ def test_any_bytes_are_a_table_or_refused(tmp_path_factory, content):
     csv.writer(stream, lineterminator="\n").writerow(COLUMNS)
     path.write_bytes(stream.getvalue().encode() + content)
     try:
-        assert not any(len(part.labels) for part in read_rows(open_source(path)))
+        with read_source(path) as blocks:
+            assert not any(len(block.labels) for _, block in blocks)
     except UserError as error:
         assert "train.csv" in str(error)
 

@@ -17,8 +17,7 @@ import pytest
 from openpyxl import load_workbook
 from PIL import Image
 
-from training import figures as plots
-from training import records as record
+from training import figures, records
 from training.records import best_epochs, owned_files, write_confusion, write_records
 from utils.files import UserError, move_aside
 from utils.tasks import EMOTIONS, SPLITS, TASKS, TEST_SPLITS
@@ -70,7 +69,7 @@ def write_tables(*arguments):
     """`write_records` with empty pictures, which take most of its time."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("workbook", "curves"):
-            patch.setattr(plots, name, lambda tables, title: b"")
+            patch.setattr(figures, name, lambda tables, title: b"")
         write_records(*arguments)
 
 
@@ -186,8 +185,8 @@ def test_import_does_not_load_the_drawing_libraries():
 
 def test_drawing_touches_no_global_state():
     code = (
-        "import sys, matplotlib; from training import figures as plots; before = matplotlib.rcParams.copy();"
-        "plots.confusion([[1] * 7] * 7, 'title');"
+        "import sys, matplotlib; from training import figures; before = matplotlib.rcParams.copy();"
+        "figures.confusion([[1] * 7] * 7, 'title');"
         # dict.__eq__ compares without looking a backend up, which would itself import pyplot.
         "sys.exit('matplotlib.pyplot' in sys.modules or not dict.__eq__(before, matplotlib.rcParams))"
     )
@@ -219,6 +218,28 @@ def test_workbook_has_the_numbers_of_the_csv_and_a_chart_a_metric(tmp_path, epoc
             assert series == [f"{name}!${letter}$2{end}" for letter, end in zip(letters, ends, strict=True)]
             title = "".join(run.t for part in chart.title.tx.rich.p for run in part.r)
             assert "FER2013" in title and name in title
+
+
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_workbook_prints_on_landscape_pages_with_whole_charts(tmp_path, epochs):
+    """On A4 and on US Letter: no column of the table, and no chart, is cut by the edge of a page."""
+    write_records(tmp_path, HEADER, make_history(epochs), ALL)
+    for sheet in load_workbook(tmp_path / "AccProcess.xlsx"):
+        assert sheet.page_setup.orientation == "landscape" and sheet.print_title_rows == "$1:$1"
+        scale, margins = sheet.page_setup.scale / 100, sheet.page_margins
+        pages = [(11.69, 8.27), (11.0, 8.5)]  # inches
+        width = min(page[0] for page in pages) - margins.left - margins.right
+        height = min(page[1] for page in pages) - margins.top - margins.bottom
+        width, height = (96 * inches / scale for inches in (width, height))  # pixels of Excel
+        columns = len(read_csv(tmp_path / f"AccProcess_{sheet.title}.csv")[0])
+        widths = [sheet.column_dimensions[cell.column_letter].width for cell in sheet[1]]
+        assert sum(7 * characters + 5 for characters in widths[:columns]) <= width
+        assert [page_break.id for page_break in sheet.col_breaks.brk] == [columns]
+        for chart in sheet._charts:
+            anchor = chart.anchor
+            ends = [(end.col - columns) * 64 + end.colOff / 9525 for end in (anchor._from, anchor.to)]
+            heights = [end.row * 20 + end.rowOff / 9525 for end in (anchor._from, anchor.to)]
+            assert 0 <= ends[0] < ends[1] <= width and 0 <= heights[0] < heights[1] <= height
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2, 40])
@@ -259,12 +280,12 @@ def test_confusion_is_a_valid_picture_and_repeatable(tmp_path):
 
 
 def test_confusion_text_rows_are_true_columns_are_predicted(monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "_png", lambda figure: figures.append(figure) or b"")
+    made = []
+    monkeypatch.setattr(figures, "_png", lambda figure: made.append(figure) or b"")
     matrix = [[0] * 7 for _ in range(7)]
     matrix[2][5], matrix[2][2] = 3, 1  # fear taken for surprise
-    plots.confusion(matrix, "title")
-    axes = figures[0].axes[0]
+    figures.confusion(matrix, "title")
+    axes = made[0].axes[0]
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert texts[5, 2] == "3\n75.0%" and texts[2, 2] == "1\n25.0%" and texts[0, 0] == "0\n0.0%"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted", "True")
@@ -478,7 +499,7 @@ def test_a_folder_that_may_not_be_written_to_is_a_user_error(tmp_path, monkeypat
     def forbidden(self, data):
         raise PermissionError(errno.EACCES, "Permission denied", os.fspath(self))
 
-    monkeypatch.setattr(record.Path, "write_bytes", forbidden)
+    monkeypatch.setattr(records.Path, "write_bytes", forbidden)
     with pytest.raises(UserError, match="AccProcess_classify.csv could not be written"):
         write_records(tmp_path, HEADER, make_history(1), ALL)
 
@@ -518,5 +539,5 @@ def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
     for name in (*ours, *theirs):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    record.discard_unfinished(tmp_path, "run")
+    records.discard_unfinished(tmp_path, "run")
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == sorted(theirs)

@@ -17,8 +17,7 @@ from data.subjects import ckplus
 from data.subjects.folds import assign_folds
 from models import MODELS, checkpoint
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
-from training.fersnet import cross_validation as folds
-from training.fersnet import guides as classifier
+from training.fersnet import cross_validation, guides
 from training.fersnet import run as fold_run
 from training.settings import build_parser
 from utils.files import UserError
@@ -41,10 +40,10 @@ def draw_tree(root):
 def shrink(set_item=dict.__setitem__, set_attribute=setattr):
     """Narrow networks that learn for a moment: what is tested is that nothing is lost or mixed up."""
     set_item(MODELS, "FERSNet", partial(FERSNet, base=4))
-    for module in (fold_run, classifier):
+    for module in (fold_run, guides):
         set_attribute(module, "SmallClassifier", partial(SmallClassifier, base=4))
     for name, value in (("GUIDE_EPOCHS", 1), ("JUDGE_EPOCHS", 1), ("JUDGE_CHANNELS", 16)):  # oneDNN crashes on fewer
-        set_attribute(classifier, name, value)
+        set_attribute(guides, name, value)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +148,7 @@ def test_no_subject_of_the_held_out_fold_is_learnt_from(tree, tmp_path, monkeypa
         (fold_run, "judge_network"),
         (fold_run, "train_classifier"),
         (fold_run, "synthesize_to_balance"),
-        (folds, "train_one_epoch"),
+        (cross_validation, "train_one_epoch"),
     ):
         monkeypatch.setattr(module, name, spy(name, getattr(module, name)))
     run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--fold", 2, "--synthetic", 3)
@@ -185,7 +184,7 @@ def test_a_resumed_run_ends_like_one_that_was_never_interrupted(tree, tmp_path, 
     flags = ("--epochs", 2, "--bs", 8, "--fold", "all", "--sharing", sharing, "--synthetic", 4)
     monkeypatch.setattr(fold_run, "FOLDS", 3)
     assert run(tree, tmp_path / "whole", *flags) == 0
-    monkeypatch.setattr(folds, "StopRequest", StopAt)
+    monkeypatch.setattr(cross_validation, "StopRequest", StopAt)
     interrupted, resume = tmp_path / "interrupted", ()
     # In the middle of an epoch, between epochs, right before a fold ends, between folds.
     for stop_after in (2, 3, 2, 4, 3, 1):

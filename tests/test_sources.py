@@ -1,0 +1,406 @@
+"""What people really have: containers, headers, separators, encodings and spellings in combination, and the choice."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+import subprocess
+import sys
+import tarfile
+from itertools import product
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.faces import load_split
+from data.fer2013 import load, prepare
+from data.fer2013.sources import survey
+from tests.conftest import ROOT
+from tests.samples import image, sample_row, table, three_splits, write_stored_rar, write_zip
+from utils.files import UserError
+from utils.tasks import EMOTIONS, SPLITS
+
+COUNT = 4
+NAMES = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
+
+
+LOOSELY = {"Training": " train", "PublicTest": "Public_Test", "PrivateTest": "private test "}
+
+
+def faces():
+    """{split: [(label, pixels, V/A/D)]}: what every way of writing holds."""
+    return {
+        split: [((3 * place + i) % 7, image(10 * place + i), (i / 2 - 1, 0.5, -i / 4)) for i in range(COUNT)]
+        for place, split in enumerate(SPLITS)
+    }
+
+
+def written(header, separator, encoding, spelling):
+    """{file name: bytes} of the faces. header: names of the columns, of which V/A/D make three files, one a split."""
+    spell = {
+        "numbers": (str, lambda pixels: " ".join(map(str, pixels)), lambda split: split),
+        "names": (lambda label: NAMES[label].title(), lambda pixels: str(pixels), str.upper),
+        "mixed": (lambda label: f"{label}.0", lambda pixels: " ".join(f"{p:03}" for p in pixels), LOOSELY.get),
+        "commas": (lambda label: f" {label} ", lambda pixels: ",".join(map(str, pixels)), str.lower),
+    }[spelling]  # fmt: skip
+    plain = [name.strip().lower() for name in header]
+    texts = {split: io.StringIO() for split in (SPLITS if "valence" in plain else ["all"])}
+    for stream in texts.values():
+        csv.writer(stream, delimiter=separator, lineterminator="\r\n").writerow(header)
+    for split, rows in faces().items():
+        writer = csv.writer(texts[split if "valence" in plain else "all"], delimiter=separator, lineterminator="\r\n")
+        for number, (label, pixels, vad) in enumerate(rows):
+            numbers = [str(value).replace(".", "," if separator == ";" else ".") for value in vad]
+            values = dict(zip(("valence", "arousal", "dominance"), numbers, strict=True))
+            values |= {"emotion": spell[0](label), "pixels": spell[1](pixels.tolist()), "usage": spell[2](split)}
+            writer.writerow([values.get(name, f"x{number}") for name in plain])
+    files = {"all": "some faces.csv", "Training": "1 outputTrain-2024.csv", "PublicTest": "b_PUBLICtest.txt",
+             "PrivateTest": "faces (private).csv"}  # fmt: skip
+    return {files[split]: stream.getvalue().encode(encoding) for split, stream in texts.items()}
+
+
+def into_folder(folder, files):
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def into_nested_folders(folder, files):
+    (folder / "a" / "b c").mkdir(parents=True)
+    into_folder(folder / "a" / "b c", files)
+
+
+def into_links(folder, files):
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    into_folder(elsewhere, files)
+    os.symlink(elsewhere, folder / "linked", target_is_directory=True)
+
+
+def into_zip(folder, files):
+    write_zip(folder / "archive.zip", {f"deep/{name}": content for name, content in files.items()})
+
+
+def into_rar(folder, files):
+    write_stored_rar(folder / "faces.with.dots", files)
+
+
+def into_tar(mode):
+    def write(folder, files):
+        with tarfile.open(folder / "download", f"w:{mode}") as archive:
+            for name, content in files.items():
+                info = tarfile.TarInfo(f"x/{name}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+    return write
+
+
+def into_nested_zip(folder, files):
+    inner = io.BytesIO()
+    write_zip(inner, files)
+    write_zip(folder / "outer.zip", {"inner.zip": inner.getvalue(), "readme.txt": b"hello"})
+
+
+def compressed(module, suffix):
+    def write(folder, files):
+        for name, content in files.items():
+            (folder / f"{name}{suffix}").write_bytes(module.compress(content))
+
+    return write
+
+
+CONTAINERS = {
+    "folder": into_folder, "nested folders": into_nested_folders, "links": into_links, "zip": into_zip, "rar": into_rar,
+    "tar": into_tar(""), "tar.gz": into_tar("gz"), "tar.xz": into_tar("xz"), "zip in zip": into_nested_zip,
+    "gzip": compressed(gzip, ".gz"), "bzip2": compressed(bz2, ".bz2"), "xz": compressed(lzma, ".xz"),
+}  # fmt: skip
+HEADERS = {
+    "annotators": ("index", "emotionLabel", "Valence", "Arousal", "Dominance", "emotion", "pixels"),
+    "annotators, other order": (" Pixels", "DOMINANCE ", "emotion", "valence", "arousal"),
+    "plain": ("emotion", "pixels", "Usage"),
+    "competition": ("emotion", " Usage", " pixels"),
+    "more columns": ("id", "usage", "who", "EMOTION", "Pixels", ""),
+}
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le")
+SPELLINGS = ("numbers", "names", "mixed", "commas")
+EVERY = list(product(HEADERS, SEPARATORS, ENCODINGS, SPELLINGS))
+# Every container and every 4th or so of the combinations of the rest, each with another container.
+COMBINATIONS = [(list(CONTAINERS)[number % len(CONTAINERS)], *ways) for number, ways in enumerate(EVERY[::5])]
+
+
+def assert_holds(h5_path, annotated):
+    with h5py.File(h5_path) as h5:
+        for split, rows in faces().items():
+            assert h5[f"{split}_label"][:].tolist() == [label for label, _, _ in rows]
+            assert np.array_equal(h5[f"{split}_pixel"][:], [pixels for _, pixels, _ in rows])
+            if annotated:
+                assert h5[f"{split}_VAD"][:].tolist() == [list(vad) for _, _, vad in rows]
+        assert h5.attrs["vad_origin"] == ("annotations" if annotated else "none")
+
+
+@pytest.mark.parametrize("ways", COMBINATIONS, ids="-".join)
+def test_every_way_of_writing_holds_the_same_faces(tmp_path, ways):
+    container, header, separator, encoding, spelling = ways
+    (tmp_path / "source").mkdir()
+    files = written(HEADERS[header], SEPARATORS[separator], encoding, spelling)
+    CONTAINERS[container](tmp_path / "source", files)
+    assert_holds(prepare.ensure(tmp_path / "source", tmp_path / "made.h5", progress=False), "annotators" in header)
+
+
+def test_there_are_enough_combinations():
+    assert len(COMBINATIONS) >= 40 and {ways[0] for ways in COMBINATIONS} == set(CONTAINERS)
+
+
+# Pictures
+
+
+def write_pictures(folder, splits=("train", "test"), classes=NAMES, count=10):
+    """{split: [(label, grey picture)]} as PNG in <split>/<class>/."""
+    made = {}
+    for place, split in enumerate(splits):
+        for label, name in classes.items():
+            for i in range(count):
+                path = folder / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                face = image(1000 * place + 100 * label + i).reshape(48, 48)
+                Image.fromarray(face).save(path)
+                made.setdefault(split, []).append((label, face))
+    return made
+
+
+def read_back(h5_path):
+    splits = {split: load_split(h5_path, split) for split in SPLITS}
+    return {split: {(int(label), picture.numpy().tobytes()) for label, picture in zip(part.labels, part.images,
+                                                                                     strict=True)}
+            for split, part in splits.items()}  # fmt: skip
+
+
+def as_set(rows):
+    return {(label, face.tobytes()) for label, face in rows}
+
+
+def test_without_a_public_split_a_tenth_of_the_training_faces_becomes_it(tmp_path, capsys):
+    made = write_pictures(tmp_path)
+    found = read_back(prepare.ensure(tmp_path))
+    assert found["PrivateTest"] == as_set(made["test"])
+    assert (
+        found["Training"] | found["PublicTest"] == as_set(made["train"]) and not found["Training"] & found["PublicTest"]
+    )
+    assert sorted(label for label, _ in found["PublicTest"]) == list(range(7))  # one of ten, of each class
+    assert "tenth of the training faces" in capsys.readouterr().out
+    assert "tenth of the training faces" in load.load(tmp_path).description
+    again = prepare.prepare(tmp_path, tmp_path / "again.h5", progress=False).h5_path
+    assert read_back(again) == found
+
+
+@pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "Validation", "PrivateTest")])
+def test_a_validation_folder_is_the_public_split(tmp_path, words):
+    made = write_pictures(tmp_path / "images", words, count=2)
+    found = read_back(prepare.ensure(tmp_path))
+    assert found == {split: as_set(made[word]) for split, word in zip(SPLITS, words, strict=True)}
+
+
+def test_where_validation_is_all_there_is_beside_training_it_is_the_test(tmp_path):
+    made = write_pictures(tmp_path, ("train", "validation"))
+    found = read_back(prepare.ensure(tmp_path))
+    assert found["PrivateTest"] == as_set(made["validation"]) and len(found["PublicTest"]) == 7
+
+
+def test_folders_may_be_numbers_but_only_those_of_fer2013(tmp_path):
+    made = write_pictures(tmp_path / "a", classes={label: str(label) for label in NAMES}, count=2)
+    assert read_back(prepare.ensure(tmp_path / "a"))["PrivateTest"] == as_set(made["test"])
+    write_pictures(tmp_path / "b", classes={label: str(label + 1) for label in NAMES}, count=1)
+    with pytest.raises(UserError, match="class folders 1, 2, 3, 4, 5, 6, 7, which are not 0 to 6"):
+        prepare.ensure(tmp_path / "b")
+
+
+def test_pictures_of_other_sizes_and_colours_are_brought_to_48_and_that_is_said(tmp_path, capsys):
+    made = write_pictures(tmp_path, count=2)
+    large = np.kron(made["test"][0][1], np.ones((3, 3), np.uint8))
+    colour = np.zeros((3 * 48, 3 * 48 + 20, 3), np.uint8)
+    colour[:, 10:-10] = large[:, :, None]
+    colour[:, :10, 0] = 255
+    Image.fromarray(colour).save(tmp_path / "test" / "angry" / "0.png")
+    found = read_back(prepare.ensure(tmp_path))
+    assert "1 pictures of another size or in colour" in capsys.readouterr().out
+    mine = [np.frombuffer(face, np.uint8) for label, face in found["PrivateTest"] if label == 0]
+    best = min(np.abs(face.astype(int) - made["test"][0][1].ravel()).mean() for face in mine)
+    assert best < 25  # of random pixels, which LANCZOS smooths; any other picture differs by 85
+
+
+def test_a_broken_picture_is_dropped_with_its_reason_and_contempt_is_left_out(tmp_path, capsys):
+    write_pictures(tmp_path, classes=NAMES | {7: "contempt"}, count=2)
+    (tmp_path / "test" / "sad" / "1.png").write_bytes(b"\x89PNG broken")
+    done = prepare.prepare(tmp_path, tmp_path / "data.h5")
+    assert done.counts == {"Training": 7 * 2 - done.counts["PublicTest"], "PublicTest": done.counts["PublicTest"],
+                           "PrivateTest": 13}  # fmt: skip
+    assert done.dropped == {"picture": 1}
+    assert "1.png" in (tmp_path / "data_report.csv").read_text(encoding="utf-8-sig")
+    assert "contempt, which is no class of FER2013" in capsys.readouterr().out
+
+
+# Other files, and the choice among several
+
+
+def test_of_several_sources_the_annotated_one_is_taken_and_the_choice_is_said(tmp_path, capsys):
+    into_zip(tmp_path, written(HEADERS["annotators"], ",", "utf-8", "numbers"))
+    into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    (tmp_path / "train_labels.csv").write_text("image,label\na.jpg,5\n")
+    (tmp_path / "holiday.zip").write_bytes(b"PK\x03\x04 broken")
+    assert_holds(prepare.ensure(tmp_path), annotated=True)
+    said = capsys.readouterr().out
+    assert "reading archive.zip:" in said
+    assert "not used: some faces.csv (complete, too)" in said
+    assert "not used: train_labels.csv has no column pixels" in said and "not used: holiday.zip" in said
+
+
+def test_an_unrelated_broken_archive_never_blocks_an_intact_file(tmp_path, monkeypatch):
+    into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    h5_path = prepare.ensure(tmp_path, progress=False)
+    before = h5_path.read_bytes()
+    (tmp_path / "other.rar").write_bytes(b"Rar!\x1a\x07\x01\x00 broken")
+    assert prepare.ensure(tmp_path) == h5_path and h5_path.read_bytes() == before
+    (tmp_path / "some faces.csv").unlink()
+    assert prepare.ensure(tmp_path) == h5_path and h5_path.read_bytes() == before
+
+
+def test_nothing_is_opened_when_the_file_is_up_to_date(tmp_path, monkeypatch):
+    into_tar("gz")(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    h5_path = prepare.ensure(tmp_path, progress=False)
+    monkeypatch.setattr(prepare, "survey", None)
+    assert prepare.ensure(tmp_path) == h5_path
+
+
+def test_the_ancestors_h5_is_read_and_stays_where_it_is(tmp_path):
+    with h5py.File(tmp_path / "data.h5", "w") as h5:
+        for split, rows in faces().items():
+            h5[f"{split}_pixel"] = np.array([pixels for _, pixels, _ in rows], np.int64).reshape(-1, 48, 48)
+            h5[f"{split}_label"] = np.array([label for label, _, _ in rows])
+    theirs = (tmp_path / "data.h5").read_bytes()
+    for source in (tmp_path, tmp_path / "data.h5"):
+        h5_path = prepare.ensure(source, progress=False)
+        assert_holds(h5_path, annotated=False)
+        assert h5_path != tmp_path / "data.h5" and (tmp_path / "data.h5").read_bytes() == theirs
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that refuses to be written to")
+def test_a_read_only_source_is_prepared_elsewhere(tmp_path):
+    into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    tmp_path.chmod(0o555)
+    try:
+        assert_holds(prepare.ensure(tmp_path, fallback=tmp_path.parent / "out"), annotated=False)
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_a_source_that_cannot_be_written_to_is_prepared_in_out(tmp_path, monkeypatch):
+    (tmp_path / "input").mkdir()
+    into_folder(tmp_path / "input", written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    original = prepare.tempfile.TemporaryFile
+
+    def refuse(*arguments, dir=None, **options):
+        if dir == tmp_path / "input":
+            raise OSError(30, "Read-only file system")
+        return original(*arguments, dir=dir, **options)
+
+    monkeypatch.setattr(prepare.tempfile, "TemporaryFile", refuse)
+    h5_path = prepare.ensure(tmp_path / "input", fallback=tmp_path / "out", progress=False)
+    assert h5_path == tmp_path / "out" / "data.h5"
+    assert_holds(h5_path, annotated=False)
+    monkeypatch.setattr(prepare, "survey", None)
+    assert prepare.ensure(tmp_path / "input", fallback=tmp_path / "out") == h5_path
+
+
+def test_a_report_that_is_open_elsewhere_does_not_stop_the_preparation(tmp_path, monkeypatch, capsys):
+    into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+
+    def held(*arguments):
+        raise PermissionError(13, "another program has it open")
+
+    monkeypatch.setattr(prepare, "write_report", held)
+    assert_holds(prepare.ensure(tmp_path), annotated=False)
+    assert "data_report.csv could not be written (another program has it open)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", ["300000000000", "65536", "4294967296", "18446744073709551616", "256"])
+def test_a_number_that_is_too_large_never_wraps(tmp_path, number):
+    rows = [sample_row(0), sample_row(1, pixels=f"{number} " + "7 " * 2303), sample_row(2)]
+    (tmp_path / "train.csv").write_bytes(table(rows))
+    done = prepare.prepare(tmp_path, tmp_path / "data.h5", progress=False)
+    assert done.counts == {"Training": 2} and done.dropped == {"pixels": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"train.csv": table([sample_row(0)], ("pixels",))}, "no column emotion"),
+        ({"faces.csv": table([sample_row(0)])}, "neither a column Usage nor a split"),
+        ({"votes.csv": b"Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear\n"}, "FER. votes, but"),
+        ({"a.7z": b"7z\xbc\xaf\x27\x1c"}, "7-Zip"),
+        ({"photo.jpg": b"\xff\xd8"}, "not in train/<class> and test/<class>"),
+    ],
+)  # fmt: skip
+def test_what_is_incomplete_or_not_ours_gets_a_sentence(tmp_path, files, told):
+    into_folder(tmp_path, files)
+    with pytest.raises(UserError, match=told):
+        prepare.ensure(tmp_path)
+
+
+def test_before_it_trains_on_drawn_faces_it_says_what_it_found_instead(tmp_path, monkeypatch, capsys):
+    write_zip(tmp_path / "holiday.zip", {"beach.jpg": b"\xff\xd8", "tour.txt": b"we went\n"})
+    (tmp_path / "notes.csv").write_text("day,hour\n1,2\n")
+    monkeypatch.setattr(load, "HOME", tmp_path)
+    assert not load.available()
+    said = capsys.readouterr().out
+    assert "holds no faces of FER2013" in said and "Training on drawn faces instead" in said
+    assert "notes.csv has no column pixels" in said and "holiday.zip has 1 pictures" in said
+
+
+def test_all_of_it_through_the_training_program(tmp_path):
+    (tmp_path / "source").mkdir()
+    into_nested_zip(tmp_path / "source", written(HEADERS["competition"], ";", "utf-16", "names"))
+    flags = "--epochs 1 --bs 2 --device cpu --eval center --tasks classify".split()
+    command = [sys.executable, "mainpro_FER.py", "--data", tmp_path / "source", "--out", tmp_path / "out", *flags]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"Training {COUNT}, PublicTest {COUNT}, PrivateTest {COUNT} faces" in done.stdout
+
+
+def test_annotated_files_of_three_places_complete_each_other(tmp_path):
+    members, _ = three_splits()
+    for number, (name, content) in enumerate(members.items()):
+        write_zip(tmp_path / f"{number}.zip", {name: content})
+    with survey(tmp_path) as found:
+        assert [part.split for part in found.source.parts] == list(SPLITS) and not found.unused
+
+
+@pytest.mark.real
+def test_the_layouts_of_public_downloads(real_data, tmp_path):
+    tool = real_data.parent / "tools" / "make_layouts.py"
+    if not tool.exists():
+        pytest.skip(f"{tool} is not there")
+    subprocess.run([sys.executable, tool, "--out", tmp_path / "layouts", "--faces", "20"], check=True)
+    wanted = json.loads((tmp_path / "layouts" / "expected.json").read_text())
+    checked = 0
+    for name, layout in wanted.items():
+        if "splits" not in layout:
+            continue
+        h5_path = prepare.ensure(tmp_path / "layouts" / name, progress=False)
+        with h5py.File(h5_path) as h5:
+            counts = {split: len(h5[f"{split}_label"]) for split in SPLITS}
+            assert (h5.attrs["vad_origin"] == "annotations") == layout["annotated"], name
+            for split, what in layout["splits"].items():
+                if "pixel_sum" in what:
+                    assert counts[split] == what["faces"], (name, split)
+                    assert int(h5[f"{split}_pixel"][:].sum(dtype=np.int64)) == what["pixel_sum"], (name, split)
+            if "PublicTest" not in layout["splits"]:
+                training = layout["splits"]["Training"]["faces"]
+                assert counts["Training"] + counts["PublicTest"] == training and counts["PublicTest"] > 0, name
+        checked += 1
+    assert checked >= 10 and len(EMOTIONS) == 7
