@@ -43,7 +43,7 @@ def main(arguments):
     runtime = decide(arguments.device, precision, arguments.compile, training=True)
     load = DATASETS[settings.dataset]
     if load.has_subjects:
-        return cross_validate(settings, load(settings.data), runtime, arguments.out, last)
+        return cross_validate(settings, load(settings.data, largest_face), runtime, arguments.out, last)
     with rank0_first():  # of several processes one prepares data.h5
         dataset = load(settings.data, settings.drop_duplicates, settings.limit, arguments.out)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
@@ -63,6 +63,14 @@ def main(arguments):
         code = train(run, learner)
         wait_for_all()
         return code
+
+
+def largest_face(grey):
+    """(left, top, side) of the largest face in a frame, uint8 (H, W), or None; the detector is slow to import."""
+    from inference.detector import find_faces
+
+    boxes = find_faces(grey)
+    return (boxes[0].left, boxes[0].top, boxes[0].side) if boxes else None
 
 
 def train(run, learner):

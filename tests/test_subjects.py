@@ -3,6 +3,8 @@
 import hashlib
 import io
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mainpro_FER
 from data.demo.drawing import draw_face
 from data.subjects import ckplus, oulu, trees
 from data.subjects.trees import SubjectFaces
@@ -181,6 +184,98 @@ def test_ck_is_found_in_the_data_folder(tmp_path, monkeypatch):
     assert_is_ck(ckplus.load(), tree)
 
 
+def released_tree(labels):
+    """{name: bytes} as CK+ was released: frames of 640x490 with a face, from neutral to peak. labels: of sequences."""
+    tree = {}
+    for number, label in enumerate(labels):
+        subject, sequence = f"S{number + 5:03}", "001"
+        folder = f"{subject}/{sequence}/{subject}_{sequence}_"
+        for frame in range(1, 6):
+            canvas = np.full((490, 640), 110, np.uint8)
+            canvas[100:330, 50:280] = np.asarray(Image.fromarray(face(number + frame)).resize((230, 230)))
+            tree[f"cohn-kanade-images/{folder}{frame:08}.png"] = png(canvas)
+        if label is not None:
+            tree[f"Emotion/{folder}00000005_emotion.txt"] = f"   {label:.7e}\n".encode()
+    return tree
+
+
+def test_ck_is_read_as_it_was_released(tmp_path):
+    """Numbers 1 to 7 are the classes, sequences without a number are left out, faces are found in the frames."""
+    tree = released_tree([1, 2, None, 3, 4, 5, 6, 7, 0])
+    seen = []
+
+    def find_face(grey):
+        seen.append(grey.shape)
+        return 50.0, 100.0, 230.0
+
+    images = {name: content for name, content in tree.items() if name.startswith("cohn")}
+    labels = {name: content for name, content in tree.items() if name.startswith("Emotion")}
+    for place in (
+        as_folder(tree, tmp_path / "folder"),
+        as_zip(tree, tmp_path / "all.zip"),
+        as_folder({"images.zip": as_zip(images, tmp_path / "i.zip").read_bytes(),
+                   "labels.zip": as_zip(labels, tmp_path / "l.zip").read_bytes()}, tmp_path / "zips"),
+    ):  # fmt: skip
+        seen.clear()
+        faces = ckplus.load(place, find_face)
+        assert set(seen) == {(490, 640)} and len(seen) == 21
+        assert faces.class_names == ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")
+        assert [name[-7:-4] for name in faces.files] == ["003", "004", "005"] * 7
+        assert faces.labels.tolist() == [label for label in range(7) for _ in range(3)]
+        assert "S007" not in faces.subject_names and faces.size == 96
+        assert "2 sequences have no label" in faces.description
+        whole = Image.open(io.BytesIO(tree["cohn-kanade-images/S005/001/S005_001_00000005.png"]))
+        expected = whole.crop((50, 100, 280, 330)).resize((96, 96), Image.Resampling.LANCZOS)
+        assert np.array_equal(faces.images[2].numpy(), np.asarray(expected))
+
+
+def test_whole_frames_in_class_folders_are_cropped_and_never_squashed(tmp_path):
+    tree = {
+        name: png(np.pad(np.asarray(face(number, 96)), ((0, 0), (32, 32)))) for number, name in enumerate(ck_tree())
+    }
+    found = ckplus.load(as_folder(tree, tmp_path), lambda grey: (32, 0, 96))
+    for number, name in enumerate(found.files):
+        assert np.array_equal(found.images[number].numpy(), pixels(tree[name])[:, 32:-32])
+    middle = ckplus.load(tmp_path, lambda grey: None)  # nothing found: the middle
+    assert middle.fingerprint() == found.fingerprint()
+
+
+def test_ck_without_contempt_has_six_classes(tmp_path):
+    faces = ckplus.load(as_folder(changed(ck_tree(), "^contempt"), tmp_path))
+    assert faces.class_names == ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise") and len(faces) == 54
+
+
+def test_ck_in_two_halves_is_joined_and_that_is_said(tmp_path):
+    tree = ck_tree()
+    halves = {f"data/{'train' if 'S999' in name else 'test'}/{name}": content for name, content in tree.items()}
+    faces = ckplus.load(as_zip(halves, tmp_path / "halves.zip"))
+    assert len(faces) == len(tree) and faces.subject_names == ("S005", "S010", "S999")
+    assert "data/test and data/train joined" in faces.description
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_table_has_no_subjects_and_that_is_said(tmp_path, kind):
+    (tmp_path / "ckextended.csv").write_text("emotion,pixels,Usage\n6,1 2 3,Training\n")
+    with pytest.raises(UserError, match="does not say who is in a picture"):
+        ckplus.load(tmp_path / "ckextended.csv" if kind == "file" else tmp_path)
+
+
+@pytest.mark.real
+def test_the_released_layout_with_real_faces(real_data, tmp_path):
+    """The program's own detector finds the faces that the tool put into frames."""
+    tool = real_data.parent / "tools" / "make_layouts.py"
+    if not tool.exists():
+        pytest.skip(f"{tool} is not there")
+    subprocess.run([sys.executable, tool, "--out", tmp_path / "layouts", "--faces", "1"], check=True)
+    faces = ckplus.load(tmp_path / "layouts" / "ckplus_official", mainpro_FER.largest_face)
+    assert len(faces) == 18 and faces.size == 96 and "2 sequences have no label" in faces.description
+    for path in (tmp_path / "layouts" / "ckplus_official").rglob("*00000011.png"):
+        left, top, side = mainpro_FER.largest_face(np.asarray(Image.open(path)))
+        width = min(left + side, 435) - max(left, 205)  # the tool puts them into 205..435 and 150..380
+        height = min(top + side, 380) - max(top, 150)
+        assert width * height / (side**2 + 230**2 - width * height) > 0.5, path
+
+
 OULU_FOLDERS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
 STRONG = "Preprocess Img/VL_Acropped/Strong"
 
@@ -229,6 +324,13 @@ def test_oulu_jpeg_pictures_of_another_size_are_read(tmp_path):
     assert faces.images.shape == (6, 96, 96) and faces.subject_names == ("P007",)
     expected = Image.open(io.BytesIO(tree[faces.files[3]])).convert("L").reduce(2).resize((96, 96))
     assert np.abs(faces.images[3].numpy().astype(int) - np.asarray(expected)).mean() < 4
+
+
+@pytest.mark.parametrize("where", ["OULU", "data/OULU CASIA/images"])
+def test_oulu_is_read_from_folders_of_other_names(tmp_path, where):
+    tree = oulu_tree(frames=3)
+    for place in (as_folder(below(where, tree), tmp_path / "folder"), as_zip(below(where, tree), tmp_path / "a.zip")):
+        assert_is_oulu(oulu.load(place), tree)
 
 
 def test_frames_of_a_short_oulu_sequence_are_all_used(tmp_path):

@@ -1,6 +1,8 @@
-"""CK+: the peak frames of the Extended Cohn-Kanade dataset, a folder per class.
+"""CK+: the peak frames of the Extended Cohn-Kanade dataset.
 
-`anger/S010_004_00000017.png` is frame 17 of sequence 004 of subject S010. A sequence has one class; there are
+As it is passed on, a folder per class: `anger/S010_004_00000017.png` is frame 17 of sequence 004 of subject S010. As
+it was released: `cohn-kanade-images/S010/004/S010_004_00000017.png`, whole frames from neutral to the peak, and for
+some of the sequences `Emotion/S010/004/S010_004_00000017_emotion.txt`, a number. A sequence has one class; there are
 no neutral frames.
 """
 
@@ -9,38 +11,77 @@ from collections import defaultdict
 from pathlib import Path
 
 from data.fer2013.sources import HOME
-from data.subjects.trees import assemble, default_place, last_frames, only_root, picture_files
+from data.fer2013.tables import split_named
+from data.subjects.trees import assemble, default_place, last_frames, only_root, picture_files, read_entry
 from utils.files import UserError
 from utils.tasks import CLASS_WORDS
 
-CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")
+CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")  # in the release's order, from 1
+OPTIONAL = ("Contempt",)  # left out of some copies
 STANDARD_LOCATIONS = ("CK+48", "CK+", "CK+48.zip", "CK+.zip")  # where it is looked for in the data folder
-DEPTH = 3  # a folder that contains the dataset / class / picture
 _NAME = re.compile(r"(S\d{3})_(\d{3})_(\d{8})\.\w+", re.IGNORECASE)
+_LABEL = re.compile(r"(S\d{3})_(\d{3})_\d{8}_emotion\.txt", re.IGNORECASE)
 
 
-def load(path=None):
+def load(path=None, find_face=None):
     """The `SubjectFaces` of the last three frames of every sequence.
 
-    path: the folder or the ZIP of the dataset, or what contains it; None: the data folder of the project.
-    Raises UserError when a class is missing, a picture has another name or cannot be read, or a sequence has
-    two classes.
+    path: the folder or the ZIP of the dataset, or what contains it; None: the data folder of the project. find_face:
+    finds the face in a whole frame (see `trees.decode`). Raises UserError when a class is missing, a picture has
+    another name or cannot be read, or a sequence has two classes.
     """
     path = default_place(HOME, STANDARD_LOCATIONS, "CK+") if path is None else Path(path)
-    with picture_files(path, DEPTH) as files:
-        root, folders = _class_folders(files, path)
-        sequences = _sequences(files, root, folders, path)
+    with picture_files(path) as (files, others):
+        labels = _released_labels(others)
+        if labels:
+            root, notes = "", []
+            sequences = _released_sequences(files, labels, notes)
+        else:
+            roots, folders, notes = _class_folders(files, path)
+            root = roots[0] if len(roots) == 1 else ""
+            sequences = _sequences(files, roots, folders, path)
         chosen = {
             name: (class_name, subject)
             for (subject, _), (class_name, frames) in sequences.items()
             for name in last_frames(frames)
         }
-        note = f"the last frames of {len(sequences)} sequences"
-        return assemble(files, root, chosen, "CK+", CLASSES, note)
+        shown = {class_name for class_name, _ in chosen.values()}
+        classes = tuple(name for name in CLASSES if name in shown or name not in OPTIONAL)
+        note = "; ".join([f"the last frames of {len(sequences)} sequences", *notes])
+        return assemble(files, root, chosen, "CK+", classes, note, find_face)
+
+
+def _released_labels(others):
+    """{(subject, sequence): class name} from the files of numbers that the release has."""
+    labels = {}
+    for name, entry in others.items():
+        match = _LABEL.fullmatch(name.rpartition("/")[2])
+        if match:
+            content, shown = read_entry(entry)
+            try:
+                number = int(float(content.decode()))
+            except ValueError as error:
+                raise UserError(f"{shown} holds no number: copy it again") from error
+            if 1 <= number <= len(CLASSES):  # 0 is neutral
+                labels[match[1].upper(), match[2]] = CLASSES[number - 1]
+    return labels
+
+
+def _released_sequences(files, labels, notes):
+    """As `_sequences`, of those that have a label."""
+    frames = defaultdict(dict)
+    for name in files:
+        match = _NAME.fullmatch(name.rpartition("/")[2])
+        if match:
+            frames[match[1].upper(), match[2]][int(match[3])] = name
+    without = len(frames.keys() - labels.keys())
+    if without:
+        notes.append(f"{without} sequences have no label and are left out")
+    return {sequence: (labels[sequence], frames[sequence]) for sequence in sorted(frames.keys() & labels.keys())}
 
 
 def _class_folders(files, path):
-    """(root, {folder: class name}): where the dataset begins, "" or a folder with a slash, and its class folders."""
+    """(roots, {folder: class name}, notes): where the dataset begins, "" or folders with a slash, its class folders."""
     roots = defaultdict(dict)
     for name in files:
         root, slash, folder = name.rpartition("/")[0].rpartition("/")
@@ -50,26 +91,38 @@ def _class_folders(files, path):
         raise UserError(
             f"{path} has no folders of classes: give the folder or the ZIP with anger, contempt, ... surprise in it"
         )
-    root = only_root(roots, path)
-    folders = roots[root]
+    halves = {root.rstrip("/").rpartition("/")[0] for root in roots}
+    joined = (
+        len(roots) > 1 and len(halves) == 1 and all(split_named(root.rstrip("/").rpartition("/")[2]) for root in roots)
+    )
+    found = sorted(roots) if joined else [only_root(roots, path)]
+    folders = {folder: name for root in found for folder, name in roots[root].items()}
     for class_name in CLASSES:
         spelled = sorted(folder for folder, other in folders.items() if other == class_name)
-        if not spelled:
-            usual = next(word for word, other in CLASS_WORDS.items() if other == class_name)
+        if not spelled and class_name not in OPTIONAL:
+            usual = next(word for word, other in CLASS_WORDS.items() if other == class_name and word in USUAL)
             raise UserError(
-                f"{path} has no pictures of {class_name}: its folder {root}{usual} is missing or empty, copy it again"
+                f"{path} has no pictures of {class_name}: its folder {found[0]}{usual} is missing or empty, copy it "
+                "again"
             )
         if len(spelled) > 1:
             raise UserError(f"{path} has two folders of {class_name}, {' and '.join(spelled)}: keep one of them")
-    return root, folders
+    notes = (
+        [f"{' and '.join(root.rstrip('/') for root in found)} joined, since folds need all subjects"] if joined else []
+    )
+    return found, folders, notes
 
 
-def _sequences(files, root, folders, path):
+USUAL = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+
+
+def _sequences(files, roots, folders, path):
     """{(subject, sequence): (class name, {frame: file name})}."""
     sequences = {}
     for name in files:
-        folder, _, base = name.removeprefix(root).rpartition("/")
-        if not name.startswith(root) or folder not in folders:
+        above, _, base = name.rpartition("/")
+        root, _, folder = above.rpartition("/")
+        if f"{root}/".lstrip("/") not in roots or folder not in folders:
             continue
         match = _NAME.fullmatch(base)
         if match is None:

@@ -16,21 +16,21 @@ CLASSES = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise")
 FOLDERS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
 STANDARD_LOCATIONS = ("Oulu-CASIA", "Oulu-CASIA.zip")  # where it is looked for in the data folder
 ABOVE = ["vl_acropped", "strong"]  # the folders above those of the subjects
-DEPTH = 7  # a folder that contains the dataset / Preprocess Img / VL_Acropped / Strong / subject / expression / frame
+OTHERS = re.compile(r"(^|[^a-z])(ni|weak|dark)([^a-z]|$)", re.IGNORECASE)  # in folders of other light
 _SUBJECT = re.compile(r"P\d{3}", re.IGNORECASE)
 _FRAME = re.compile(r"(\d+)\.\w+")
 _NAMED_MISSING = 5
 
 
-def load(path=None):
+def load(path=None, find_face=None):
     """The `SubjectFaces` of the last three frames of every sequence, of all frames where it has fewer.
 
-    path: the folder that contains `Preprocess Img`, one below it down to `Strong`, or a ZIP of it; None: the
-    data folder of the project. Raises UserError when there are no subjects, a subject lacks an expression, or a
-    picture has another name or cannot be read.
+    path: the folder that contains `Preprocess Img`, one below or above it, any folder of the subjects' folders, or a
+    ZIP of it; None: the data folder of the project. find_face: see `trees.decode`. Raises UserError when there are no
+    subjects, a subject lacks an expression, or a picture has another name or cannot be read.
     """
     path = default_place(HOME, STANDARD_LOCATIONS, "Oulu-CASIA") if path is None else Path(path)
-    with picture_files(path, DEPTH) as files:
+    with picture_files(path) as (files, _):
         root = _find_root(files, path)
         sequences = _sequences(files, root, path)
         chosen = {
@@ -39,24 +39,30 @@ def load(path=None):
             for name in last_frames(frames)
         }
         note = f"the last frames of {len(sequences)} sequences{_missing({subject for subject, _ in sequences})}"
-        return assemble(files, root, chosen, "Oulu-CASIA", CLASSES, note)
+        return assemble(files, root, chosen, "Oulu-CASIA", CLASSES, note, find_face)
 
 
 def _find_root(files, path):
     """What the names of the pictures begin with, "" or folders with a slash: the place of the subjects' folders."""
     roots = set()
     for name in files:
-        *above, subject, _, _ = ("", "", *name.split("/"))
-        above = [part for part in above if part]
-        nearest = [part.lower() for part in above[-len(ABOVE) :]]
-        if _SUBJECT.fullmatch(subject) and nearest == ABOVE[len(ABOVE) - len(nearest) :]:
-            roots.add("".join(f"{part}/" for part in above))
+        *above, subject, folder, _ = ("", "", *name.split("/"))
+        if _SUBJECT.fullmatch(subject) and folder.lower() in CLASS_WORDS:
+            roots.add("".join(f"{part}/" for part in above if part))
+    usual = {root for root in roots if _is_usual(root)}
+    roots = usual or {root for root in roots if not OTHERS.search(root)}  # of other names, but not of other light
     if not roots:
         raise UserError(
             f"{path} has no folders of subjects (P001, P002, ...): give the folder or the ZIP that contains "
             "Preprocess Img, or its VL_Acropped/Strong"
         )
     return only_root(roots, path)
+
+
+def _is_usual(root):
+    """Whether the nearest folders around the subjects, as far as there are any, are the released ones."""
+    nearest = [part.lower() for part in root.split("/")[:-1]][-len(ABOVE) :]
+    return nearest == ABOVE[len(ABOVE) - len(nearest) :]
 
 
 def _sequences(files, root, path):

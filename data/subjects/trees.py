@@ -1,11 +1,8 @@
 """Faces of known subjects, and what their loaders share: reading pictures from a folder tree or a ZIP."""
 
-import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from io import BytesIO
-from os import walk
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +10,17 @@ import torch
 from PIL import Image
 
 from data.faces import fingerprint
-from data.fer2013.containers import AGAIN, archive_errors_as_user_error, archive_kind
+from data.fer2013.containers import AGAIN, Tree, archive_kind
 from utils import pictures
 from utils.files import UserError
+from utils.pictures import PICTURE_SUFFIXES
 
+NEARLY_SQUARE = 1.25  # sides of a picture that shows a face alone
+GIVE = "give the folder or the ZIP of the dataset"
+NO_SUBJECTS = (
+    "a table does not say who is in a picture, and FERSNet needs to know: get the pictures with names like "
+    "S010_004_00000017.png"
+)
 SIZES = (48, 96)
 LAST_FRAMES = 3  # of a sequence are used: they show the expression at its strongest
 
@@ -85,83 +89,62 @@ def default_place(home, names, dataset):
 
 
 @contextmanager
-def picture_files(path, depth):
-    """Yield {name: function} of the pictures in a folder tree or a ZIP, sorted by name.
+def picture_files(path):
+    """Yield ({name: `Entry`} of the pictures, {name: `Entry`} of the other files), each sorted by name.
 
-    A function takes the size, or None, and returns the picture as `decode` does. Names are relative to `path`,
-    with slashes, and have at most `depth` parts. Hidden files and macOS's own are passed over. Nothing is
-    unpacked to disk. Raises UserError when `path` is missing, neither folder nor ZIP, or damaged; the functions
-    raise it for a picture that cannot be read.
+    They lie in a folder, in an archive, or in archives in it. Names are relative to `path`, with slashes. Hidden files
+    and macOS's own are passed over. Nothing is unpacked. Raises UserError when `path` is missing, a table, neither
+    folder nor archive, damaged or encrypted.
     """
     path = Path(path)
-    if path.is_dir():
-        yield dict(sorted(_files_below(path, depth)))
-        return
     if not path.exists():
         raise UserError(f"{path} does not exist: give the folder or the ZIP of the dataset")
-    with archive_errors_as_user_error(path.name):
-        kind = archive_kind(path)
-    if kind != "zip":
-        raise UserError(f"{path} is no ZIP: give the folder or the ZIP of the dataset")
-    with archive_errors_as_user_error(path.name):
-        archive = zipfile.ZipFile(path)
-    with archive:
-        yield dict(sorted(_files_in(archive, path, depth)))
-
-
-def _files_below(folder, depth):
-    for place, folders, files in walk(folder):
-        parts = Path(place).relative_to(folder).parts
-        folders[:] = [name for name in folders if len(parts) + 2 <= depth and _is_shown(name)]
-        for file in files:
-            if _is_picture((*parts, file)):
-                yield "/".join((*parts, file)), partial(_read_file, Path(place) / file)
-
-
-def _files_in(archive, path, depth):
-    for info in archive.infolist():
-        parts = [part for part in info.filename.replace("\\", "/").split("/") if part not in ("", ".")]
-        if info.is_dir() or len(parts) > depth or not _is_picture(parts):
-            continue
-        if info.flag_bits & 1:
+    if path.is_file() and archive_kind(path) is None:
+        raise UserError(f"{path} is no ZIP: {NO_SUBJECTS if path.suffix.lower() == '.csv' else GIVE}")
+    with Tree(path) as tree:
+        if tree.problems and not tree.entries:
+            raise UserError(next(iter(tree.problems.values())))
+        top = 1 if path.is_file() else 0  # of an archive that was given its own name does not count
+        entries = {"/".join(entry.path.parts[top:]): entry for entry in tree.entries}
+        entries = dict(sorted(entries.items()))
+        if any(entry.encrypted for entry in entries.values()):
             raise UserError(f"{path} is encrypted: unpack it with its password and give the folder")
-        yield "/".join(parts), partial(_read_member, archive, info, path)
+        found = {name: entry for name, entry in entries.items() if entry.path.suffix.lower() in PICTURE_SUFFIXES}
+        others = {name: entry for name, entry in entries.items() if name not in found}
+        tables = [name for name in others if name.lower().endswith(".csv")]
+        if tables and not found:
+            raise UserError(f"{path} has no pictures, only tables ({tables[0]}): {NO_SUBJECTS}")
+        yield found, others
 
 
-def _is_picture(parts):
-    return all(map(_is_shown, parts)) and Path(parts[-1]).suffix.lower() in pictures.PICTURE_SUFFIXES
+def read_entry(entry):
+    """(bytes of a file, how messages name it). Raises UserError when it cannot be read."""
+    name = str(entry.disk).removesuffix(entry.disk.name) + entry.name
+    with entry.open() as stream:
+        return stream.read(), name
 
 
-def _is_shown(name):
-    return not name.startswith(".") and name != "__MACOSX"
+def decode(content, name, size, find_face=None):
+    """The face in a picture, `content` (bytes), as grey uint8 (size, size).
 
-
-def _read_file(path, size):
-    with archive_errors_as_user_error(str(path)):
-        content = path.read_bytes()
-    return decode(content, path, size)
-
-
-def _read_member(archive, info, path, size):
-    name = f"{path.name}:{info.filename}"
-    with archive_errors_as_user_error(name):
-        content = archive.read(info)
-    return decode(content, name, size)
-
-
-def decode(content, name, size):
-    """The picture in `content` (bytes) as grey uint8 (size, size); one that is not square is stretched.
-
-    size: None takes the larger of `SIZES` that the picture has in both directions, else the smaller.
-    Raises UserError with `name` when it is no picture or damaged.
+    size: None takes the larger of `SIZES` that the face has in both directions, else the smaller. A picture that is
+    not nearly square is a whole frame: find_face, called with uint8 (H, W), gives the square (left, top, side) of its
+    face, or None; then, and without the function, the middle is taken. Raises UserError with `name` when it is no
+    picture or damaged.
     """
     if not content:
         raise UserError(f"{name} is empty: {AGAIN}")
     grey = Image.fromarray(pictures.to_grey(pictures.decode(BytesIO(content), name)))
+    side = min(grey.size)
+    square = ((grey.width - side) / 2, (grey.height - side) / 2, side)
+    if find_face is not None and max(grey.size) > NEARLY_SQUARE * side:
+        square = find_face(np.asarray(grey)) or square
+    left, top, side = square
     if size is None:
-        size = max((side for side in SIZES if side <= min(grey.size)), default=SIZES[0])
+        size = max((other for other in SIZES if other <= side), default=SIZES[0])
     if grey.size != (size, size):
-        grey = grey.resize((size, size), Image.Resampling.LANCZOS)
+        box = (round(left), round(top), round(left + side), round(top + side))
+        grey = grey.crop(box).resize((size, size), Image.Resampling.LANCZOS)
     return np.array(grey)
 
 
@@ -180,15 +163,15 @@ def last_frames(sequence):
     return [sequence[frame] for frame in sorted(sequence)[-LAST_FRAMES:]]
 
 
-def assemble(files, root, chosen, name, class_names, note):
+def assemble(files, root, chosen, name, class_names, note, find_face=None):
     """The `SubjectFaces` of the chosen pictures, sorted by file name.
 
-    files: as `picture_files` yields it; root: what all chosen names begin with; chosen: {name: (class name,
-    subject name)}; note: what the description says beside the counts.
+    files: {name: `Entry`}; root: what all chosen names begin with; chosen: {name: (class name, subject name)}; note:
+    what the description says beside the counts; find_face: see `decode`.
     """
     names, size, images = sorted(chosen), None, []
     for file in names:
-        images.append(files[file](size))
+        images.append(decode(*read_entry(files[file]), size, find_face))
         size = len(images[0])
     subject_names = tuple(sorted({subject for _, subject in chosen.values()}))
     return SubjectFaces(
