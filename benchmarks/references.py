@@ -34,7 +34,7 @@ class Block(nn.Module):
 
 
 class ThreeChannelNet(nn.Module):
-    """(B, 3, 44, 44) -> (B, outputs). Its 4x4 average pooling reaches one corner of the last 6x6 map."""
+    """(B, 3, 44, 44) -> (B, outputs): the classifier averages one 4x4 corner of the last 6x6 map, V/A/D all of it."""
 
     def __init__(self, outputs):
         super().__init__()
@@ -52,7 +52,8 @@ class ThreeChannelNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         for block in self.blocks():
             x = block(x)
-        return self.linear(F.avg_pool2d(x, 4).flatten(1))
+        pooled = F.avg_pool2d(x, 4) if self.linear.out_features > 1 else F.adaptive_avg_pool2d(x, 1)
+        return self.linear(pooled.flatten(1))
 
 
 class PixelStrings(Dataset):

@@ -12,6 +12,7 @@ from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS
 
 RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
+ORIGINAL = "the original project"  # what its files do not say of themselves
 RELEASED_SYNTHESIZER = RELEASED.with_name("CK+_FERSNetHalf")
 
 
@@ -50,22 +51,46 @@ def load_networks(path, splits=("PrivateTest", "PublicTest")):
             f"{path} has no checkpoint (such as {TASKS['classify'].checkpoint('PrivateTest')}): train first with "
             "python mainpro_FER.py, or give the folder of the .t7 files with --checkpoints."
         )
-    networks, loaded = [], {}
-    for task in TASKS:
-        for file in dict.fromkeys((*present[task], *others)):
-            network = loaded.get(file) or _load(file, task if file in present[task] else None, loaded)
-            if network is not None and task in network.model.tasks:
-                _add(networks, network, task)
-                break
+    networks = _networks(present, others)
+    if path.is_dir() and all(network.dataset == ORIGINAL for network in networks):
+        networks += _companions(path, networks, splits)
     if not any("classify" in network.tasks for network in networks):
+        remedy = "--tasks of their run left it out. Train with --tasks classify"
+        if all(network.dataset == ORIGINAL for network in networks):
+            remedy = "the original project keeps that network in a folder of its own, FER2013_Resnet18: put it beside"
         raise UserError(
-            f"The checkpoints in {path} do not classify emotions; --tasks of their run left it out. Train with "
-            "--tasks classify, or give another folder with --checkpoints."
+            f"The checkpoints in {path} do not classify emotions; {remedy}, or give another folder with --checkpoints."
         )
     datasets = sorted({network.dataset for network in networks})
     if len(datasets) > 1:
         raise UserError(f"The checkpoints in {path} are of several datasets ({', '.join(datasets)}): use those of one.")
     return networks
+
+
+def _networks(present, others):
+    """The `Network`s of {task: its files} and of other files whose network may know a task, too."""
+    networks, loaded = [], {}
+    for task in TASKS:
+        for file in dict.fromkeys((*present.get(task, ()), *others)):
+            network = loaded.get(file) or _load(file, task if file in present.get(task, ()) else None, loaded)
+            if network is not None and task in network.model.tasks:
+                _add(networks, network, task)
+                break
+    return networks
+
+
+def _companions(path, networks, splits):
+    """The `Network`s of tasks that the original project keeps in another folder beside `path`: its classifier."""
+    known = {task for network in networks for task in network.tasks}
+    found = {}
+    for name in (name for name in TASKS if name not in known):
+        folders = (folder for folder in sorted(path.resolve().parent.glob("FER2013_*")) if folder != path.resolve())
+        files = [folder / TASKS[name].checkpoint(split) for folder in folders for split in splits]
+        found[name] = [file for file in files if file.exists() and is_original(checkpoint.load_network(file)["net"])]
+    companions = _networks(found, ())
+    for network in companions:
+        print(f"{', '.join(network.tasks)}: by {network.file}")
+    return companions
 
 
 def ready_to_predict(networks, runtime):
@@ -101,7 +126,7 @@ def _load(file, task, loaded):
         raise UserError(
             f"{file} holds weights that are not finite numbers: its training diverged. Give those of another run."
         )
-    dataset, epoch = str(content.get("dataset", "the original project")), content.get("epoch")
+    dataset, epoch = str(content.get("dataset", ORIGINAL)), content.get("epoch")
     network = Network(model, [], content["preprocessing"], dataset, file, epoch)
     if not is_original(content["net"]):  # such a file does not say what it predicts
         loaded[file] = network

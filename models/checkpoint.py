@@ -4,9 +4,11 @@ A `.t7` file is a `torch.save` dict of tensors and plain values; it loads with `
 which never executes code from the file.
 """
 
+import _codecs
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from models import MODELS, network_class
@@ -14,6 +16,14 @@ from models.original import ORIGINAL_PREPROCESSING, convert_original, is_origina
 from utils.files import UserError, replacing
 from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
 
+# What a NumPy number in a file is made of, under its names of NumPy 1 and 2: nothing that could execute code.
+NUMPY_NUMBERS = [
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")},
+    _codecs.encode,
+]
 AGAIN = "Get it again, or train anew with: python mainpro_FER.py"
 
 
@@ -40,7 +50,8 @@ def load(path):
     if not path.exists():
         raise UserError(f"{path} does not exist. Train first with: python mainpro_FER.py")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file makes the unpickler raise can be anything
         raise UserError(
             f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors and plain "

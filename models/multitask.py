@@ -35,8 +35,8 @@ class MultiTask(nn.Module):
 
     tasks: names from `TASKS`. sharing: "trunk" (one ResNet-18 for all) or "none" (one each). base: channels
     of the trunk's first stage.
-    original: build what the original project's checkpoints need (corner pooling, plain linear
-    heads); only `models.original` asks for it.
+    original: build what the original project's checkpoints need (plain linear heads; its classifier averages a corner
+    of the last map, its V/A/D networks the whole); only `models.original` asks for it.
     """
 
     SHARINGS = ("trunk", "none")
@@ -48,7 +48,8 @@ class MultiTask(nn.Module):
             raise ValueError(f"sharing must be one of {self.SHARINGS}, not {sharing!r}")
         self.tasks, self.sharing = tuple(tasks), sharing
         owners = ("shared",) if sharing == "trunk" else self.tasks
-        self.trunks = nn.ModuleDict({owner: ResNet18(1, base, original) for owner in owners})
+        corner = original and all(TASKS[name].kind == "classification" for name in self.tasks)
+        self.trunks = nn.ModuleDict({owner: ResNet18(1, base, corner) for owner in owners})
         self.heads = nn.ModuleDict()
         for name in self.tasks:
             head = nn.Linear if original else HEADS[TASKS[name].kind]

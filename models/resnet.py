@@ -42,8 +42,8 @@ class ResNet18(nn.Module):
     """Faces (B, in_channels, H, W), normalised, to features (B, 8 * base), float32 or finer.
 
     base: channels of the first stage; 64 is ResNet-18, fewer make a narrower network of its form.
-    corner_pooling: average only the top left 4x4 of the last map, as the networks of the original
-    project do at 44x44. For their weights alone: a network trained here averages the whole map.
+    corner_pooling: average only the top left 4x4 of the last map, as the classifier of the original
+    project does at 44x44. For its weights alone: a network trained here averages the whole map.
     """
 
     def __init__(self, in_channels=1, base=64, corner_pooling=False):

@@ -1,11 +1,14 @@
 """Checkpoints load safely or are refused with a sentence."""
 
 import os
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.references import ThreeChannelNet
+from inference.networks import load_networks
 from inference.release import release
 from models import checkpoint
 from models.multitask import MultiTask
@@ -98,6 +101,61 @@ def test_the_original_projects_file_loads_from_disk(tmp_path, prefix):
     faces = torch.rand(2, 1, 44, 44)
     with torch.no_grad():
         assert torch.allclose(model(faces)["regressD"], original(faces.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [np.float64(71.5), np.float32(71.5), np.int64(71), np.bool_(True)])
+def test_a_number_of_numpy_in_a_file_does_no_harm(tmp_path, number):
+    torch.save({"net": ThreeChannelNet(1).state_dict(), "best": number}, tmp_path / "original.t7")
+    _, content = checkpoint.load_model(tmp_path / "original.t7", task="regressV")
+    assert content["best"] == number
+    packed = (tmp_path / "original.t7").read_bytes()
+    (tmp_path / "of_numpy_1.t7").write_bytes(packed)
+    rename_in_pickle(tmp_path / "of_numpy_1.t7", b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert checkpoint.load(tmp_path / "of_numpy_1.t7")["best"] == number
+
+
+def rename_in_pickle(path, old, new):
+    """Write the archive anew with another name of a module in its pickle."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            assert not name.endswith("data.pkl") or old in content
+            archive.writestr(name, content.replace(old, new) if name.endswith("data.pkl") else content)
+
+
+def write_original(folder, names):
+    """Files of the original project; {file name: network}."""
+    networks = {}
+    for number, name in enumerate(names):
+        torch.manual_seed(number)
+        networks[name] = ThreeChannelNet(7 if "lassify" in name else 1).eval()
+        folder.mkdir(exist_ok=True)
+        torch.save({"net": networks[name].state_dict(), "best": np.float64(60.0), "epoch": 3}, folder / name)
+    return networks
+
+
+@pytest.mark.parametrize("given", ["FER2013_ResNet18RegressionTwoOutputs", "FER2013_Resnet18"])
+def test_the_original_projects_two_folders_are_found_from_either(tmp_path, given, capsys):
+    vad = {f"PrivateTest_model_private{letter}.t7": f"regress{letter}" for letter in "VAD"}
+    networks = write_original(tmp_path / "FER2013_ResNet18RegressionTwoOutputs", vad)
+    networks |= write_original(tmp_path / "FER2013_Resnet18", ["PublicTest_model_classify.t7"])
+    found = load_networks(tmp_path / given)
+    faces = torch.rand(2, 1, 44, 44)
+    outputs = {}
+    with torch.no_grad():
+        for network in found:
+            outputs |= {task: network.model(faces)[task] for task in network.tasks}
+        for name, original in networks.items():
+            expected = original(faces.expand(-1, 3, -1, -1))
+            assert torch.allclose(outputs[vad.get(name, "classify")], expected, rtol=1e-4, atol=1e-5), name
+    assert "classify: by" in capsys.readouterr().out or given == "FER2013_Resnet18"
+
+
+def test_where_the_originals_classifier_is_missing_it_is_said_what_to_give(tmp_path):
+    write_original(tmp_path / "FER2013_ResNet18RegressionTwoOutputs", ["PrivateTest_model_privateV.t7"])
+    with pytest.raises(UserError, match="FER2013_Resnet18: put it beside"):
+        load_networks(tmp_path / "FER2013_ResNet18RegressionTwoOutputs")
 
 
 def test_a_full_disk_is_told_and_leaves_the_earlier_file(tmp_path, monkeypatch):
