@@ -25,7 +25,7 @@ from training.run import Run, load_last
 from training.runtime import decide
 from training.settings import build_parser, check_unchanged, resolve
 from utils.files import UserError, exit_code
-from utils.interrupt import StopRequest
+from utils.interrupt import Stopped, StopRequest
 from utils.lock import exclusive_run
 from utils.parallel import AgreedStop, check_share, is_first, rank0_first, shutdown, wait_for_all
 from utils.progress import spell_duration
@@ -34,11 +34,11 @@ from utils.tasks import TASKS, TEST_SPLITS
 
 def main(arguments):
     """Load, build, train. Returns the exit code. Raises UserError for what the user can put right."""
-    name = arguments.dataset or default_dataset(arguments.data)
-    settings, last = resolve(arguments, name), None
     if arguments.resume:
-        settings, last = load_last(arguments.out, settings.run_name)
+        settings, last = load_last(arguments.out, arguments.dataset, arguments.model)
         check_unchanged(arguments, settings)
+    else:
+        settings, last = resolve(arguments, arguments.dataset or default_dataset(arguments.data)), None
     precision = arguments.precision or (last or {}).get("precision", "auto")
     runtime = decide(arguments.device, precision, arguments.compile, training=True)
     load = DATASETS[settings.dataset]
@@ -98,7 +98,11 @@ def train(run, learner):
             print(summary(results, position["seconds"] + time.perf_counter() - trained), flush=True)
             if epoch + 1 < recipe.epochs and stop(now=True):
                 return run.interrupted()
-    run.finish(learner)
+        try:
+            with request.at_once():
+                run.finish(learner)
+        except Stopped:
+            return run.interrupted()
     run.finished()
     if settings.dataset == "Demo":
         print("These were drawn faces. Put the FER2013 archive into data/ to train on real ones (see README).")

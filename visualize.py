@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from inference import detector, results
-from inference.networks import RELEASED, RELEASED_SYNTHESIZER, load_networks
+from inference.networks import RELEASED, RELEASED_SYNTHESIZER, load_networks, released
 from inference.places import OutputPaths, expand, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
 from training.runtime import DEVICES, PRECISIONS
@@ -51,7 +51,7 @@ def main(arguments):
         from inference.export import export_onnx
 
         [path] = output_paths.beside(Path("emotion.onnx"), "", ".onnx")
-        export_onnx(load_networks(arguments.checkpoints or RELEASED), path)
+        export_onnx(load_networks(arguments.checkpoints or released()), path)
         print(f"written: {path}")
         return 0
     inputs = list(expand(arguments.inputs, arguments.recursive))
@@ -62,7 +62,7 @@ def main(arguments):
     if arguments.synthesize:
         return synthesize(stills, output_paths, arguments)
     recognizer = EmotionRecognizer(
-        arguments.checkpoints or RELEASED, arguments.face, arguments.face_model, arguments.crops, arguments.device,
+        arguments.checkpoints or released(), arguments.face, arguments.face_model, arguments.crops, arguments.device,
         arguments.precision,
     )  # fmt: skip
     warn_of_drawn_faces(recognizer, arguments)
@@ -190,27 +190,32 @@ def read_video(recognizer, path, add, output_paths, arguments):
     from inference.video import annotate, count_frames, read_frames, video_writer
 
     video, table, plot = output_paths.beside(path, "_emotion", ".mp4", ".csv", ".png")
-    rows = []
+    rows, stopped = [], None
     try:
         total, rate = count_frames(path)
         bar = tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty(), dynamic_ncols=True)
         with bar, video_writer(video, rate) as write, results.table(table) as add_here:
-            for frames in in_batches(read_frames(path), BATCH):
-                greys = [pictures.to_grey(frame) for _, _, frame in frames]
-                read = recognizer.read_faces([recognizer.find(grey) for grey in greys])
-                for (number, seconds, frame), faces in zip(frames, read, strict=True):
-                    write(annotate(frame, faces))
-                    for place, face in enumerate(faces, 1):
-                        row = results.row(path, place, face, number, seconds)
-                        add_here(row)
-                        add(row)
-                        rows += [row] if place == 1 else []
-                bar.update(len(frames))
+            try:
+                for frames in in_batches(read_frames(path), BATCH):
+                    greys = [pictures.to_grey(frame) for _, _, frame in frames]
+                    read = recognizer.read_faces([recognizer.find(grey) for grey in greys])
+                    for (number, seconds, frame), faces in zip(frames, read, strict=True):
+                        write(annotate(frame, faces))
+                        for place, face in enumerate(faces, 1):
+                            row = results.row(path, place, face, number, seconds)
+                            add_here(row)
+                            add(row)
+                            rows += [row] if place == 1 else []
+                    bar.update(len(frames))
+            except KeyboardInterrupt as error:  # what was seen so far is written
+                stopped = error
     except Unreadable as error:
         print(f"error: {error}", file=sys.stderr)
         return False
     save_figure(draw_timeline(rows, as_text(path.name)), plot, path)
     print_line(arguments, f"{path}: {len(rows)} frames with faces. Written: {video}, {table.name}, {plot.name}")
+    if stopped is not None:
+        raise stopped
     return True
 
 

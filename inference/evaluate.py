@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from data import DATASETS
-from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
+from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict, released
 from training import metrics
 from training.runtime import DEVICES, PRECISIONS, decide
 from utils.files import UserError, as_user_error, exit_code, given_path, write_text
@@ -32,7 +32,7 @@ GOLD_SPLIT = "PublicTest"
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
     runtime = decide(arguments.device, arguments.precision, "off")
-    networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
+    networks = ready_to_predict(load_networks(arguments.checkpoints or released(), TEST_SPLITS), runtime)
     if arguments.gold and all(TASKS[name].dimension is None for network in networks for name in network.tasks):
         raise UserError("--gold: these checkpoints predict no valence, arousal or dominance. Leave --gold out.")
     dataset = DATASETS["FER2013"](arguments.data)
@@ -202,9 +202,7 @@ def build_parser():
     parser = argparse.ArgumentParser(
         prog="python -m inference.evaluate", description="Measure checkpoints on the test splits, with intervals."
     )
-    parser.add_argument(
-        "--checkpoints", type=given_path, default=RELEASED, metavar="DIR", help=f"default: {RELEASED.name}"
-    )
+    parser.add_argument("--checkpoints", type=given_path, metavar="DIR", help=f"default: {RELEASED.name}")
     parser.add_argument(
         "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
     )

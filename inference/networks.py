@@ -9,7 +9,7 @@ from models import checkpoint
 from models.original import is_original
 from training.engine import predict
 from utils.files import UserError
-from utils.tasks import EMOTIONS, TASKS
+from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 
 RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
 ORIGINAL = "the original project"  # what its files do not say of themselves
@@ -29,6 +29,15 @@ class Network:
     dataset: str
     file: Path
     epoch: int | None
+
+
+def released():
+    """The folder of the released checkpoints; while a run that began there has none yet, where it moved them to."""
+    names = [task.checkpoint(split) for task in TASKS.values() for split in TEST_SPLITS]
+    earlier = sorted(RELEASED.parent.glob(f"previous/*/{RELEASED.name}"), reverse=True)
+    return next(
+        (folder for folder in (RELEASED, *earlier) if any((folder / name).exists() for name in names)), RELEASED
+    )
 
 
 def load_networks(path, splits=("PrivateTest", "PublicTest")):

@@ -7,7 +7,7 @@ import torch
 
 from data.batches import FACE_SIZE
 from inference import detector
-from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
+from inference.networks import load_networks, predict_tasks, ready_to_predict, released
 from training.runtime import decide
 from utils.pictures import read_picture, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS
@@ -59,16 +59,17 @@ class EmotionRecognizer:
         for face in recognizer.recognize("photo.jpg"):
             print(face.emotion, face.probability, face.valence)
 
-    checkpoints: folder with .t7 files, or one such file that holds all tasks; face: "auto" finds faces, "none" takes
-    the middle square of each picture as one face; face_model: YuNet model file to find them with; crops: "tencrop"
-    as the evaluation, or "center", ten times as fast. Raises UserError when the checkpoints are not usable.
+    checkpoints: folder with .t7 files, or one such file that holds all tasks (None: the released ones); face: "auto"
+    finds faces, "none" takes the middle square of each picture as one face; face_model: YuNet model file to find them
+    with; crops: "tencrop" as the evaluation, or "center", ten times as fast. Raises UserError when the checkpoints are
+    not usable.
     """
 
-    def __init__(self, checkpoints=RELEASED, face="auto", face_model=None, crops="tencrop", device="auto",
+    def __init__(self, checkpoints=None, face="auto", face_model=None, crops="tencrop", device="auto",
                  precision="auto"):  # fmt: skip
         self.runtime = decide(device, precision, "off")
         self.crops = crops
-        self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
+        self.networks = ready_to_predict(load_networks(checkpoints or released()), self.runtime)
         self._locate = detector.Finder(face, face_model)
 
     def recognize(self, image):

@@ -1,8 +1,11 @@
 """Cross-validation as its user runs it: records, folds, resuming, and flags that do not go together."""
 
 import csv
+import os
 import re
 import shutil
+import signal
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -174,6 +177,9 @@ class StopAt:
     def __exit__(self, *exception):
         pass
 
+    def at_once(self):
+        return nullcontext()
+
     def __call__(self):
         StopAt.left -= 1
         return StopAt.left == 0
@@ -295,3 +301,21 @@ def test_the_discriminator_is_as_wide_as_the_network(tree, tmp_path, monkeypatch
     monkeypatch.setattr(fold_run, "Discriminator", lambda *a: made.append(Discriminator(*a)) or made[-1])
     run(tree, tmp_path, "--epochs", 1, "--bs", 16, "--fold", 1)
     assert made[0][0].out_channels == 4 and made[0].classes == 7
+
+
+@pytest.mark.parametrize("phase", ["identity_network", "expression_network", "judge_network", "train_classifier"])
+def test_ctrl_c_works_in_every_phase_of_a_fold(tree, tmp_path, monkeypatch, capsys, phase):
+    """While guides are trained, while an independent network is, and while the recognition is tuned."""
+    flags = ("--epochs", 1, "--bs", 8, "--fold", 1, "--synthetic", 4)
+    assert run(tree, tmp_path / "whole", *flags) == 0
+
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal came too late")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fold_run, phase, interrupted)
+        assert run(tree, tmp_path / "stopped", *flags) == 130
+    assert "Go on with" in capsys.readouterr().out
+    assert run(tree, tmp_path / "stopped", *flags, "--resume") == 0
+    assert everything(tmp_path / "stopped") == everything(tmp_path / "whole")

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.conftest import ROOT
+from utils import files
 from utils.files import UserError, exit_code, move_aside, replacing, write_text
 
 
@@ -42,6 +43,7 @@ def test_a_rename_that_is_blocked_for_a_moment_is_tried_again(tmp_path, monkeypa
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", sometimes)
+    monkeypatch.setattr(files, "REFUSES_OPEN_FILES", True)
     write_text(tmp_path / "a.txt", "x")
     assert (tmp_path / "a.txt").read_text() == "x"
 
@@ -104,3 +106,23 @@ def test_a_program_whose_reader_went_away_ends_quietly():
         process.stdout.read(10)
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 1
+
+
+def test_a_file_of_the_user_beside_ours_survives(tmp_path):
+    (tmp_path / "faces.csv.tmp").write_text("mine")
+    write_text(tmp_path / "faces.csv", "ours")
+    assert (tmp_path / "faces.csv.tmp").read_text() == "mine" and sorted(os.listdir(tmp_path)) == [
+        "faces.csv",
+        "faces.csv.tmp",
+    ]
+
+
+def test_a_want_of_rights_is_not_another_program(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(13, "Permission denied", os.fspath(target))
+
+    monkeypatch.setattr(files, "REFUSES_OPEN_FILES", False)
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError, match="Permission denied") as caught:
+        write_text(tmp_path / "a.txt", "x")
+    assert not isinstance(caught.value, files.HeldElsewhere)

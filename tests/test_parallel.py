@@ -88,7 +88,7 @@ def test_a_run_of_two_processes_equals_one_to_rounding_and_resumes(tmp_path):
         out = tmp_path / str(processes)
         start(processes, program, *flags, "--out", out)
         tables[processes] = [row for name in TABLES for row in read_table(out / name)]
-        assert not list(out.rglob("*.tmp"))
+        assert not list(out.rglob("*.unfinished"))
     for one, two in zip(tables[1], tables[2], strict=True):
         for name, value in one.items():
             # A face more or less that is right: 4% of 25. F1 follows it.

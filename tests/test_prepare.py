@@ -362,6 +362,13 @@ def test_no_row_can_be_used(tmp_path):
     assert names(tmp_path) == ["train.csv"]
 
 
+def test_a_path_below_a_file_is_a_sentence(tmp_path):
+    (tmp_path / "README.md").write_text("text")
+    for name in ("README.md/x.h5", "README.md/x.csv"):
+        with pytest.raises(UserError, match="does not exist"):
+            ensure(tmp_path / name)
+
+
 # The command
 
 

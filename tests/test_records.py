@@ -19,6 +19,7 @@ from PIL import Image
 
 from training import figures, records
 from training.records import best_epochs, owned_files, write_confusion, write_records
+from utils import files
 from utils.files import UserError, move_aside
 from utils.tasks import EMOTIONS, SPLITS, TASKS, TEST_SPLITS
 
@@ -464,6 +465,7 @@ def test_a_file_that_is_open_elsewhere_does_not_stop_the_run(tmp_path, monkeypat
         replace(source, target)
 
     with monkeypatch.context() as patch:
+        patch.setattr(files, "REFUSES_OPEN_FILES", True)
         patch.setattr(os, "replace", refuse)
         write_tables(tmp_path, HEADER, make_history(2), ALL)
         during = capsys.readouterr().out
@@ -474,7 +476,7 @@ def test_a_file_that_is_open_elsewhere_does_not_stop_the_run(tmp_path, monkeypat
     assert "its rows are written once it is closed" in during and "--resume" in at_the_end
     assert during.count("\n") == at_the_end.count("\n") == 1
     assert len(read_csv(blocked)) == 2 and len(read_csv(tmp_path / "AccProcess_regressV.csv")) == 3
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob("*.unfinished"))
 
     write_tables(tmp_path, HEADER, make_history(3), ALL)
     assert len(read_csv(blocked)) == 4
@@ -534,8 +536,17 @@ def test_owned_files_of_a_folder_that_is_not_there(tmp_path):
 
 
 def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
-    ours = ["AccProcess_classify.csv.tmp", "data.txt.tmp", "run/last.t7.tmp", "run/PublicTest_confusion.png.tmp"]
-    theirs = ["notes.tmp", "run/notes.tmp", "run/last.t7", "other/last.t7.tmp"]
+    mark = ".0123abcd.unfinished"
+    names = ["AccProcess_classify.csv", "data.txt", "run/last.t7", "run/PublicTest_confusion.png"]
+    ours = [f"{name}{mark}" for name in names]
+    theirs = [
+        f"notes{mark}",
+        f"run/notes{mark}",
+        "run/last.t7",
+        f"other/last.t7{mark}",
+        "data.txt.tmp",
+        "run/last.t7.tmp",
+    ]
     for name in (*ours, *theirs):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import visualize
+from inference import networks
 from inference.networks import RELEASED, RELEASED_SYNTHESIZER
 from models import checkpoint
 from tests.conftest import ROOT
@@ -71,3 +72,17 @@ def test_a_picture_is_shown_without_any_training(tmp_path, capsys):
 def test_a_face_is_drawn_with_every_expression_without_any_training(tmp_path):
     assert run("--out", tmp_path, "--synthesize", "all") == 0
     assert Image.open(tmp_path / "sample_emotion_drawn.png").width > 7 * 96
+
+
+def test_while_a_run_in_the_repository_has_no_network_yet_the_released_one_serves(tmp_path, monkeypatch):
+    """Such a run moves the released files aside at its beginning, since its own get their names."""
+    home = tmp_path / RELEASED.name
+    monkeypatch.setattr(networks, "RELEASED", home)
+    moved = tmp_path / "previous" / "20260101-000000" / RELEASED.name
+    moved.mkdir(parents=True)
+    (moved / "PublicTest_model_classify.t7").write_bytes(b"released")
+    home.mkdir()
+    (home / "last.t7").write_bytes(b"of the run")
+    assert networks.released() == moved
+    (home / "PublicTest_model_classify.t7").write_bytes(b"its own")
+    assert networks.released() == home

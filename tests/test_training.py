@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -71,6 +72,9 @@ class StopAfter:
         self.left -= 1
         return self.left < 0
 
+    def at_once(self):
+        return nullcontext()
+
     def __enter__(self):
         return self
 
@@ -93,7 +97,7 @@ def test_it_writes_every_file(finished):
         "PublicTest_confusion.png",
         "PrivateTest_confusion.png",
     }
-    assert not list(finished.rglob("*.tmp"))
+    assert not list(finished.rglob("*.unfinished"))
 
 
 def test_tables_hold_numbers_under_one_header(finished):
@@ -319,3 +323,45 @@ def test_tensorboard_has_every_figure_of_this_run_alone(tmp_path, monkeypatch):
     (told,) = [line.split()[1] for line in lines if line.startswith("classify/Acc/PublicTest") and line.endswith(" 1")]
     assert float(told) == pytest.approx(float(row["PubtestAcc"]), abs=1e-3)
     assert list((tmp_path / RUN_NAME / "tensorboard").glob("events.*"))
+
+
+def test_resume_finds_the_one_run_without_other_flags(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    assert run_program(tmp_path, "--resume") == 0
+    assert_same_run(finished, tmp_path)
+    shutil.copytree(tmp_path / RUN_NAME, tmp_path / "Demo_Small")
+    with pytest.raises(UserError, match=f"several runs to resume, {RUN_NAME}, Demo_Small: say which"):
+        run_program(tmp_path, "--resume")
+    assert run_program(tmp_path, "--resume", "--model", "Narrow") == 0
+
+
+def test_the_records_of_another_run_are_moved_aside_when_the_first_goes_on(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    other = "--dataset Demo --model Small --limit 8 --bs 8 --epochs 1 --precision fp32 --eval center".split()
+    assert run_program(tmp_path, *other) == 0
+    theirs = {name: (tmp_path / name).read_bytes() for name in [*TABLES, "data.txt", "AccProcess.xlsx"]}
+    capsys.readouterr()
+    assert run_program(tmp_path, "--resume", "--model", "Narrow") == 0
+    assert "records of another run" in capsys.readouterr().out
+    assert_same_run(finished, tmp_path)
+    kept = max((tmp_path / "previous").iterdir(), key=lambda folder: folder.name)
+    assert {name: (kept / name).read_bytes() for name in theirs} == theirs
+
+
+def test_ctrl_c_during_the_last_evaluation_ends_at_once_and_can_go_on(finished, tmp_path):
+    """The chosen models are evaluated with ten crops after the last epoch, which takes long."""
+    program = PROGRAM.replace("sys.exit(", INTERRUPTED_FINISH + "sys.exit(")
+    command = [sys.executable, "-c", program, *FLAGS, "--device", "cpu", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 130 and "Go on with" in done.stdout and "Traceback" not in done.stderr, done.stderr
+    assert run(tmp_path, "--resume") == 0
+    assert_same_run(finished, tmp_path)
+
+
+INTERRUPTED_FINISH = """
+import os, signal, training.run
+def interrupted(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    raise AssertionError("the signal came too late")
+training.run.Run._tencrop_chosen = interrupted
+"""

@@ -297,7 +297,26 @@ def test_a_video_gives_a_video_a_time_line_and_a_plot(film, tmp_path, checkpoint
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 12 and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(6)
     capture.release()
     assert Image.open(out / "film_emotion.png").size[0] > 500
-    assert not list(out.glob("*unfinished*")) and not list(out.glob("*.tmp"))
+    assert not list(out.glob("*unfinished*")) and not list(out.glob("*.unfinished"))
+
+
+def test_ctrl_c_in_a_video_keeps_what_was_read_so_far(film, tmp_path, checkpoints, monkeypatch):
+    out, seen = tmp_path / "out", []
+
+    def interrupted(frame, faces):
+        seen.append(frame)
+        if len(seen) == 7:
+            raise KeyboardInterrupt
+        return frame
+
+    monkeypatch.setattr("inference.video.annotate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoints, film, "--out", out, "--csv", tmp_path / "all.csv")
+    rows = read_table(out / "film_emotion.csv")
+    assert rows and max(int(row["frame"]) for row in rows) <= 5 and read_table(tmp_path / "all.csv") == rows
+    capture = cv2.VideoCapture(str(out / "film_emotion.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    capture.release()
 
 
 def test_a_video_that_is_none_is_told(tmp_path, checkpoints, capsys):

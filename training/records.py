@@ -20,7 +20,7 @@ import math
 from pathlib import Path
 
 from training import figures
-from utils.files import HeldElsewhere, as_user_error, replacing
+from utils.files import UNFINISHED, HeldElsewhere, as_user_error, replacing, unfinished_files
 from utils.tables import decimal, to_csv
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, TASKS, TEST_SPLITS
 
@@ -34,6 +34,7 @@ BEST_LINES = {
 # What a run keeps in the folder of its checkpoints; and what comes with those that are given away.
 RUN_FILES = ("*.t7", "*.png", "fold*/*.png", "tensorboard/events.out.tfevents.*")
 RELEASE_FILES = ("README.md", "run/*")
+HEADER_LINES = 20  # within which data.txt names dataset and model
 HONEST = "epoch chosen on PublicTest: honest"
 OPTIMISTIC = "epoch chosen on PrivateTest itself: optimistic"
 DRAWN = "NOTE: Demo shows drawn faces, no photographs of people; its figures say nothing about real faces."
@@ -98,19 +99,29 @@ def owned_files(out, run_name):
     it: it reports no other run.
     """
     kept = [path for kind in (*RUN_FILES, *RELEASE_FILES) for path in (Path(out) / run_name).glob(kind)]
-    return [*_records(out), Path(out) / "run.log", *sorted(kept)]
+    return [*record_files(out), Path(out) / "run.log", *sorted(kept)]
 
 
-def _records(out):
+def record_files(out):
     """Paths of what is reported about a run in the folder `out`, whether they exist or not."""
     tables = [f"AccProcess_{name}.csv" for name in (*TASKS, "folds")]
     return [Path(out) / name for name in (*tables, "AccProcess.xlsx", "AccProcess.png", "folds.csv", "data.txt")]
 
 
+def reported_run(out):
+    """The name of the run that the records in the folder `out` are about; None where they do not say."""
+    try:
+        lines = (Path(out) / "data.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    header = dict(line.partition(": ")[::2] for line in lines[:HEADER_LINES])
+    return f"{header['dataset']}_{header['model']}" if {"dataset", "model"} <= header.keys() else None
+
+
 def discard_unfinished(out, run_name):
     """Remove what a run named `run_name` was writing into `out` when it was killed."""
-    unfinished = [path.with_name(f"{path.name}.tmp") for path in _records(out)]
-    unfinished += [path for kind in RUN_FILES for path in (Path(out) / run_name).glob(f"{kind}.tmp")]
+    unfinished = [path for record in record_files(out) for path in unfinished_files(record)]
+    unfinished += [path for kind in RUN_FILES for path in (Path(out) / run_name).glob(f"{kind}.????????{UNFINISHED}")]
     for path in unfinished:
         path.unlink(missing_ok=True)
 

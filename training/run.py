@@ -1,5 +1,6 @@
 """A run on disk: its folder, last.t7, log, history and records; begin, resume, record, finish."""
 
+import glob
 import hashlib
 import platform
 import time
@@ -10,7 +11,15 @@ import torch
 from models import checkpoint
 from training.engine import evaluate
 from training.losses import constraint_tables
-from training.records import best_epochs, discard_unfinished, owned_files, write_confusion, write_records
+from training.records import (
+    best_epochs,
+    discard_unfinished,
+    owned_files,
+    record_files,
+    reported_run,
+    write_confusion,
+    write_records,
+)
 from training.runtime import PRECISIONS
 from training.settings import Settings, default_model
 from utils.files import UserError, as_user_error, move_aside
@@ -75,6 +84,9 @@ class RunFolder:
         self.position = content["position"]
         if is_first():
             discard_unfinished(self.out, self.settings.run_name)
+            if reported_run(self.out) not in (None, self.settings.run_name):
+                moved = move_aside(record_files(self.out), self.out)
+                print(f"The records of another run in {self.out} were moved to {moved}")
 
     def restore(self, learner, content):
         """Bring a new learner, and all chance, where they were when last.t7 was written. Raises UserError."""
@@ -311,11 +323,21 @@ def board_writer():
     return SummaryWriter
 
 
-def load_last(out, run_name):
-    """(`Settings`, content) of the last.t7 to resume. UserError when there is none or it is another format."""
-    path = Path(out) / run_name / "last.t7"
-    if not path.exists():
-        raise UserError(f"Nothing to resume: {path} does not exist. Start a new run without --resume.")
+def load_last(out, dataset=None, model=None):
+    """(`Settings`, content) of the last.t7 to resume in the folder `out`.
+
+    dataset, model: names that the run has, None where they were not given. UserError when there is not just one such
+    run, or it is of another format.
+    """
+    pattern = "_".join("*" if name is None else glob.escape(name) for name in (dataset, model))
+    found = sorted(Path(out).glob(f"{pattern}/last.t7"))
+    if not found:
+        raise UserError(f"Nothing to resume: {Path(out) / pattern / 'last.t7'} does not exist. Start a new run without "
+                        "--resume.")  # fmt: skip
+    if len(found) > 1:
+        names = ", ".join(path.parent.name for path in found)
+        raise UserError(f"{out} has several runs to resume, {names}: say which with --dataset and --model.")
+    path, run_name = found[0], found[0].parent.name
     content = checkpoint.load(path)
     if content.get("format") != FORMAT:
         raise UserError(f"{path} was written by another version of this program; start a new run.")

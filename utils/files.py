@@ -6,7 +6,9 @@ only when it is complete, so a reader (Excel, a resumed run) never sees half of 
 
 import argparse
 import errno
+import glob
 import os
+import secrets
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -20,8 +22,18 @@ class UserError(Exception):
     """
 
 
+# Windows does not let a file be replaced or moved while another program has it open; elsewhere it is a want of rights.
+REFUSES_OPEN_FILES = os.name == "nt"
+UNFINISHED = ".unfinished"  # how the names of files that are being written end
+
+
 class HeldElsewhere(PermissionError):
-    """Windows does not let a file be replaced or moved while another program has it open."""
+    """Another program has the file open, under Windows."""
+
+
+def unfinished_files(path):
+    """What a killed program was writing in the place of `path`."""
+    return Path(path).parent.glob(f"{glob.escape(Path(path).name)}.????????{UNFINISHED}")
 
 
 @contextmanager
@@ -94,7 +106,8 @@ def replacing(path):
     when that is open in another program, under Windows.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    # Of a name that nobody else has, a file of the user's least of all.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -114,6 +127,8 @@ def _rename(source, target, held, attempts=5):
             os.replace(source, target)
             return
         except PermissionError as error:
+            if not REFUSES_OPEN_FILES:
+                raise
             if attempt == attempts - 1:
                 raise HeldElsewhere(error.errno, "another program has it open", os.fspath(held)) from error
             time.sleep(0.05 * 2**attempt)

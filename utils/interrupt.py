@@ -1,8 +1,13 @@
 """Ctrl-C and termination asked for politely: finish the step, save, then stop."""
 
 import signal
+from contextlib import contextmanager
 
 from utils.parallel import ranks
+
+
+class Stopped(KeyboardInterrupt):
+    """A stop was asked for where nothing has to be finished first."""
 
 
 class StopRequest:
@@ -13,11 +18,22 @@ class StopRequest:
     """
 
     def __init__(self):
-        self.requested = False
+        self.requested, self._acts_at_once = False, False
         self._previous = {}
 
     def __call__(self):
         return self.requested
+
+    @contextmanager
+    def at_once(self):
+        """A block of work that is simply repeated later: a stop, asked for before or in it, raises `Stopped`."""
+        if self.requested:
+            raise Stopped
+        self._acts_at_once = True
+        try:
+            yield
+        finally:
+            self._acts_at_once = False
 
     def __enter__(self):
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -31,6 +47,8 @@ class StopRequest:
         if self.requested:
             return
         self.requested = True
+        if self._acts_at_once:
+            raise Stopped
         message = "\nStopping: the current step is finished and saved first."
         if ranks()[1] == 1:
             self._restore()

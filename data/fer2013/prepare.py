@@ -125,7 +125,7 @@ def check(h5_path):
     """Return the `store.Contents` of an intact data.h5. Raises UserError when it is missing or not intact."""
     try:
         return store.check(h5_path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{h5_path} does not exist: give the archive or the folder that it is made from") from error
     except (store.Damaged, store.Foreign) as error:
         raise UserError(f"{h5_path} is {error}: give the archive or the folder that it is made from") from error
@@ -157,7 +157,7 @@ def _is_ancestor(path):
     except store.Foreign:
         with survey(path) as found:
             return found.source is not None
-    except (store.Damaged, FileNotFoundError):
+    except (store.Damaged, FileNotFoundError, NotADirectoryError):
         pass
     return False
 

@@ -19,7 +19,7 @@ import h5py
 from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, Entry, Tree, files_below, volumes
 from data.fer2013.pictures import class_folders
 from data.fer2013.tables import HEAD, NO_HEADER, Faulty, Format, read_format, split_named
-from utils.files import UserError
+from utils.files import UNFINISHED, UserError
 from utils.pictures import PICTURE_SUFFIXES
 from utils.tasks import SPLITS
 
@@ -111,7 +111,7 @@ class Survey:
 def skipped(path):
     """What is looked for nowhere: what the project itself has in its data folder, and what it wrote."""
     own = path.suffix in (".py", ".md") or (path / "__init__.py").exists()
-    return own and path.parent == HOME or path.name == REPORT_NAME or path.name.endswith(".tmp")
+    return own and path.parent == HOME or path.name == REPORT_NAME or path.name.endswith(UNFINISHED)
 
 
 @contextmanager

@@ -169,4 +169,4 @@ def test_huge_values_are_refused_or_work(flag, places, good, monkeypatch, capsys
     assert output.count("error: ") == (code == 2)
     if code == 2:
         assert "stopped being" in output and "Try a smaller --lr" in output
-    assert not list(places["out"].rglob("*.tmp"))
+    assert not list(places["out"].rglob("*.unfinished"))

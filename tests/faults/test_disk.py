@@ -73,7 +73,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, whole, room):
     assert code == 2 and "Traceback" not in output, output
     assert "room" in output and output.count("error:") <= 1
     after = files(out)
-    assert not [path for path in after if path.suffix == ".tmp"]
+    assert not [path for path in after if path.suffix == ".unfinished"]
     for path in before:
         if path.suffix == ".t7":
             assert after[path] == before[path], path
@@ -123,7 +123,7 @@ def test_a_full_disk_in_a_cross_validation_is_told(tmp_path, room, named):
     assert code == 2 and "Traceback" not in output, output
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert named in error and "ake room" in error
-    assert not list((tmp_path / "out").rglob("*.tmp"))
+    assert not list((tmp_path / "out").rglob("*.unfinished"))
     assert start("-c", FOLDS_PROGRAM, *flags)[0] == 0
     assert (tmp_path / "out" / FOLDS_RUN / "Fold01_model_classify.t7").exists()
 
@@ -170,7 +170,7 @@ def test_a_small_disk_that_fills_up_is_told(disk, tmp_path):
     assert code == 2 and "Traceback" not in output, output
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert str(out) in error and ("No space left" in error or "disk is full" in error) and "--resume" in error
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("*.unfinished"))
     for path in out.rglob("*.t7"):
         checkpoint.load(path)
     ballast.unlink()

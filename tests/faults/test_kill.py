@@ -127,7 +127,7 @@ def stop_and_resume(trained, out, signals, kills):
 
 
 def assert_nothing_unfinished(out):
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("*.unfinished"))
     with exclusive_run(out):  # which nobody holds any more
         pass
 

@@ -25,6 +25,7 @@ def held(monkeypatch):
     """A set of paths: those in it are open in another program, so that nobody may replace, move or remove them."""
     paths = set()
     monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(files, "REFUSES_OPEN_FILES", True)
 
     def refusing(function):
         def refuse(*arguments, **options):
@@ -90,7 +91,7 @@ def test_a_checkpoint_that_is_open_is_told_and_kept(held, tmp_path, monkeypatch,
     assert entry.enter("mainpro_FER", [*TRAINING, "--out", tmp_path], monkeypatch) == 2
     error = the_error(capsys)
     assert str(tmp_path / RUN_NAME / "last.t7") in error and "another program has it open" in error
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.unfinished"))
 
 
 def test_prepared_faces_that_are_open_are_told_and_kept(held, tmp_path, monkeypatch, capsys):
@@ -104,7 +105,7 @@ def test_prepared_faces_that_are_open_are_told_and_kept(held, tmp_path, monkeypa
     assert entry.enter("data.fer2013.prepare", [tmp_path], monkeypatch) == 2
     error = the_error(capsys)
     assert str(h5_path) in error and "another program has it open" in error
-    assert h5_path.read_bytes() == before and not list(tmp_path.glob("*.tmp"))
+    assert h5_path.read_bytes() == before and not list(tmp_path.glob("*.unfinished"))
 
 
 @pytest.mark.parametrize("kind", ["picture", "table"])
@@ -122,7 +123,7 @@ def test_results_that_are_open_are_told_and_kept(held, tmp_path, monkeypatch, ca
     error = the_error(capsys)
     assert str(result) in error and "another program has it open" in error
     after = entry.contents(tmp_path)
-    assert after[result] == before[result] and not list(tmp_path.rglob("*.tmp"))
+    assert after[result] == before[result] and not list(tmp_path.rglob("*.unfinished"))
 
 
 @pytest.mark.slow

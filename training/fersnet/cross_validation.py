@@ -1,12 +1,13 @@
 """Cross-validation of FERSNet over folds of subjects: per fold and epoch train, test, record, save."""
 
 import time
+from contextlib import suppress
 
 from training.engine import train_one_epoch
 from training.fersnet.engine import evaluate_fold
 from training.fersnet.run import FoldRun
 from utils.files import UserError
-from utils.interrupt import StopRequest
+from utils.interrupt import Stopped, StopRequest
 from utils.lock import exclusive_run
 from utils.parallel import ranks
 from utils.progress import spell_duration
@@ -35,10 +36,11 @@ def cross_validate(settings, faces, runtime, out, last=None):
 
 def train(run):
     """The loop: per fold and epoch train, test, record, save. Returns 0, or 130 when stopped by the user."""
-    with StopRequest() as stop:
+    with StopRequest() as stop, suppress(Stopped):
         for fold in run.remaining:
             training, held_out = run.split(fold)
-            learner = run.learner(fold, training)
+            with stop.at_once():
+                learner = run.learner(fold, training)
             for epoch in range(run.epoch(fold), run.recipe.epochs):
                 label = f"fold {fold + 1}, epoch {epoch}"
                 plan = learner.plan(training, run.seed(fold), epoch)
@@ -55,11 +57,13 @@ def train(run):
                 if stop():
                     run.save_last(learner)
                     return run.interrupted()
-            run.finish_fold(fold, learner, training, held_out)
+            with stop.at_once():
+                run.finish_fold(fold, learner, training, held_out)
             if stop() and run.remaining:
                 return run.interrupted()
-    run.finished()
-    return 0
+        run.finished()
+        return 0
+    return run.interrupted()
 
 
 def summary(figures, tested):

@@ -72,6 +72,7 @@ class FoldRun(RunFolder):
     def write_first(self):
         """See `RunFolder`."""
         write_file(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode(), "it still shows other folds")
+        self.save_last(None)  # so that what is stopped before the first epoch can go on, too
 
     def resume(self, content):
         """See `RunFolder`."""
