@@ -110,7 +110,7 @@ class Survey:
 
 def skipped(path):
     """What is looked for nowhere: what the project itself has in its data folder, and what it wrote."""
-    own = path.suffix in (".py", ".md") or (path / "__init__.py").exists()
+    own = path.suffix in (".py", ".md", ".png") or (path / "__init__.py").exists()
     return own and path.parent == HOME or path.name == REPORT_NAME or path.name.endswith(UNFINISHED)
 
 
