@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 
 from data import DATASETS, default_dataset
-from models import MODELS
+from models import build
 from training.engine import evaluate, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
 from training.learner import MultiTaskLearner
@@ -54,7 +54,7 @@ def main(arguments):
     with exclusive_run(arguments.out) if is_first() else nullcontext():
         run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, arguments.tensorboard)
         torch.manual_seed(settings.seed)
-        model = MODELS[settings.model](settings.tasks, settings.recipe.sharing)
+        model = build(settings.model, settings.tasks, settings.recipe.sharing, **run.options)
         learner = MultiTaskLearner(model, settings.tasks, settings.recipe, run.tables, run.preprocessing, runtime)
         if last is None:
             run.begin()
@@ -129,6 +129,9 @@ def announce(settings, dataset, reasons):
     print(f"{settings.dataset}: {dataset.description}. {counts} faces")
     print("Runs with: " + "; ".join(reasons))
     recipe = settings.recipe
+    if settings.recipe_name == "fast":
+        print("Recipe fast: for a computer without a GPU. --recipe default trains the whole network, some three times "
+              "as long an epoch, and better.")  # fmt: skip
     print(f"Recipe {settings.recipe_name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {settings.seed}; "
           f"tasks {', '.join(settings.tasks)}", flush=True)  # fmt: skip
 

@@ -26,6 +26,7 @@ from inference import detector, results
 from inference.networks import RELEASED, RELEASED_SYNTHESIZER, load_networks, released
 from inference.places import OutputPaths, expand, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
+from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS
 from utils import pictures
 from utils.files import UserError, as_text, exit_code, given_path
@@ -33,6 +34,7 @@ from utils.pictures import Unreadable, is_video, prefetch
 
 __all__ = ["EmotionRecognizer", "Face"]
 
+CALIBRATION_FACES = 512  # of the training, for a network with 8 bits
 BATCH = 16  # pictures or frames whose faces go through the network together
 # Flags that mean nothing beside one that does something else instead.
 IDLE = {
@@ -48,12 +50,7 @@ def main(arguments):
     check_flags(arguments)
     output_paths = OutputPaths(arguments.out)
     if arguments.export:
-        from inference.export import export_onnx
-
-        [path] = output_paths.beside(Path("emotion.onnx"), "", ".onnx")
-        export_onnx(load_networks(arguments.checkpoints or released()), path)
-        print(f"written: {path}")
-        return 0
+        return export(output_paths, arguments)
     inputs = list(expand(arguments.inputs, arguments.recursive))
     stills = [path for path in inputs if not is_video(path)]
     if not (stills if arguments.synthesize else inputs) and arguments.webcam is None:
@@ -78,6 +75,24 @@ def main(arguments):
     if failures:
         print(f"{failures} of {len(inputs)} could not be read", file=sys.stderr)
     return 1 if failures else 0
+
+
+def export(output_paths, arguments):
+    """Write the network as ONNX, and with 8 bits where training faces are there to calibrate it. Returns the code."""
+    from data.faces import load_split
+    from data.fer2013.sources import HOME
+    from inference.export import export_int8, export_onnx
+
+    [path] = output_paths.beside(Path("emotion.onnx"), "", ".onnx")
+    export_onnx(load_networks(arguments.checkpoints or released()), path)
+    print(f"written: {path}")
+    if (HOME / "data.h5").exists():
+        [small] = output_paths.beside(Path("emotion.onnx"), "_int8", ".onnx")
+        export_int8(path, small, load_split(HOME / "data.h5", "Training", limit=CALIBRATION_FACES).images)
+        print(f"written: {small}, four times smaller, with 8-bit convolutions")
+    else:
+        print("no 8-bit network: its ranges are measured on training faces, and data/ has no data.h5")
+    return 0
 
 
 @dataclass(frozen=True)
@@ -314,8 +329,8 @@ def build_parser():
     faces.add_argument("--checkpoints", type=given_path, metavar="DIR",
                        help=f"folder of .t7 files, or one file (default: {RELEASED.name}; with --synthesize "
                             f"{RELEASED_SYNTHESIZER.name})")  # fmt: skip
-    faces.add_argument("--crops", choices=("tencrop", "center"), default="tencrop",
-                       help="as the evaluation does, or ten times as fast (default: tencrop)")  # fmt: skip
+    faces.add_argument("--crops", choices=tuple(CROPS), default="tencrop",
+                       help="as the evaluation; mirror 5, center 10 times as fast (default: tencrop)")  # fmt: skip
     faces.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     faces.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
 

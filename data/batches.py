@@ -1,4 +1,4 @@
-"""Batches on the device: random crop, flip, turn and zoom, centre crop, ten-crop, normalisation.
+"""Batches on the device: random crop, flip, turn and zoom, centre crop, ten-crop, mirrored pair, normalisation.
 
 Training and evaluation, and whoever shows a prediction, use these same functions.
 """
@@ -22,6 +22,11 @@ def center_crop(images):
     """(B, H, W) uint8 -> (B, 1, 44, 44) uint8."""
     top, left = (images.shape[1] - CROP_SIZE) // 2, (images.shape[2] - CROP_SIZE) // 2
     return images[:, None, top : top + CROP_SIZE, left : left + CROP_SIZE]
+
+
+def mirrored_pair(images):
+    """(B, H, W) uint8 -> (B, 2, 44, 44) uint8: the centre crop and its mirror image."""
+    return torch.cat([center_crop(picture) for picture in (images, images.flip(2))], dim=1)
 
 
 def ten_crop(images):

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from data import DATASETS
 from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict, released
 from training import metrics
+from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
 from utils.files import UserError, as_user_error, exit_code, given_path, write_text
 from utils.tasks import DIMENSIONS, EMOTIONS, PUBLISHED_VAD, TASKS, TEST_SPLITS, VAD_LIMIT
@@ -208,7 +209,7 @@ def build_parser():
     )
     parser.add_argument("--split", nargs="+", choices=TEST_SPLITS, default=TEST_SPLITS, help="default: both")
     parser.add_argument("--gold", type=given_path, metavar="CSV", help="human ratings of public test faces")
-    parser.add_argument("--crops", choices=("tencrop", "center"), default="tencrop", help="default: tencrop")
+    parser.add_argument("--crops", choices=tuple(CROPS), default="tencrop", help="default: tencrop")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
     parser.add_argument("--out", type=given_path, default=Path("."), metavar="DIR", help="default: the current folder")

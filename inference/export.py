@@ -1,14 +1,20 @@
-"""The networks of a recognizer as one ONNX file."""
+"""The networks of a recognizer as one ONNX file, and that in whole numbers of 8 bits."""
 
 import json
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
 
-from data.batches import CROP_SIZE, FACE_SIZE, normalise
+from data.batches import CROP_SIZE, FACE_SIZE, center_crop, normalise
 from inference.places import placing
+from models.resnet import fold_batch_norms
 from utils.files import UserError
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, VAD_LIMIT
+
+CALIBRATION_BATCH = 8
 
 
 class Exported(nn.Module):
@@ -19,7 +25,9 @@ class Exported(nn.Module):
 
     def __init__(self, networks):
         super().__init__()
-        self.models = nn.ModuleList(network.model for network in networks)
+        self.models = nn.ModuleList(deepcopy(network.model).eval() for network in networks)
+        for model in self.models:
+            fold_batch_norms(model)
         self.plans = [(network.preprocessing, network.tasks) for network in networks]
 
     def forward(self, crops):
@@ -74,3 +82,37 @@ def export_onnx(networks, path):
         entry.key, entry.value = name, text
     with placing(path) as temporary:
         onnx.save(model, str(temporary))
+
+
+class _Calibration:
+    """Batches of crops in the form in which onnxruntime asks for them. images: uint8 (N, 48, 48)."""
+
+    def __init__(self, images):
+        crops = center_crop(images).float()
+        self._batches = iter(crops.split(CALIBRATION_BATCH))
+
+    def get_next(self):
+        """{"crops": float32 (8, 1, 44, 44)}, None at the end."""
+        batch = next(self._batches, None)
+        return None if batch is None else {"crops": batch.numpy()}
+
+
+def export_int8(source, path, images):
+    """Write the ONNX file `source` with 8-bit convolutions to `path`: a scale for each channel of the weights, static
+    ones for what flows between, from the range that it has for `images`, uint8 (N, 48, 48) faces of training.
+
+    Raises UserError.
+    """
+    try:
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise UserError("an 8-bit network needs another package: pip install onnxruntime") from error
+    with TemporaryDirectory() as folder, placing(path) as temporary:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(source), str(prepared))
+        quantize_static(
+            str(prepared), str(temporary), _Calibration(images), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Relu", "Add"], calibrate_method=CalibrationMethod.MinMax,
+        )  # fmt: skip

@@ -2,14 +2,17 @@
 
 import math
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
+from PIL import Image
 
 from utils.tasks import EMOTIONS, VAD_LIMIT
 
 _SEVEN = ("#d62728", "#7f9f3f", "#7b52ab", "#f0a30a", "#1f77b4", "#e377c2", "#7f7f7f")
 COLOURS = dict(zip(EMOTIONS, _SEVEN, strict=True))
+SHOWN = (670, 768)  # height and width of the picture in the figure, pixels
 MOST_BARS = 4  # faces whose probabilities are drawn as bars; more become a table of shades
 MOST_ROWS = 25  # of that table
 
@@ -20,14 +23,21 @@ def draw(picture, faces, title="", size=None):
     picture: uint8 (H, W, 3) RGB; faces: [`Face`]; size: (height, width) in which the boxes are given, where the
     picture was thinned. Dominance is the colour of a point in the plane.
     """
-    figure = Figure(figsize=(12.8, 7.2), dpi=100, layout="constrained")
+    figure = Figure(figsize=(12.8, 7.2), dpi=100)
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
-    draw_picture(figure.add_subplot(grid[:, 0]), picture, faces, title, size or picture.shape[:2])
-    draw_plane(figure.add_subplot(grid[0, 1]), faces)
-    axes = figure.add_subplot(grid[1, 1])
+    # Fixed places: to search for good ones, everything would be drawn twice.
+    size = size or picture.shape[:2]
+    draw_picture(figure.add_axes((0.01, 0.02, 0.6, 0.93)), reduced(picture), faces, title, size)
+    draw_plane(figure.add_axes((0.67, 0.55, 0.24, 0.42)), figure.add_axes((0.935, 0.55, 0.012, 0.42)), faces)
+    axes = figure.add_axes((0.68, 0.07, 0.29, 0.4))
     (draw_bars if len(faces) <= MOST_BARS else draw_shades)(axes, faces)
     return figure
+
+
+def reduced(picture):
+    """A picture, uint8 (H, W, 3), of at most about twice as many pixels as are shown of it."""
+    factor = max(1, min(picture.shape[0] // SHOWN[0], picture.shape[1] // SHOWN[1]))
+    return picture if factor == 1 else np.asarray(Image.fromarray(picture).reduce(factor))
 
 
 def draw_picture(axes, picture, faces, title, size):
@@ -52,8 +62,8 @@ def draw_picture(axes, picture, faces, title, size):
         )  # fmt: skip
 
 
-def draw_plane(axes, faces):
-    """Each face as a point: valence across, arousal up, dominance as colour."""
+def draw_plane(axes, bar_axes, faces):
+    """Each face as a point: valence across, arousal up, dominance as colour, which `bar_axes` explain."""
     axes.set_xlim(-VAD_LIMIT, VAD_LIMIT)
     axes.set_ylim(-VAD_LIMIT, VAD_LIMIT)
     axes.set_aspect("equal")
@@ -65,6 +75,7 @@ def draw_plane(axes, faces):
     axes.tick_params(labelsize=7)
     placed = [(number, face) for number, face in enumerate(faces, 1) if None not in face.dimensions.values()]
     if not placed:
+        bar_axes.remove()
         return
     points = axes.scatter(
         [face.valence for _, face in placed], [face.arousal for _, face in placed],
@@ -73,7 +84,7 @@ def draw_plane(axes, faces):
     )  # fmt: skip
     for number, face in placed if len(faces) > 1 else ():
         axes.annotate(str(number), (face.valence, face.arousal), (5, 5), textcoords="offset points", fontsize=7)
-    bar = axes.figure.colorbar(points, ax=axes, fraction=0.05)
+    bar = axes.figure.colorbar(points, cax=bar_axes)
     bar.set_label("dominance: submissive to in control", fontsize=8)
     bar.ax.tick_params(labelsize=7)
 

@@ -86,4 +86,4 @@ def placing(path):
 def save_figure(figure, path, source):
     """Write a figure about the file `source` as a PNG that says so. Raises UserError when the folder refuses."""
     with placing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata=marks(source))
+        figure.savefig(temporary, format="png", metadata=marks(source), pil_kwargs={"compress_level": 3})

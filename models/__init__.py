@@ -12,6 +12,17 @@ from models.multitask import MultiTask
 MODELS = {"ResNet18RegressionTwoOutputs": MultiTask, "FERSNet": FERSNet, "FERSNetHalf": partial(FERSNet, base=32)}
 
 
+def build(name, tasks, sharing, **options):
+    """The network `MODELS[name]`. Options that the model itself fixes, its width perhaps, stay as they are."""
+    return MODELS[name](tasks, sharing, **free_options(name, options))
+
+
+def free_options(name, options):
+    """Those of the `options` that the model of that name does not fix."""
+    fixed = getattr(MODELS[name], "keywords", {})
+    return {key: value for key, value in options.items() if key not in fixed}
+
+
 def network_class(name):
     """The class of the network that `MODELS[name]` makes."""
     return getattr(MODELS[name], "func", MODELS[name])

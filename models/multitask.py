@@ -33,8 +33,8 @@ HEADS = {"classification": nn.Linear, "regression": RegressionHead}
 class MultiTask(nn.Module):
     """Faces (B, 1, H, W) to {task name: logits (B, 7) or values (B, 1)}, float32.
 
-    tasks: names from `TASKS`. sharing: "trunk" (one ResNet-18 for all) or "none" (one each). base: channels
-    of the trunk's first stage.
+    tasks: names from `TASKS`. sharing: "trunk" (one ResNet-18 for all) or "none" (one each). base, pooled:
+    of the trunk, see `ResNet18`.
     original: build what the original project's checkpoints need (plain linear heads; its classifier averages a corner
     of the last map, its V/A/D networks the whole); only `models.original` asks for it.
     """
@@ -42,14 +42,14 @@ class MultiTask(nn.Module):
     SHARINGS = ("trunk", "none")
     HAS_FOLDS = False
 
-    def __init__(self, tasks=tuple(TASKS), sharing="trunk", base=64, original=False):
+    def __init__(self, tasks=tuple(TASKS), sharing="trunk", base=64, pooled=False, original=False):
         super().__init__()
         if sharing not in self.SHARINGS:
             raise ValueError(f"sharing must be one of {self.SHARINGS}, not {sharing!r}")
         self.tasks, self.sharing = tuple(tasks), sharing
         owners = ("shared",) if sharing == "trunk" else self.tasks
         corner = original and all(TASKS[name].kind == "classification" for name in self.tasks)
-        self.trunks = nn.ModuleDict({owner: ResNet18(1, base, corner) for owner in owners})
+        self.trunks = nn.ModuleDict({owner: ResNet18(1, base, pooled, corner) for owner in owners})
         self.heads = nn.ModuleDict()
         for name in self.tasks:
             head = nn.Linear if original else HEADS[TASKS[name].kind]

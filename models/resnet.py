@@ -1,7 +1,7 @@
 """ResNet-18 trunk for small grey faces (He et al., "Deep Residual Learning for Image Recognition", 2016).
 
-The stem is a 3x3 convolution with stride 1 and there is no max pooling, so a 44x44 face keeps a
-6x6 map at the end. Parameter names (conv1, bn1, layer1..4, shortcut.0/1) are those of the common
+The stem is a 3x3 convolution with stride 1 and there is no max pooling unless it is asked for, so a 44x44 face
+keeps a 6x6 map at the end. Parameter names (conv1, bn1, layer1..4, shortcut.0/1) are those of the common
 CIFAR-style ResNet, so that weights published under these names load.
 """
 
@@ -41,14 +41,15 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """Faces (B, in_channels, H, W), normalised, to features (B, 8 * base), float32 or finer.
 
-    base: channels of the first stage; 64 is ResNet-18, fewer make a narrower network of its form.
+    base: channels of the first stage; 64 is ResNet-18, fewer make a narrower network of its form. pooled: whether a
+    2x2 max pooling follows the stem, which leaves about a quarter of the multiplications.
     corner_pooling: average only the top left 4x4 of the last map, as the classifier of the original
     project does at 44x44. For its weights alone: a network trained here averages the whole map.
     """
 
-    def __init__(self, in_channels=1, base=64, corner_pooling=False):
+    def __init__(self, in_channels=1, base=64, pooled=False, corner_pooling=False):
         super().__init__()
-        self.corner_pooling = corner_pooling
+        self.pooled, self.corner_pooling = pooled, corner_pooling
         self.width = 8 * base
         self.conv1 = nn.Conv2d(in_channels, base, 3, 1, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
@@ -59,7 +60,9 @@ class ResNet18(nn.Module):
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, base, H, W)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 8 * base, H/8, W/8)
+        if self.pooled:
+            x = F.max_pool2d(x, 2)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 8 * base, H/8, W/8), half of that where pooled
         if self.corner_pooling:
             x = x[:, :, :4, :4]
         return x.mean(dim=(2, 3)).to(torch.promote_types(x.dtype, torch.float32))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from data.batches import normalise, ten_crop
+from data.batches import normalise, plan_epoch, ten_crop
 from models.multitask import MultiTask
-from training.engine import FiniteCheck, memory_advice, predict
+from training.engine import FiniteCheck, memory_advice, predict, train_one_epoch
 from training.runtime import decide
 from utils.files import UserError
 
@@ -61,12 +61,18 @@ def test_finite_losses_pass():
 
 @pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
 def test_running_out_of_memory_says_which_batch_size_to_try(message):
-    with pytest.raises(UserError, match="--bs 64"), memory_advice(128):
-        raise RuntimeError(message)
+    class Learner:
+        figures, model, runtime = (), torch.nn.Linear(1, 1), decide("cpu", "fp32", "off")
+
+        def batches(self, faces, plan, first):
+            raise RuntimeError(message)
+
+    with pytest.raises(UserError, match="a batch of 128 faces: try --bs 64"):
+        train_one_epoch(Learner(), None, plan_epoch(256, 128, 0, 0), 0, None)
 
 
 def test_other_errors_keep_their_traceback():
-    with pytest.raises(RuntimeError, match="shape"), memory_advice(128):
+    with pytest.raises(RuntimeError, match="shape"), memory_advice("here"):
         raise RuntimeError("shape mismatch")
 
 

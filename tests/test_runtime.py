@@ -11,9 +11,14 @@ import pytest
 import torch
 
 from data.faces import Faces
+from models.multitask import MultiTask
 from models.resnet import ResNet18
 from tests.conftest import ROOT
-from training.runtime import Runtime, decide
+from training.engine import predict
+from training.learner import MultiTaskLearner
+from training.recipes import RECIPES
+from training.runtime import Runtime, decide, has_gpu, has_kernels
+from utils.files import UserError
 
 FAULTS = """
 import resource
@@ -90,3 +95,90 @@ def test_faces_stay_in_host_memory_when_the_gpu_is_full(monkeypatch, free, devic
     splits, reason = runtime.keep({"Training": faces})
     assert splits["Training"].images.device.type == device
     assert ("host" in reason) == (device == "cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "kernels", "runs"),
+    [
+        ((7, 5), ["sm_75", "sm_80"], True),
+        ((8, 6), ["sm_80"], True),  # a later minor version of the same major one
+        ((8, 0), ["sm_86"], False),
+        ((6, 1), ["sm_75", "sm_80", "compute_90"], False),  # a Pascal card with a recent PyTorch
+        ((9, 0), ["sm_80"], False),
+        ((12, 0), ["sm_80", "compute_90"], True),  # the driver translates
+        ((9, 0), ["sm_90a"], True),
+        ((10, 0), ["sm_100"], True),
+    ],
+)
+def test_which_gpus_have_kernels(capability, kernels, runs):
+    assert has_kernels(capability, kernels) == runs
+
+
+def test_a_gpu_without_kernels_falls_back_to_the_processor_with_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (3, 7))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla K80")
+    runtime = decide("auto", "fp32")
+    assert runtime.device.type == "cpu"
+    assert "no kernels for Tesla K80 (compute capability 3.7), only sm_75, sm_90, compute_90" in runtime.reasons[0]
+    assert not has_gpu("auto") and has_gpu("cuda")
+
+
+def test_an_apple_gpu_that_is_not_there_is_a_sentence():
+    if torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match="--device mps: this PyTorch finds no Apple GPU"):
+        decide("mps")
+
+
+def fp16_learner():
+    torch.manual_seed(0)
+    recipe = replace(RECIPES["demo"], learning_rate=0.1, consistency=0.0)
+    runtime = decide("cpu", "fp16", "off")
+    tasks, tables, pixels = ("classify", "regressV"), {}, {"mean": 0.5, "std": 0.25}
+    return MultiTaskLearner(MultiTask(tasks, base=16), tasks, recipe, tables, pixels, runtime)
+
+
+def weights_of(learner):
+    return torch.cat([value.detach().flatten() for value in learner.model.parameters()])
+
+
+def test_a_step_in_fp16_is_that_of_fp32_and_one_that_overflows_is_left_out():
+    generator = torch.Generator().manual_seed(1)
+    batch = (
+        torch.randn(8, 1, 44, 44, generator=generator),
+        torch.arange(8) % 7,
+        torch.randn(8, 3, generator=generator),
+    )
+    steps = {}
+    for precision in ("fp16", "fp32"):
+        learner = fp16_learner()
+        learner.runtime = replace(learner.runtime, precision=precision)
+        learner.scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=precision == "fp16")
+        before = weights_of(learner)
+        learner.model.train()
+        learner.step(batch, 50, 100)
+        steps[precision] = weights_of(learner) - before
+    similarity = torch.nn.functional.cosine_similarity(steps["fp16"], steps["fp32"], dim=0)
+    assert similarity > 0.99 and steps["fp16"].norm() / steps["fp32"].norm() == pytest.approx(1, abs=0.05)
+
+    learner = fp16_learner()
+    learner.model.train()
+    learner.step(batch, 0, 100)
+    before, scale = weights_of(learner), learner.scaler.get_scale()
+    broken = (torch.full_like(batch[0], float("inf")), *batch[1:])
+    learner.step(broken, 1, 100)
+    assert torch.equal(weights_of(learner), before) and learner.scaler.get_scale() == scale / 2
+    again = fp16_learner()
+    again.load_state_dict(learner.state_dict())
+    assert again.scaler.get_scale() == scale / 2
+
+
+def test_running_out_of_memory_while_evaluating_is_a_sentence():
+    def network(pixels):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    runtime = decide("cpu", "fp32", "off")
+    with pytest.raises(UserError, match="Memory ran out while faces were looked at"):
+        predict(network, torch.zeros(2, 48, 48, dtype=torch.uint8), {"mean": 0.5, "std": 0.25}, runtime)

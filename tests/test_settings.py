@@ -2,9 +2,10 @@
 
 import pytest
 
+from training import settings
 from training.optim import learning_rate
 from training.recipes import FERSNET_RECIPES, RECIPES, Recipe
-from training.settings import Settings, build_parser, check_unchanged, resolve
+from training.settings import DEFAULT_MODEL, Settings, build_parser, check_unchanged, resolve
 
 
 def parse(*flags):
@@ -12,14 +13,24 @@ def parse(*flags):
 
 
 def test_a_flag_overrides_its_recipe():
-    settings = resolve(parse("--recipe", "paper", "--epochs", "3", "--orth", "0"), "FER2013")
-    assert settings.recipe.epochs == 3 and settings.recipe.orthogonality == 0
-    assert settings.recipe.batch_size == RECIPES["paper"].batch_size == 16
+    resolved = resolve(parse("--recipe", "paper", "--epochs", "3", "--orth", "0"), "FER2013")
+    assert resolved.recipe.epochs == 3 and resolved.recipe.orthogonality == 0
+    assert resolved.recipe.batch_size == RECIPES["paper"].batch_size == 16
 
 
 def test_the_demo_has_its_own_recipe():
     assert resolve(parse(), "Demo").recipe == RECIPES["demo"]
-    assert resolve(parse(), "FER2013").recipe == RECIPES["default"]
+    assert resolve(parse("--recipe", "default"), "FER2013").recipe == RECIPES["default"]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_without_a_gpu_the_fast_recipe_is_taken_unless_something_else_was_named(monkeypatch, gpu):
+    monkeypatch.setattr(settings, "has_gpu", lambda device: gpu or device == "cuda")
+    assert resolve(parse(), "FER2013").recipe_name == ("default" if gpu else "fast")
+    assert resolve(parse("--device", "cuda"), "FER2013").recipe_name == "default"
+    assert resolve(parse("--model", DEFAULT_MODEL), "FER2013").recipe_name == "default"
+    assert resolve(parse("--recipe", "paper"), "FER2013").recipe_name == "paper"
+    assert resolve(parse(), "CK+").recipe_name == "default" and resolve(parse(), "Demo").recipe_name == "demo"
 
 
 def test_tasks_keep_the_order_of_the_table():
@@ -50,8 +61,8 @@ def test_help_fits_two_screens_and_shows_every_default(monkeypatch):
 
 
 def test_settings_survive_a_checkpoint():
-    settings = resolve(parse("--limit", "5", "--tasks", "classify"), "FER2013")
-    assert Settings.from_plain(settings.to_plain()) == settings
+    resolved = resolve(parse("--limit", "5", "--tasks", "classify"), "FER2013")
+    assert Settings.from_plain(resolved.to_plain()) == resolved
 
 
 def test_equal_flags_may_be_repeated_when_resuming():

@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 
 import visualize
-from data.batches import normalise, ten_crop
+from data.batches import center_crop, normalise, ten_crop
+from data.demo.demo import draw_faces
 from data.demo.drawing import draw_face
+from data.fer2013 import prepare, sources
 from inference import figures, places, results
 from inference.detector import Box
 from inference.networks import load_networks
@@ -520,6 +522,34 @@ def test_onnx_gives_what_the_network_gives(tmp_path, checkpoints):
     meta = session.get_modelmeta().custom_metadata_map
     assert json.loads(meta["emotions"]) == list(EMOTIONS) and "0..255" in meta["input"]
     assert json.loads(meta["dimensions"]) == ["Valence", "Arousal", "Dominance"]
+
+
+def test_the_8_bit_network_is_smaller_and_says_nearly_the_same(tmp_path, checkpoints, monkeypatch):
+    """Convolutions in whole numbers, with scales measured on training faces."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    images, labels, _ = draw_faces(64, seed=0)
+    rows = "".join(
+        f"{label},{' '.join(map(str, face.ravel()))},Training\n" for face, label in zip(images, labels, strict=True)
+    )
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "fer2013.csv").write_text("emotion,pixels,Usage\n" + rows)
+    prepare.ensure(tmp_path / "home", progress=False)
+    monkeypatch.setattr(sources, "HOME", tmp_path / "home")
+    other = save(tmp_path / "trained", make_model())
+    assert run(other, "--export", "onnx", "--out", tmp_path) == 0
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "emotion_int8.onnx")).graph.node]
+    assert kinds.count("DequantizeLinear") > kinds.count("Conv") > 10
+    sizes = [(tmp_path / name).stat().st_size for name in ("emotion_int8.onnx", "emotion.onnx")]
+    assert sizes[0] < 0.5 * sizes[1]
+    crops = center_crop(torch.from_numpy(images)).float().numpy()
+    outputs = []
+    for name in ("emotion.onnx", "emotion_int8.onnx"):
+        session = onnxruntime.InferenceSession(str(tmp_path / name), providers=["CPUExecutionProvider"])
+        outputs.append(session.run(None, {"crops": crops}))
+    for exact, rounded in zip(*outputs, strict=True):
+        assert np.abs(exact - rounded).mean() < 0.1 * np.abs(exact).mean() + 0.01
 
 
 def test_exporting_without_the_packages_is_told(tmp_path, checkpoints, monkeypatch):

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 import torch
 
-from data.batches import center_crop, normalise, ten_crop
+from data.batches import center_crop, mirrored_pair, normalise, ten_crop
 from training.metrics import measure
 from utils.files import UserError
 from utils.parallel import gather_unequal, ranks
 from utils.progress import Progress
 from utils.tasks import TASKS
 
-CROPS = {"center": center_crop, "tencrop": ten_crop}  # each (B, 48, 48) -> (B, crops, 44, 44)
+CROPS = {"center": center_crop, "tencrop": ten_crop, "mirror": mirrored_pair}  # each (B, 48, 48) -> (B, crops, S, S)
 # Crops per forward pass: what fills a GPU, and what stays in a processor's cache.
 EVALUATION_CROPS = {"cuda": 2560, "cpu": 120}
 
@@ -39,15 +39,14 @@ class FiniteCheck:
 
 
 @contextmanager
-def memory_advice(batch_size):
-    """Turn running out of memory into a UserError that says which --bs to try."""
+def memory_advice(advice):
+    """Turn running out of memory into a UserError that ends with the advice."""
     try:
         yield
     except RuntimeError as error:  # CUDA's own error is one too; the processor's allocator has no other
         if not any(sign in str(error) for sign in ("out of memory", "can't allocate memory", "not enough memory")):
             raise
-        advice = f"try --bs {batch_size // 2}" if batch_size > 1 else "free some memory"
-        raise UserError(f"Memory ran out with a batch of {batch_size} faces: {advice}.") from error
+        raise UserError(f"Memory ran out {advice}.") from error
 
 
 def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda: False, announce=None):
@@ -62,9 +61,14 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
     began, device = time.perf_counter(), learner.runtime.device
     learner.model.train()
     start = start or {"step": 0, "sums": torch.zeros(len(learner.figures), dtype=torch.float64), "seconds": 0.0}
-    step, sums, check = start["step"], start["sums"].to(device, copy=True), FiniteCheck(device)
+    step, check = start["step"], FiniteCheck(device)
+    sums = start["sums"].to(device, torch.float32 if device.type == "mps" else torch.float64, copy=True)
     images = plan.images_per_step
-    with memory_advice(images), Progress(label, plan.steps * images, step * images, announce) as progress:
+    smaller = f"try --bs {images // 2}" if images > 1 else "free some memory"
+    with (
+        memory_advice(f"with a batch of {images} faces: {smaller}"),
+        Progress(label, plan.steps * images, step * images, announce) as progress,
+    ):
         for batch in learner.batches(faces, plan, step):
             loss, figures = learner.step(batch, epoch * plan.steps + step, plan.steps)
             check.watch(loss, step)
@@ -76,7 +80,7 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
             if step < plan.steps and stop():
                 break
     check.verify(epoch)
-    position = {"step": step, "sums": sums.cpu(), "seconds": start["seconds"] + time.perf_counter() - began}
+    position = {"step": step, "sums": sums.cpu().double(), "seconds": start["seconds"] + time.perf_counter() - began}
     if step < plan.steps:
         return None, position
     return learner.as_figures((sums / (plan.steps * images)).tolist()), position
@@ -87,17 +91,20 @@ def predict(network, images, preprocessing, runtime, crops="center", label=None)
     """Outputs of a network, averaged over the crops of each image.
 
     network: as `runtime.for_inference` gives it, or any in evaluation mode; images (N, 48, 48) uint8
-    -> {task: (N, width)} float32 on runtime.device. crops: "center" or "tencrop". Averaged are logits and values, as
+    -> {task: (N, width)} float32 on runtime.device. crops: a key of `CROPS`. Averaged are logits and values, as
     the metrics see them. label: of the progress bar, None for no bar.
     """
     make_crops = CROPS[crops]
     per_image = make_crops(images[:1]).shape[1]
     batches = []
     with Progress(label, len(images)) as progress:
-        for part in images.split(max(1, EVALUATION_CROPS[runtime.device.type] // per_image)):
-            pixels = make_crops(part.to(runtime.device)).flatten(0, 1)[:, None]  # (B * crops, 1, 44, 44)
-            with runtime.autocast():
-                outputs = network(normalise(pixels, **preprocessing))
+        for part in images.split(
+            max(1, EVALUATION_CROPS.get(runtime.device.type, EVALUATION_CROPS["cpu"]) // per_image)
+        ):
+            pixels = make_crops(part.to(runtime.device)).flatten(0, 1)[:, None]  # (B * crops, 1, S, S)
+            with memory_advice("while faces were looked at: free some memory, or take another --device"):
+                with runtime.autocast():
+                    outputs = network(normalise(pixels, **preprocessing))
             batches.append({name: out.view(len(part), per_image, -1).mean(1) for name, out in outputs.items()})
             progress.add(len(part))
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
@@ -124,5 +131,8 @@ def evaluate(network, faces, tasks, preprocessing, runtime, crops="center", labe
     outputs = {name: gather_unequal(output) for name, output in outputs.items()}
     check_predictions(outputs, label)
     device = runtime.device
+    if device.type == "mps":  # which has no float64
+        device = torch.device("cpu")
+        outputs = {name: output.cpu() for name, output in outputs.items()}
     vad = None if faces.vad is None else faces.vad.to(device)
     return measure([TASKS[name] for name in tasks], outputs, faces.labels.to(device), vad)

@@ -73,11 +73,16 @@ class MultiTaskLearner(Learner):
         super().__init__(model, recipe, runtime)
         self.preprocessing = preprocessing
         self.network = runtime.compile(distribute(self.model, runtime.device))
-        self.optimizer = build_optimizer(self.model, recipe, runtime.dtype)
+        self.optimizer = build_optimizer(self.model, recipe, runtime.matrix_dtype)
+        self.scaler = runtime.scaler()
         tables = {name: table.to(runtime.device) for name, table in tables.items()}
-        self.objective = Objective(tasks, recipe, tables, runtime.dtype)
+        self.objective = Objective(tasks, recipe, tables, runtime.matrix_dtype)
         self.measured = TrainingFigures(self.objective.tasks)
         self.figures, self.as_figures = self.measured.names, self.measured.by_task
+
+    def parts(self):
+        """See `Learner`."""
+        return super().parts() | {"scaler": self.scaler}
 
     def plan(self, faces, seed, epoch):
         """See `Learner`. faces: `Faces` as `Runtime.keep` gives them."""
@@ -102,10 +107,12 @@ class MultiTaskLearner(Learner):
         outputs = {name: gather(output) for name, output in outputs.items()}
         labels, vad = gather(labels), None if vad is None else gather(vad)
         loss = self.objective(self.model, outputs, labels, vad)
-        loss.backward()
+        self.scaler.scale(loss).backward()
         if self.recipe.clip_value is not None:
+            self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.recipe.clip_value)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)  # in fp16 this waits for the device, to leave out a step that overflowed
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(number)
         return loss, self.measured.of_batch(outputs, labels, vad)

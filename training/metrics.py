@@ -112,7 +112,8 @@ class TrainingFigures:
             TRAINING_SUMS[task.kind, metric](outputs[task.name], task_target(task, labels, vad))
             for task, metric in self._measured
         ]
-        return torch.stack([part.double() for part in sums])
+        precise = torch.float32 if labels.device.type == "mps" else torch.float64  # which Apple's GPUs lack
+        return torch.stack([part.to(precise) for part in sums])
 
     def by_task(self, means):
         """{task name: {metric: mean per image}}. means: n floats."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from models import checkpoint
+from models import checkpoint, free_options, network_class
 from training.engine import evaluate
 from training.losses import constraint_tables
 from training.records import (
@@ -44,7 +44,7 @@ class RunFolder:
     CONTENT = {}
     COMMON_CONTENT = {
         "kind": str, "settings": dict, "precision": str, "device": str, "data": str,
-        "learner": (dict, NOTHING), "position": (dict, NOTHING), "random": torch.Tensor,
+        "learner": (dict, NOTHING), "position": (dict, NOTHING), "random": (torch.Tensor, NOTHING),
     }  # fmt: skip
 
     def __init__(self, settings, runtime, out, fingerprint):
@@ -113,7 +113,7 @@ class RunFolder:
                 "data": self.fingerprint,
                 "learner": None if learner is None else learner.state_dict(),
                 "position": position,
-                "random": torch.get_rng_state(),
+                "random": None if learner is None else torch.get_rng_state(),
             }
             checkpoint.save(self.last, content | self.content())
 
@@ -194,6 +194,14 @@ class Run(RunFolder):
         return len(self.history)
 
     @property
+    def options(self):
+        """What makes the network, besides its tasks and its sharing; {} for one that is no trunk with heads."""
+        settings = self.settings
+        if network_class(settings.model).HAS_FOLDS:
+            return {}
+        return free_options(settings.model, settings.recipe.network_options)
+
+    @property
     def crops(self):
         """How test faces are cropped after every epoch: "tencrop" or "center"."""
         if self.settings.evaluation == "auto":
@@ -270,6 +278,7 @@ class Run(RunFolder):
             "dataset": self.settings.dataset,
             "model": self.settings.model,
             "preprocessing": self.preprocessing,
+            "options": self.options,
             "evaluation": self.crops,
             "consistency_penalty": self.tables.get("table"),
             "versions": versions(),

@@ -15,8 +15,9 @@ from models.resnet import fold_batch_norms
 from utils import parallel
 from utils.files import UserError
 
-DEVICES = ("auto", "cuda", "cpu")
-PRECISIONS = ("auto", "bf16", "fp32")
+DEVICES = ("auto", "cuda", "mps", "cpu")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SWITCHES = ("auto", "on", "off")
 FEWEST_CHANNELS = 16  # for the channels-last layout on a processor
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
@@ -35,13 +36,22 @@ class Runtime:
     @property
     def dtype(self):
         """The type of number that the hardware multiplies fastest at this precision."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return DTYPES[self.precision]
+
+    @property
+    def matrix_dtype(self):
+        """The same for what needs the range of float32: sums of squares, and products of many matrices."""
+        return torch.float32 if self.precision == "fp16" else self.dtype
 
     def autocast(self):
-        """The context in which the network runs: bf16 autocast, or nothing for fp32."""
-        if self.precision == "bf16":
+        """The context in which the network runs: autocast to the precision, or nothing for fp32."""
+        if self.precision != "fp32":
             return torch.autocast(self.device.type, self.dtype)
         return contextlib.nullcontext()
+
+    def scaler(self):
+        """What keeps small gradients from vanishing in fp16; with other precisions it does nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def place(self, model):
         """Move the model to the device in channels-last layout, the faster one for convolutions.
@@ -72,7 +82,9 @@ class Runtime:
     def describe(self):
         """One line for data.txt: what the numbers depend on, without anything that changes by the hour."""
         if self.device.type == "cuda":
-            return f"cuda ({torch.cuda.get_device_name()}), {self.precision}"
+            return f"cuda ({torch.cuda.get_device_name()}), {self.precision}, TF32 off"
+        if self.device.type == "mps":
+            return f"mps ({platform.machine()}), {self.precision}"
         return f"cpu ({platform.machine()}, {self.threads} threads), {self.precision}"
 
     def keep(self, splits):
@@ -112,8 +124,11 @@ def decide(device="auto", precision="auto", compile_switch="auto", training=Fals
         reasons.append("compilation off: it has not been shown to pay here (--compile on tries it)")
     # Denormal numbers slow a processor down by orders of magnitude and carry no information here.
     torch.set_flush_denormal(True)
+    if device.type == "cuda":
+        reasons.append("cuDNN's deterministic algorithms, TF32 off: equal seeds give equal numbers, fp32 is fp32")
     torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = False  # it would choose algorithms by how fast they happen to be
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return Runtime(device, precision, compiled, threads, tuple(reasons))
 
 
@@ -123,10 +138,13 @@ def _choose_device(asked, reasons):
             "--device cuda: this PyTorch finds no CUDA device. Install a CUDA build of PyTorch and the "
             "driver, or use --device cpu."
         )
+    if asked == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError("--device mps: this PyTorch finds no Apple GPU. Use --device cpu.")
+        reasons.append("Apple GPU: not tested; should it fail, use --device cpu")
     if asked == "auto":
-        found = torch.cuda.is_available()
-        reasons.append("CUDA device found" if found else "no CUDA device: running on the processor")
-        asked = "cuda" if found else "cpu"
+        asked = "cuda" if has_gpu() else "cpu"
+        reasons.append("CUDA device found" if asked == "cuda" else why_no_gpu())
     if asked == "cuda":
         device = torch.device("cuda", parallel.local_ranks()[0])
         torch.cuda.set_device(device)
@@ -137,15 +155,45 @@ def _choose_device(asked, reasons):
 def _choose_precision(device, asked, reasons):
     if asked != "auto":
         return asked
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability() >= (8, 0)
-    else:
-        native = processor_has_bf16()
+    if device.type == "cuda" and torch.cuda.get_device_capability() < (8, 0):
+        reasons.append("fp16 with scaled gradients: this GPU has no native bf16")
+        return "fp16"
+    native = device.type == "cuda" or device.type == "cpu" and processor_has_bf16()
     if native:
         reasons.append("bf16: the hardware multiplies it natively")
         return "bf16"
     reasons.append("fp32: the hardware has no native bf16")
     return "fp32"
+
+
+def has_gpu(asked="auto"):
+    """Whether `--device` as asked means a GPU: one that was asked for, or a CUDA device that can be used here."""
+    return asked in ("cuda", "mps") or asked == "auto" and why_no_gpu() is None
+
+
+def why_no_gpu():
+    """Why no CUDA device is used: there is none, or this PyTorch has no kernels for it. None when one is."""
+    if not torch.cuda.is_available():
+        return "no CUDA device: running on the processor"
+    capability, kernels = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
+    if has_kernels(capability, kernels):
+        return None
+    name = f"{torch.cuda.get_device_name()} (compute capability {'.'.join(map(str, capability))})"
+    return f"this PyTorch has no kernels for {name}, only {', '.join(kernels)}: running on the processor"
+
+
+def has_kernels(capability, kernels):
+    """Whether a GPU of compute capability (major, minor) runs any of the `kernels` that PyTorch names.
+
+    `sm_75` is machine code, for the same major version and the same or a later minor one; `compute_90` is code that the
+    driver translates for any later GPU (NVIDIA, CUDA C++ Programming Guide, "Application Compatibility").
+    """
+    for kernel in kernels:
+        kind, _, digits = kernel.rstrip("af").partition("_")
+        made_for = int(digits[:-1]), int(digits[-1])
+        if made_for <= capability and (kind == "compute" or made_for[0] == capability[0]):
+            return True
+    return False
 
 
 def processor_has_bf16():

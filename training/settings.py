@@ -10,11 +10,11 @@ from data.subjects.folds import FOLDS
 from models import MODELS, network_class
 from training.losses import CONSTRAINTS
 from training.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
-from training.runtime import DEVICES, PRECISIONS, SWITCHES
+from training.runtime import DEVICES, PRECISIONS, SWITCHES, has_gpu
 from utils.files import UserError, given_path
 from utils.tasks import TASKS
 
-EVALUATIONS = ("auto", "tencrop", "center")
+EVALUATIONS = ("auto", "tencrop", "center", "mirror")
 DEFAULT_MODEL = "ResNet18RegressionTwoOutputs"
 FOLD_CHOICES = ("all", *map(str, range(1, FOLDS + 1)))
 SYNTHESIS_WEIGHTS = {
@@ -121,7 +121,7 @@ def build_parser():
                       help=f"weight of orthogonal convolutions (default*: {defaults.orthogonality})")  # fmt: skip
 
     how = parser.add_argument_group("training")
-    how.add_argument("--recipe", choices=tuple(RECIPES), help="default: default; demo for the Demo dataset")
+    how.add_argument("--recipe", choices=tuple(RECIPES), help="default: default; fast without a GPU; demo for Demo")
     how.add_argument(
         "--epochs", type=_number(int, 1), metavar="N", help=f"default*: {defaults.epochs}; FERSNet {of_fersnet.epochs}"
     )
@@ -149,8 +149,10 @@ def build_parser():
                          help=f"synthesized faces to tune with (default*: {of_fersnet.synthetic})")  # fmt: skip
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
-    machine.add_argument("--precision", choices=PRECISIONS, help="default: auto (bf16 where the hardware has it)")
+    machine.add_argument("--device", choices=DEVICES, default="auto", help="default: auto; mps is not tested")
+    machine.add_argument(
+        "--precision", choices=PRECISIONS, help="default: auto (bf16 where the hardware has it, else fp16 on a GPU)"
+    )
     machine.add_argument("--compile", choices=SWITCHES, default="auto", help="torch.compile (default: auto)")
 
     output = parser.add_argument_group("output")
@@ -171,6 +173,14 @@ def default_model(dataset):
     return fold_models()[0] if DATASETS[dataset].has_subjects else DEFAULT_MODEL
 
 
+def default_recipe(arguments, dataset):
+    """The name of the recipe where none was asked for: `fast` where neither a GPU nor a model was."""
+    if dataset == "Demo":
+        return "demo"
+    is_slow = not has_gpu(arguments.device) and arguments.model is None
+    return "fast" if is_slow and not DATASETS[dataset].has_subjects else "default"
+
+
 def fold_models():
     """The names of the models that are trained on faces of known people, over folds."""
     return [name for name in MODELS if network_class(name).HAS_FOLDS]
@@ -181,7 +191,7 @@ def resolve(arguments, dataset):
     has_folds = DATASETS[dataset].has_subjects
     model = arguments.model or default_model(dataset)
     recipes = FERSNET_RECIPES if has_folds else RECIPES
-    name = arguments.recipe or ("demo" if dataset == "Demo" else "default")
+    name = arguments.recipe or default_recipe(arguments, dataset)
     _check_flags(arguments, dataset, model)
     if name not in recipes:
         raise UserError(f"--recipe {name} is not for {dataset}: {' or '.join(recipes)}.")

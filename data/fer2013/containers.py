@@ -247,12 +247,16 @@ def _decompressed(opener, file, name):
 def _rar_stream(archive, info):
     stored = info.compress_type == rarfile.RAR_M0
     with nullcontext() if stored else _bundled_extractor(), archive.open(info) as stream:
-        with suppress(ImportError, AttributeError, OSError):
-            import fcntl
-
-            # Let the extraction program run ahead by a megabyte, not 64 KiB, where the system can (Linux).
-            fcntl.fcntl(stream._fd.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
+        _widen_pipe(stream)
         yield stream
+
+
+def _widen_pipe(stream):
+    """Let the extraction program run ahead by a megabyte, not 64 KiB, where the system can (Linux)."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(stream._fd.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 @contextmanager

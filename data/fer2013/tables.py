@@ -209,7 +209,7 @@ def _convert(layout, split, first, records):
         faults = [pixel_fault(text) for text in texts]
         dropped += [(row.split, number, fault) for (number, row), fault in zip(rows, faults, strict=True) if fault]
         rows = [row for row, fault in zip(rows, faults, strict=True) if not fault]
-        texts = [" ".join(str(int(word)) for word in row.pixels.split()) for _, row in rows]
+        texts = [" ".join(word.lstrip("0") or "0" for word in row.pixels.split()) for _, row in rows]
         pixels = parse_pixels(texts)
     return Block(
         [number for number, _ in rows],

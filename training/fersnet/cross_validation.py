@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from training.engine import train_one_epoch
 from training.fersnet.engine import evaluate_fold
@@ -21,6 +22,10 @@ def cross_validate(settings, faces, runtime, out, last=None):
     """
     if ranks()[1] > 1:
         raise UserError(f"{settings.model} trains in one process: start a fold in each with --fold, without torchrun.")
+    if runtime.precision == "fp16":  # its many losses were balanced without scaled gradients
+        runtime = replace(
+            runtime, precision="fp32", reasons=(*runtime.reasons, "fp32 instead: FERSNet needs its range")
+        )
     print(faces.description)
     print("Runs with: " + "; ".join(runtime.reasons))
     print(f"Recipe {settings.recipe_name}: {settings.recipe.epochs} epochs, batch {settings.recipe.batch_size}, "
