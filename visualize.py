@@ -329,8 +329,8 @@ def build_parser():
     faces.add_argument("--checkpoints", type=given_path, metavar="DIR",
                        help=f"folder of .t7 files, or one file (default: {RELEASED.name}; with --synthesize "
                             f"{RELEASED_SYNTHESIZER.name})")  # fmt: skip
-    faces.add_argument("--crops", choices=tuple(CROPS), default="tencrop",
-                       help="as the evaluation; mirror 5, center 10 times as fast (default: tencrop)")  # fmt: skip
+    faces.add_argument("--crops", choices=tuple(CROPS), default="fourcrop",
+                       help="1, 2, 4 or the evaluation's 10 views of each face (default: fourcrop)")  # fmt: skip
     faces.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     faces.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
 

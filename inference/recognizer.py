@@ -61,11 +61,11 @@ class EmotionRecognizer:
 
     checkpoints: folder with .t7 files, or one such file that holds all tasks (None: the released ones); face: "auto"
     finds faces, "none" takes the middle square of each picture as one face; face_model: YuNet model file to find them
-    with; crops: "tencrop" as the evaluation, or "center", ten times as fast. Raises UserError when the checkpoints are
-    not usable.
+    with; crops: a key of `training.engine.CROPS`; "tencrop" is that of the evaluation. Raises UserError when the
+    checkpoints are not usable.
     """
 
-    def __init__(self, checkpoints=None, face="auto", face_model=None, crops="tencrop", device="auto",
+    def __init__(self, checkpoints=None, face="auto", face_model=None, crops="fourcrop", device="auto",
                  precision="auto"):  # fmt: skip
         self.runtime = decide(device, precision, "off")
         self.crops = crops

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision import transforms
 
-from data.batches import CROP_SIZE, center_crop, mirrored_pair, normalise, plan_epoch, random_crops, ten_crop
+from data.batches import CROP_SIZE, center_crop, four_crop, mirrored_pair, normalise, plan_epoch, random_crops, ten_crop
 
 
 @pytest.fixture
@@ -114,3 +114,9 @@ def test_normalise_equals_formula(images):
 def test_the_mirrored_pair_is_the_centre_of_the_picture_and_of_its_mirror_image(images):
     for image, pair in zip(images.numpy(), mirrored_pair(images).numpy(), strict=True):
         assert np.array_equal(pair[0], image[2:46, 2:46]) and np.array_equal(pair[1], image[:, ::-1][2:46, 2:46])
+
+
+def test_the_four_crops_are_the_corners_two_of_them_mirrored(images):
+    for image, crops in zip(images.numpy(), four_crop(images).numpy(), strict=True):
+        assert np.array_equal(crops[0], image[:44, :44]) and np.array_equal(crops[1], image[4:, 4:])
+        assert np.array_equal(crops[2], image[:44, 4:][:, ::-1]) and np.array_equal(crops[3], image[4:, :44][:, ::-1])

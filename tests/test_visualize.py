@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import visualize
-from data.batches import center_crop, normalise, ten_crop
+from data.batches import center_crop, four_crop, normalise, ten_crop
 from data.demo.demo import draw_faces
 from data.demo.drawing import draw_face
 from data.fer2013 import prepare, sources
@@ -78,11 +78,12 @@ def read_table(path):
         return list(csv.DictReader(stream))
 
 
-def test_results_equal_the_network_on_ten_crops(recognizer):
+@pytest.mark.parametrize(("named", "make_crops"), [({}, four_crop), ({"crops": "tencrop"}, ten_crop)])
+def test_results_equal_the_network_on_four_or_ten_crops(checkpoints, named, make_crops):
     face = draw_face(3, (1, 1, 1), 5)
-    (found,) = recognizer.recognize(face)
+    (found,) = EmotionRecognizer(checkpoints, device="cpu", precision="fp32", **named).recognize(face)
     with torch.no_grad():
-        outputs = make_model()(normalise(ten_crop(torch.from_numpy(face)[None])[0][:, None], **PREPROCESSING))
+        outputs = make_model()(normalise(make_crops(torch.from_numpy(face)[None])[0][:, None], **PREPROCESSING))
     expected = outputs["classify"].mean(0).softmax(0).tolist()
     assert list(found.probabilities) == list(EMOTIONS)
     assert list(found.probabilities.values()) == pytest.approx(expected, abs=1e-4)

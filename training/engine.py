@@ -5,14 +5,15 @@ from contextlib import contextmanager
 
 import torch
 
-from data.batches import center_crop, mirrored_pair, normalise, ten_crop
+from data.batches import center_crop, four_crop, mirrored_pair, normalise, ten_crop
 from training.metrics import measure
 from utils.files import UserError
 from utils.parallel import gather_unequal, ranks
 from utils.progress import Progress
 from utils.tasks import TASKS
 
-CROPS = {"center": center_crop, "tencrop": ten_crop, "mirror": mirrored_pair}  # each (B, 48, 48) -> (B, crops, S, S)
+# {name: (B, 48, 48) -> (B, crops, 44, 44)}
+CROPS = {"center": center_crop, "mirror": mirrored_pair, "fourcrop": four_crop, "tencrop": ten_crop}
 # Crops per forward pass: what fills a GPU, and what stays in a processor's cache.
 EVALUATION_CROPS = {"cuda": 2560, "cpu": 120}
 
@@ -101,7 +102,7 @@ def predict(network, images, preprocessing, runtime, crops="center", label=None)
         for part in images.split(
             max(1, EVALUATION_CROPS.get(runtime.device.type, EVALUATION_CROPS["cpu"]) // per_image)
         ):
-            pixels = make_crops(part.to(runtime.device)).flatten(0, 1)[:, None]  # (B * crops, 1, S, S)
+            pixels = make_crops(part.to(runtime.device)).flatten(0, 1)[:, None]  # (B * crops, 1, 44, 44)
             with memory_advice("while faces were looked at: free some memory, or take another --device"):
                 with runtime.autocast():
                     outputs = network(normalise(pixels, **preprocessing))

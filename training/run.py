@@ -313,7 +313,9 @@ class Run(RunFolder):
         }
         network = {
             "tasks": ", ".join(self.settings.tasks),
-            "evaluation after every epoch": "ten-crop" if self.crops == "tencrop" else "centre crop",
+            "evaluation after every epoch": {"tencrop": "ten-crop", "center": "centre crop"}.get(
+                self.crops, self.crops
+            ),
         }
         write_records(self.out, self.header(data, network), self.history, self.tasks, self.final)
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from data import DATASETS
 from data.subjects.folds import FOLDS
 from models import MODELS, network_class
+from training.engine import CROPS
 from training.losses import CONSTRAINTS
 from training.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
 from training.runtime import DEVICES, PRECISIONS, SWITCHES, has_gpu
 from utils.files import UserError, given_path
 from utils.tasks import TASKS
 
-EVALUATIONS = ("auto", "tencrop", "center", "mirror")
+EVALUATIONS = ("auto", *CROPS)
 DEFAULT_MODEL = "ResNet18RegressionTwoOutputs"
 FOLD_CHOICES = ("all", *map(str, range(1, FOLDS + 1)))
 SYNTHESIS_WEIGHTS = {
