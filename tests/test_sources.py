@@ -270,6 +270,16 @@ def test_an_unrelated_broken_archive_never_blocks_an_intact_file(tmp_path, monke
     assert prepare.ensure(tmp_path) == h5_path and h5_path.read_bytes() == before
 
 
+def test_faces_with_annotations_are_not_replaced_by_some_without_when_their_source_is_gone(tmp_path):
+    into_zip(tmp_path, written(HEADERS["annotators"], ",", "utf-8", "numbers"))
+    h5_path = prepare.ensure(tmp_path, progress=False)
+    (tmp_path / "archive.zip").unlink()
+    into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    assert_holds(prepare.ensure(tmp_path), annotated=True)
+    h5_path.unlink()
+    assert_holds(prepare.ensure(tmp_path), annotated=False)
+
+
 def test_nothing_is_opened_when_the_file_is_up_to_date(tmp_path, monkeypatch):
     into_tar("gz")(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
     h5_path = prepare.ensure(tmp_path, progress=False)

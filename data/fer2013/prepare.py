@@ -190,6 +190,8 @@ def _outdated(contents, now, source, found):
     recorded = {entry["name"]: entry for entry in contents.sources}
     files = _named_files(found.source, source)
     if files.keys() != recorded.keys():
+        if not recorded.keys() & now.keys() and contents.vad_origin != "none" and found.source.origin == "none":
+            return None  # its annotated source is gone, and what is there now has less
         return f"of other sources ({', '.join(recorded)}) than those there now ({', '.join(files)})"
     if name is None or name != PICTURES and _sha256(folder / name) == recorded[name]["sha256"]:
         return None

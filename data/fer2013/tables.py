@@ -130,13 +130,13 @@ class Block(NamedTuple):
     dropped: list
 
 
-def read_rows(stream, layout, split, name, progress, workers=None):
+def read_rows(stream, layout, split, name, progress):
     """Yield the rows of a table of faces as `Block`s, in order, in memory that does not grow with it.
 
     stream: binary; layout: its `Format`; split: of all rows, None where the column usage has it; name: for messages;
     progress: called with the bytes just read. Raises UserError when it is no table.
     """
-    workers = workers or min(3, os.cpu_count() or 1)
+    workers = min(3, os.cpu_count() or 1)
     convert = partial(_convert, layout, split)
     with _long_fields(), ThreadPoolExecutor(workers) as pool:
         try:
