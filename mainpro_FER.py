@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 
 from data import DATASETS, default_dataset
-from models import build
+from models import MODELS
 from training.engine import evaluate, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
 from training.learner import MultiTaskLearner
@@ -54,7 +54,7 @@ def main(arguments):
     with exclusive_run(arguments.out) if is_first() else nullcontext():
         run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, arguments.tensorboard)
         torch.manual_seed(settings.seed)
-        model = build(settings.model, settings.tasks, settings.recipe.sharing, **run.options)
+        model = MODELS[settings.model](settings.tasks, settings.recipe.sharing, **run.options)
         learner = MultiTaskLearner(model, settings.tasks, settings.recipe, run.tables, run.preprocessing, runtime)
         if last is None:
             run.begin()

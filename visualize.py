@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from inference import detector, results
-from inference.networks import RELEASED, RELEASED_SYNTHESIZER, load_networks, released
+from inference.networks import RELEASED, RELEASED_SYNTHESIZER, load_networks
 from inference.places import OutputPaths, expand, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
 from training.engine import CROPS
@@ -59,7 +59,7 @@ def main(arguments):
     if arguments.synthesize:
         return synthesize(stills, output_paths, arguments)
     recognizer = EmotionRecognizer(
-        arguments.checkpoints or released(), arguments.face, arguments.face_model, arguments.crops, arguments.device,
+        arguments.checkpoints, arguments.face, arguments.face_model, arguments.crops, arguments.device,
         arguments.precision,
     )  # fmt: skip
     warn_of_drawn_faces(recognizer, arguments)
@@ -84,7 +84,7 @@ def export(output_paths, arguments):
     from inference.export import export_int8, export_onnx
 
     [path] = output_paths.beside(Path("emotion.onnx"), "", ".onnx")
-    export_onnx(load_networks(arguments.checkpoints or released()), path)
+    export_onnx(load_networks(arguments.checkpoints), path)
     print(f"written: {path}")
     if (HOME / "data.h5").exists():
         [small] = output_paths.beside(Path("emotion.onnx"), "_int8", ".onnx")

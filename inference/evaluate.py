@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from data import DATASETS
-from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict, released
+from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
 from training import metrics
 from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
@@ -33,7 +33,7 @@ GOLD_SPLIT = "PublicTest"
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
     runtime = decide(arguments.device, arguments.precision, "off")
-    networks = ready_to_predict(load_networks(arguments.checkpoints or released(), TEST_SPLITS), runtime)
+    networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
     if arguments.gold and all(TASKS[name].dimension is None for network in networks for name in network.tasks):
         raise UserError("--gold: these checkpoints predict no valence, arousal or dominance. Leave --gold out.")
     dataset = DATASETS["FER2013"](arguments.data)

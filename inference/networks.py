@@ -41,13 +41,13 @@ def released():
 
 
 def load_networks(path, splits=("PrivateTest", "PublicTest")):
-    """The `Network`s for all tasks that the checkpoints at `path` (folder or file) know; each stands only once.
+    """The `Network`s for all tasks that the checkpoints at `path` (folder or file; None: the released ones) know.
 
-    For a task is taken the file that is best on the first of `splits`, then that of the second, then any other of
-    these files whose network knows the task. Raises UserError when there is none, none classifies, or they do not go
-    together.
+    Each stands only once. For a task is taken the file that is best on the first of `splits`, then that of the
+    second, then any other of these files whose network knows the task. Raises UserError when there is none, none
+    classifies, or they do not go together.
     """
-    path = Path(path)
+    path = released() if path is None else Path(path)
     files = {task: [path] for task in TASKS}
     if path.is_dir():
         files = {name: [path / task.checkpoint(split) for split in splits] for name, task in TASKS.items()}
@@ -61,11 +61,12 @@ def load_networks(path, splits=("PrivateTest", "PublicTest")):
             "python mainpro_FER.py, or give the folder of the .t7 files with --checkpoints."
         )
     networks = _networks(present, others)
-    if path.is_dir() and all(network.dataset == ORIGINAL for network in networks):
+    of_original = all(network.dataset == ORIGINAL for network in networks)
+    if path.is_dir() and of_original:
         networks += _companions(path, networks, splits)
     if not any("classify" in network.tasks for network in networks):
         remedy = "--tasks of their run left it out. Train with --tasks classify"
-        if all(network.dataset == ORIGINAL for network in networks):
+        if of_original:
             remedy = "the original project keeps that network in a folder of its own, FER2013_Resnet18: put it beside"
         raise UserError(
             f"The checkpoints in {path} do not classify emotions; {remedy}, or give another folder with --checkpoints."

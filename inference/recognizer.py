@@ -7,7 +7,7 @@ import torch
 
 from data.batches import FACE_SIZE
 from inference import detector
-from inference.networks import load_networks, predict_tasks, ready_to_predict, released
+from inference.networks import load_networks, predict_tasks, ready_to_predict
 from training.runtime import decide
 from utils.pictures import read_picture, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS
@@ -69,7 +69,7 @@ class EmotionRecognizer:
                  precision="auto"):  # fmt: skip
         self.runtime = decide(device, precision, "off")
         self.crops = crops
-        self.networks = ready_to_predict(load_networks(checkpoints or released()), self.runtime)
+        self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
         self._locate = detector.Finder(face, face_model)
 
     def recognize(self, image):

@@ -12,13 +12,8 @@ from models.multitask import MultiTask
 MODELS = {"ResNet18RegressionTwoOutputs": MultiTask, "FERSNet": FERSNet, "FERSNetHalf": partial(FERSNet, base=32)}
 
 
-def build(name, tasks, sharing, **options):
-    """The network `MODELS[name]`. Options that the model itself fixes, its width perhaps, stay as they are."""
-    return MODELS[name](tasks, sharing, **free_options(name, options))
-
-
 def free_options(name, options):
-    """Those of the `options` that the model of that name does not fix."""
+    """Those of the `options` that the model of that name does not fix itself, as its width perhaps."""
     fixed = getattr(MODELS[name], "keywords", {})
     return {key: value for key, value in options.items() if key not in fixed}
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from data.batches import center_crop, four_crop, mirrored_pair, normalise, ten_crop
-from training.metrics import measure
+from training.metrics import measure, sum_dtype
 from utils.files import UserError
 from utils.parallel import gather_unequal, ranks
 from utils.progress import Progress
@@ -63,7 +63,7 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
     learner.model.train()
     start = start or {"step": 0, "sums": torch.zeros(len(learner.figures), dtype=torch.float64), "seconds": 0.0}
     step, check = start["step"], FiniteCheck(device)
-    sums = start["sums"].to(device, torch.float32 if device.type == "mps" else torch.float64, copy=True)
+    sums = start["sums"].to(device, sum_dtype(device), copy=True)
     images = plan.images_per_step
     smaller = f"try --bs {images // 2}" if images > 1 else "free some memory"
     with (

@@ -94,6 +94,11 @@ TRAINING_SUMS = {
 }
 
 
+def sum_dtype(device):
+    """The type of number in which a device adds up: float64, which Apple's GPUs lack."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class TrainingFigures:
     """Training figures of an epoch, to be summed over its batches on the device and read once, at the end.
 
@@ -112,8 +117,7 @@ class TrainingFigures:
             TRAINING_SUMS[task.kind, metric](outputs[task.name], task_target(task, labels, vad))
             for task, metric in self._measured
         ]
-        precise = torch.float32 if labels.device.type == "mps" else torch.float64  # which Apple's GPUs lack
-        return torch.stack([part.to(precise) for part in sums])
+        return torch.stack([part.to(sum_dtype(labels.device)) for part in sums])
 
     def by_task(self, means):
         """{task name: {metric: mean per image}}. means: n floats."""

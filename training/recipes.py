@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BaseRecipe:
-    """What every training has.
+    """What every training has; the defaults are those of `Recipe`.
 
     schedule: "one-cycle" (linear warm-up over `warmup` of all steps, then cosine to zero) or
     "staircase" (times `decay` every `decay_every` epochs, first at epoch `decay_from`).
@@ -13,17 +13,17 @@ class BaseRecipe:
     sharing: how the tasks share a network, one of `SHARINGS` of its class.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    schedule: str
-    warmup: float
-    decay: float
-    decay_every: int
-    decay_from: int
-    weight_decay: float
-    averaging: float
-    sharing: str
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.03
+    schedule: str = "one-cycle"
+    warmup: float = 0.15
+    decay: float = 0.9
+    decay_every: int = 5
+    decay_from: int = 80
+    weight_decay: float = 5e-4
+    averaging: float = 0.998
+    sharing: str = "trunk"
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,6 @@ class Recipe(BaseRecipe):
     width, pooled: of the network: channels of its first stage, and whether its stem is pooled (see `ResNet18`).
     """
 
-    epochs: int = 20
-    batch_size: int = 128
-    learning_rate: float = 0.03
-    schedule: str = "one-cycle"
-    warmup: float = 0.15
-    decay: float = 0.9
-    decay_every: int = 5
-    decay_from: int = 80
-    weight_decay: float = 5e-4
-    averaging: float = 0.998
-    sharing: str = "trunk"
     optimizer: str = "muon"
     momentum: float = 0.9
     nesterov: bool = True
@@ -120,12 +109,10 @@ class FERSNetRecipe(BaseRecipe):
     epochs: int = 30
     batch_size: int = 16
     learning_rate: float = 5e-4
-    schedule: str = "one-cycle"
     warmup: float = 0.1
     decay: float = 0.1
     decay_every: int = 250
     decay_from: int = 150
-    weight_decay: float = 5e-4
     averaging: float = 0.99
     sharing: str = "selective"
     kernel: int = 1

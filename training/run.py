@@ -70,7 +70,7 @@ class RunFolder:
 
         The learner is taken up by `restore`.
         """
-        missing = [name for name, kind in self.CONTENT.items() if not isinstance(content.get(name, self), kind)]
+        missing = lacking(content, self.CONTENT)
         if content["kind"] != self.kind or missing:
             raise incomplete(self.last, missing)
         if content["data"] != self.fingerprint:
@@ -352,14 +352,18 @@ def load_last(out, dataset=None, model=None):
     content = checkpoint.load(path)
     if content.get("format") != FORMAT:
         raise UserError(f"{path} was written by another version of this program; start a new run.")
-    common = RunFolder.COMMON_CONTENT
-    missing = [name for name, kind in common.items() if name not in content or not isinstance(content[name], kind)]
+    missing = lacking(content, RunFolder.COMMON_CONTENT)
     if missing:
         raise incomplete(path, missing)
     settings = Settings.from_plain(content["settings"])
     if settings.run_name != run_name or content["precision"] not in PRECISIONS:
         raise UserError(f"{path} is of another run, {settings.run_name}: start a new run without --resume.")
     return settings, content
+
+
+def lacking(content, expected):
+    """Names of `expected`, {name: type}, that are not so in the dict `content`."""
+    return [name for name, kind in expected.items() if name not in content or not isinstance(content[name], kind)]
 
 
 def incomplete(path, missing):

@@ -243,9 +243,9 @@ def _check_flags(arguments, dataset, model):
 def check_unchanged(arguments, saved):
     """Raise UserError when a flag that was given differs from the saved `Settings` of the run to resume."""
     kept = {**vars(saved), **vars(saved.recipe), "recipe": saved.recipe_name}
+    defining = kept.keys() | {field.name for kind in (Recipe, FERSNetRecipe) for field in fields(kind)}
     for name, value in vars(arguments).items():
-        is_of_recipe = name in {field.name for kind in (Recipe, FERSNetRecipe) for field in fields(kind)}
-        if value is None or not (name in kept or is_of_recipe):
+        if value is None or name not in defining:
             continue
         before = kept.get(name)
         if name == "tasks":

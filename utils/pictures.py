@@ -122,13 +122,17 @@ def to_grey(picture):
     return np.asarray(Image.fromarray(picture).convert("L"))
 
 
-def prefetch(read, items):
-    """Yield read(item) for each of `items`, in order, calling `read` ahead of time in another thread."""
-    with ThreadPoolExecutor(1) as reader:
+def prefetch(read, items, workers=1, ahead=AHEAD):
+    """Yield read(item) for each of `items`, in order, calling `read` for up to `ahead` more in other threads."""
+    with ThreadPoolExecutor(workers) as reader:
         waiting = deque()
-        for item in items:
-            waiting.append(reader.submit(read, item))
-            if len(waiting) > AHEAD:
+        try:
+            for item in items:
+                waiting.append(reader.submit(read, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

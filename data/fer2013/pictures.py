@@ -8,13 +8,13 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from data.fer2013.tables import BLOCK_ROWS, PIXELS, Block, is_validation, split_named
+from data.fer2013.tables import BLOCK_ROWS, PIXELS, Block, is_validation, read_label, split_named
 from utils import pictures
 from utils.files import UserError
 from utils.tasks import CLASS_WORDS, EMOTIONS, SPLITS
 
 SIDE = 48
-_NUMBERS = {str(label): label for label in range(len(EMOTIONS))}  # folders that are named by FER2013's numbers
+_NUMBERS = set(map(str, range(len(EMOTIONS))))  # folders that are named by FER2013's numbers
 
 
 def class_folders(entries):
@@ -35,7 +35,7 @@ def class_folders(entries):
         splits, reasons = defaultdict(list), {}
         names = {folder for faces in folders.values() for _, folder in faces}
         numbered = {name for name in names if name.isdigit()}
-        if numbered - _NUMBERS.keys() or numbered and numbered != names:
+        if numbered - _NUMBERS or numbered and numbered != names:
             reasons[place or "pictures"] = f"has class folders {', '.join(sorted(numbered))}, which are not 0 to 6"
             found[place] = ({}, reasons)
             continue
@@ -60,16 +60,18 @@ def _training(folders):
 
 
 def _label(name):
-    if name in _NUMBERS:
-        return _NUMBERS[name]
-    return EMOTIONS.index(CLASS_WORDS[name]) if CLASS_WORDS.get(name) in EMOTIONS else None
+    """Emotion 0..6 of a folder, None for contempt."""
+    try:
+        return read_label(name)
+    except ValueError:
+        return None
 
 
-def read_pictures(splits, progress):
+def read_pictures(splits, progress, notes):
     """Yield the faces of {split: [(`Entry`, label)]} as `Block`s, in order; `numbers` are the names of the files.
 
     progress: called with the number of bytes just read. Pictures of another size or colour are brought to 48x48 grey;
-    of one that is not square its middle is taken. The last thing yielded is their number.
+    of one that is not square its middle is taken; `notes` gets a sentence about their number.
     """
     changed = 0
     with ThreadPoolExecutor(2) as pool:
@@ -92,7 +94,8 @@ def read_pictures(splits, progress):
                     np.array([read[place][0] for place in good], np.uint8).reshape(-1, PIXELS),
                     bad,
                 )
-    yield changed
+    if changed:
+        notes.append(f"{changed:,} pictures of another size or in colour were brought to 48x48 grey")
 
 
 def _content(entry):

@@ -96,7 +96,7 @@ def ensure(source, h5_path=None, progress=True, fallback=None):
             raise UserError(f"{h5_path} is {problem}: put the archive or the tables that it comes from into {source}")
         if problem is not None:
             print(f"preparing {h5_path} anew: it is {problem}")
-        _prepare(source, found, h5_path, progress)
+        _prepare(source, found, h5_path, progress, now)
     return h5_path
 
 
@@ -107,8 +107,9 @@ def prepare(source, h5_path, progress=True):
     to previous/. progress: show a bar where stderr is a terminal, and print a summary.
     Returns a `Preparation`. Raises UserError when the source is damaged or has no usable faces.
     """
+    seen = listing(source)
     with survey(source) as found:
-        return _prepare(Path(source), found, Path(h5_path), progress)
+        return _prepare(Path(source), found, Path(h5_path), progress, seen)
 
 
 @contextmanager
@@ -210,13 +211,13 @@ def _relative(file, folder):
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.name
 
 
-def _prepare(source, found, h5_path, progress):
-    """`prepare` of a `Survey`."""
+def _prepare(source, found, h5_path, progress, seen):
+    """`prepare` of a `Survey`; seen: the `listing` that was there before it."""
     started, chosen = time.perf_counter(), _chosen(source, found)
-    if progress and found.report():
-        unused = [f"  not used: {reason}" for reason in found.report()]
+    unused = [f"  not used: {reason}" for reason in found.report()]
+    if progress and unused:
         print(f"reading {chosen.description}", *unused, sep="\n", flush=True)
-    report_path, notes, seen = h5_path.with_name(REPORT_NAME), [], listing(source)
+    report_path, notes = h5_path.with_name(REPORT_NAME), []
     try:
         h5_path.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -279,14 +280,8 @@ def _reported(path, report):
 def _blocks(chosen, progress, notes):
     """Yield (name of a file, `Block`) of all rows of a `Source`; adds to `notes` what is to be known of them."""
     if chosen.kind == "pictures":
-        changed = 0
-        for block in read_pictures(chosen.parts, progress):
-            if isinstance(block, int):
-                changed = block
-            else:
-                yield PICTURES, block
-        if changed:
-            notes.append(f"{changed:,} pictures of another size or in colour were brought to 48x48 grey")
+        for block in read_pictures(chosen.parts, progress, notes):
+            yield PICTURES, block
     elif chosen.kind == "h5":
         yield from _h5_blocks(chosen.parts, progress)
     else:

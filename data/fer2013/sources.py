@@ -220,7 +220,7 @@ def _table_sources(parts, found):
     sources = []
     for part in (part for part in faces if part.split == ALL):
         beside = [vote for vote in votes if vote.entry.path.parent == part.entry.path.parent] or votes
-        sources.append(_source("tables", [part], None if part.layout.has_vad or not beside else beside[0]))
+        sources.append(_source([part], None if part.layout.has_vad or not beside else beside[0]))
     used = {part.votes.name for part in sources if part.votes}
     for vote in (vote for vote in votes if vote.name not in used):
         found.leave(vote.name, "has FER+ votes, but there are no faces without V/A/D that they belong to")
@@ -250,11 +250,12 @@ def _split_sources(parts, found):
             split = several[0].split
             found.lose(several[0].name, f"two candidates for the {split} split: {first} and {second}: {reason}")
             continue
-        sources.append(_source("tables", [by_split[split][0] for split in SPLITS if split in by_split]))
+        sources.append(_source([by_split[split][0] for split in SPLITS if split in by_split]))
     return sources
 
 
-def _source(kind, parts, votes=None):
+def _source(parts, votes=None):
+    """The `Source` of tables that belong together."""
     splits = SPLITS if parts[0].split == ALL else [part.split for part in parts]
     entries = [part.entry for part in (*parts, votes) if part is not None]
     disks = list(dict.fromkeys(file for entry in entries for file in volumes(entry.disk)))
@@ -262,7 +263,7 @@ def _source(kind, parts, votes=None):
     complete = len(splits) == len(SPLITS) or not has_vad and {"Training", "PrivateTest"} <= set(splits)
     in_archive = any(entry.path.name != entry.disk.name for entry in entries)
     rank = (complete, has_vad, votes is not None, len(splits), not in_archive, -len(disks))
-    return Source(kind, tuple(parts), votes, tuple(disks), ", ".join(entry.name for entry in entries), rank)
+    return Source("tables", tuple(parts), votes, tuple(disks), ", ".join(entry.name for entry in entries), rank)
 
 
 def _picture_sources(pictures, found):

@@ -5,17 +5,15 @@ import csv
 import math
 import os
 import re
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from utils.files import UserError
+from utils.pictures import prefetch
 from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, SPLITS, VAD_LIMIT
 
 PIXELS = 48 * 48
@@ -137,10 +135,10 @@ def read_rows(stream, layout, split, name, progress):
     progress: called with the bytes just read. Raises UserError when it is no table.
     """
     workers = min(3, os.cpu_count() or 1)
-    convert = partial(_convert, layout, split)
-    with _long_fields(), ThreadPoolExecutor(workers) as pool:
+    blocks = _numbered(stream, layout, name, progress)
+    with _long_fields():
         try:
-            yield from _in_order(pool, convert, _numbered(stream, layout, name, progress), 2 * workers)
+            yield from prefetch(lambda block: _convert(layout, split, *block), blocks, workers, 2 * workers - 1)
         except csv.Error as error:
             reason = f"it has a quoted field of over {RECORD_LIMIT >> 20} MB" if "limit" in str(error) else str(error)
             raise UserError(f"{name} is not a table of faces: {reason}: get it again") from error
@@ -180,21 +178,6 @@ def _long_fields():
         yield
     finally:
         csv.field_size_limit(before)
-
-
-def _in_order(pool, function, jobs, window):
-    """Results of function(*job) in the order of `jobs`, at most `window` of them under way."""
-    pending = deque()
-    try:
-        for job in jobs:
-            pending.append(pool.submit(function, *job))
-            if len(pending) == window:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
 
 
 def _convert(layout, split, first, records):

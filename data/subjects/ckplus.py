@@ -17,6 +17,7 @@ from utils.files import UserError
 from utils.tasks import CLASS_WORDS
 
 CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")  # in the release's order, from 1
+FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")  # as they are usually called
 OPTIONAL = ("Contempt",)  # left out of some copies
 STANDARD_LOCATIONS = ("CK+48", "CK+", "CK+48.zip", "CK+.zip")  # where it is looked for in the data folder
 _NAME = re.compile(r"(S\d{3})_(\d{3})_(\d{8})\.\w+", re.IGNORECASE)
@@ -100,7 +101,7 @@ def _class_folders(files, path):
     for class_name in CLASSES:
         spelled = sorted(folder for folder, other in folders.items() if other == class_name)
         if not spelled and class_name not in OPTIONAL:
-            usual = next(word for word, other in CLASS_WORDS.items() if other == class_name and word in USUAL)
+            usual = FOLDERS[CLASSES.index(class_name)]
             raise UserError(
                 f"{path} has no pictures of {class_name}: its folder {found[0]}{usual} is missing or empty, copy it "
                 "again"
@@ -111,9 +112,6 @@ def _class_folders(files, path):
         [f"{' and '.join(root.rstrip('/') for root in found)} joined, since folds need all subjects"] if joined else []
     )
     return found, folders, notes
-
-
-USUAL = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 
 
 def _sequences(files, roots, folders, path):
