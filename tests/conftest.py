@@ -1,6 +1,8 @@
 """Fixtures that several test files use."""
 
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +36,16 @@ def real_data():
     if not (folder / "fer2013" / "labels.csv").exists():
         pytest.skip(f"needs the real faces: {folder / 'fer2013'} is not there (set FER_REAL_DATA)")
     return folder
+
+
+@pytest.fixture
+def layouts(real_data, tmp_path):
+    """A folder of the layouts in which people have FER2013 and CK+, 20 faces a split, or a skip."""
+    tool = real_data.parent / "tools" / "make_layouts.py"
+    if not tool.exists():
+        pytest.skip(f"{tool} is not there")
+    subprocess.run([sys.executable, tool, "--out", tmp_path / "layouts", "--faces", "20"], check=True)
+    return tmp_path / "layouts"
 
 
 @pytest.fixture(scope="session", autouse=True)
