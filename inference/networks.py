@@ -21,6 +21,7 @@ class Network:
     """A network, the tasks that are asked of it, the preprocessing and the dataset that it was trained with.
 
     file, epoch: where it comes from; of a file of the original project the epoch may be unknown (None).
+    temperature: by which logits are divided before they become probabilities.
     """
 
     model: torch.nn.Module
@@ -29,6 +30,7 @@ class Network:
     dataset: str
     file: Path
     epoch: int | None
+    temperature: float = 1.0
 
 
 def released():
@@ -137,7 +139,8 @@ def _load(file, task, loaded):
             f"{file} holds weights that are not finite numbers: its training diverged. Give those of another run."
         )
     dataset, epoch = str(content.get("dataset", ORIGINAL)), content.get("epoch")
-    network = Network(model, [], content["preprocessing"], dataset, file, epoch)
+    temperature = float(content.get("temperature", 1.0))
+    network = Network(model, [], content["preprocessing"], dataset, file, epoch, temperature)
     if not is_original(content["net"]):  # such a file does not say what it predicts
         loaded[file] = network
     return network

@@ -37,7 +37,8 @@ class Recipe(BaseRecipe):
     as a share.
     constraint: a key of `losses.CONSTRAINTS`; consistency is its weight.
     dimension_weight scales mse_weight * MSE + ccc_weight * (1 - CCC) of each dimension.
-    width, pooled: of the network: channels of its first stage, and whether its stem is pooled (see `ResNet18`).
+    width, pooled, dropout: of the network: channels of its first stage, whether its stem is pooled (see `ResNet18`),
+    and the share of the features that its classifier does not see in a training step.
     """
 
     optimizer: str = "muon"
@@ -56,11 +57,12 @@ class Recipe(BaseRecipe):
     orthogonality: float = 0.0
     width: int = 64
     pooled: bool = False
+    dropout: float = 0.0
 
     @property
     def network_options(self):
         """What makes the network, besides its tasks and its sharing."""
-        return {"base": self.width, "pooled": self.pooled}
+        return {"base": self.width, "pooled": self.pooled, "dropout": self.dropout}
 
 
 RECIPES = {
@@ -83,8 +85,10 @@ RECIPES = {
         label_smoothing=0.0,
         dimension_weight=1.0,
         ccc_weight=0.0,
+        constraint="original",
         consistency=1.0,
         orthogonality=0.5,
+        dropout=0.5,
         sharing="none",
     ),
 }

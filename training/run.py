@@ -280,7 +280,7 @@ class Run(RunFolder):
             "preprocessing": self.preprocessing,
             "options": self.options,
             "evaluation": self.crops,
-            "consistency_penalty": self.tables.get("table"),
+            "constraint_table": self.tables.get(self.settings.recipe.constraint),
             "versions": versions(),
         }
 
