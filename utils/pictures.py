@@ -13,7 +13,8 @@ from utils.files import UserError
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".pgm",
                     ".ppm", ".pbm", ".pnm", ".avif", ".jp2", ".tga", ".heic", ".heif", ".exr", ".hdr")  # fmt: skip
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".f4v", ".3gp",
-                  ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".vob", ".asf", ".divx", ".mxf", ".mjpeg", ".mjpg")  # fmt: skip
+                  ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".vob", ".asf", ".divx", ".mxf", ".mjpeg",
+                  ".mjpg")  # fmt: skip
 HEIC_SUFFIXES = (".heic", ".heif")  # photographs of telephones, which neither Pillow nor OpenCV reads
 MOST_PIXELS = 64_000_000  # reading one with more would take over 1 GB
 MOST_DRAWN = 1600  # pixels on the longer side of a picture, half of which are drawn at least
@@ -153,3 +154,15 @@ def prefetch(read, items, workers=1, ahead=AHEAD):
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def in_batches(items, size):
+    """Lists of up to `size` items."""
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
