@@ -366,7 +366,7 @@ def check_flags(arguments):
         foreign = [name for name in idle if mode in given and name in given]
         if foreign:
             shown = "a FILE" if foreign[0] == "inputs" else f"--{foreign[0].replace('_', '-')}"
-            raise UserError(f"{shown} means nothing with --{mode}: leave one of them out.")
+            raise UserError(f"{shown} means nothing with --{mode.replace('_', '-')}: leave one of them out.")
 
 
 def check_kinds(stills, videos, arguments):
@@ -383,14 +383,16 @@ def given_camera(text):
     if text.isdecimal():
         return int(text)
     if "://" not in text:
-        raise argparse.ArgumentTypeError(f"{text} is no number of a camera and no address (rtsp://... or http://...)")
+        raise argparse.ArgumentTypeError(
+            f"invalid camera: {text!r} is no number and no address (rtsp://... or http://...)"
+        )
     return text
 
 
 def given_count(text):
     """A whole number from 1; for `type=` of argparse."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1")
+        raise argparse.ArgumentTypeError(f"invalid count: {text!r} is no whole number from 1")
     return int(text)
 
 

@@ -24,8 +24,8 @@ def given_input(text):
     """The `Path` of a file, a folder or a pattern that an argument names; for `type=` of argparse."""
     if "://" in text:
         raise argparse.ArgumentTypeError(
-            f"{text} is a web address, and files are read, not pages: save the picture or the video and give its name "
-            "(a camera's address goes with --webcam)"
+            f"invalid file: {text} is a web address, and files are read, not pages: save the picture or the video and "
+            "give its name (a camera's address goes with --webcam)"
         )
     # A name with * is none that Windows knows.
     return Path(text) if glob.has_magic(text) else given_path(text)

@@ -107,7 +107,8 @@ class EmotionRecognizer:
                  precision="auto", confidence=detector.CONFIDENCE, explain=False):  # fmt: skip
         self.runtime = choose(device, precision, "off")
         self.crops, self.explain = crops, explain
-        self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
+        with torch.random.fork_rng(devices=[]):  # a network is made of random numbers before its weights are read
+            self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
         self.temperature = next(network.temperature for network in self.networks if "classify" in network.tasks)
         self.locate = detector.Finder(face, face_model, confidence)
 
