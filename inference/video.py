@@ -219,7 +219,7 @@ class Newest:
         while not self._done:
             good, frame = self._capture.read()
             with self._new:
-                self._frame, self._done = (frame if good else None), self._done or not good
+                self._frame, self._done = (frame if good else self._frame), self._done or not good
                 self._new.notify()
 
     def __iter__(self):
