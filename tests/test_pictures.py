@@ -187,7 +187,7 @@ def test_a_tilted_face_is_turned_upright(angle):
     turn = cv2.getRotationMatrix2D((300, 200), -angle, 1)  # clockwise
     tilted = cv2.warpAffine(upright, turn, (600, 400), borderMode=cv2.BORDER_REPLICATE)
     (box,), (straight,) = detector.find_faces(tilted), detector.find_faces(upright)
-    assert box.angle == pytest.approx(angle, abs=10) and straight.angle == 0
+    assert box.angle == pytest.approx(angle, abs=12) and straight.angle == 0
     crops = [detector.crop_face(*pair, 48).astype(float).ravel() for pair in ((tilted, box), (upright, straight))]
     assert np.corrcoef(crops)[0, 1] > 0.75
     assert np.allclose(box.corners().mean(0), box.middle, atol=0.01)
