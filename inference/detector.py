@@ -174,7 +174,7 @@ def find_faces(picture, confidence=CONFIDENCE, detector=None, turned=True):
     """`Box`es of the faces in a picture, uint8 (H, W) or (H, W, 3) RGB, the largest first.
 
     confidence: the least that a face needs; detector: an `Mtcnn` (None: one that all share) or a `YuNet`; turned:
-    whether faces are searched in turned copies of the picture where there is none upright.
+    whether faces are also searched in copies of evened contrast, then in turned ones, where there is none otherwise.
     """
     detector = detector or _shared()
     scale = min(1.0, LONGEST_SIDE / max(picture.shape[:2]))
@@ -183,6 +183,8 @@ def find_faces(picture, confidence=CONFIDENCE, detector=None, turned=True):
     small = picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     smallest = max(SMALLEST_FACE, round(max(small.shape[:2]) * SMALLEST_SHARE))
     found = [box for box in detector(small, smallest) if box.confidence >= confidence]
+    if not found and turned:
+        found = [box for box in detector(_evened(small), smallest) if box.confidence >= confidence]
     for angles in TURNS if turned else ():
         if found:
             break
@@ -190,6 +192,12 @@ def find_faces(picture, confidence=CONFIDENCE, detector=None, turned=True):
         found = [_confirmed(small, box, detector) for box in boxes if box.confidence >= confidence]
         found = suppressed([box for box in found if box.confidence >= confidence])
     return sorted((box.moved(0, 0, 1 / scale) for box in found), key=lambda box: -box.side)
+
+
+def _evened(picture):
+    """A grey copy whose contrast is the same everywhere."""
+    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return cv2.createCLAHE(2.0, (4, 4)).apply(grey)
 
 
 def _search_turned(picture, angle, detector, smallest):
