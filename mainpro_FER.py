@@ -43,7 +43,8 @@ def main(arguments):
     runtime = decide(arguments.device, precision, arguments.compile, training=True)
     load = DATASETS[settings.dataset]
     if load.has_subjects:
-        return cross_validate(settings, load(settings.data, largest_face), runtime, arguments.out, last)
+        faces = load(settings.data, largest_face)
+        return cross_validate(settings, faces, runtime, arguments.out, last, arguments.processes)
     with rank0_first():  # of several processes one prepares data.h5
         dataset = load(settings.data, settings.drop_duplicates, settings.limit, arguments.out)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))

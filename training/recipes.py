@@ -95,9 +95,10 @@ class FERSNetRecipe(BaseRecipe):
     """Everything that decides how a FERSNet is trained in one fold, besides the data and the seed.
 
     The optimizer is Adam.
+    folds: how subjects are put into folds, one of `data.subjects.folds.FOLD_RULES`; the paper's are "by-name".
     sharing: "none" (the paper's Baseline), "hard" (Baseline*) or "selective"; kernel: of the ConvFLUs, 1 or 3.
-    reconstruction, identity, expression, adversarial, cycle: weights of the losses of a synthesized face (see
-    `training.fersnet.learner`; the paper has no expression).
+    reconstruction, identity, expression, adversarial, cycle: weights of the losses of a synthesized face, whose pixels
+    are in 0..1 (see `training.fersnet.learner`; the paper has no expression).
     discriminator_steps: for each step of the network. mismatched: share of real faces with a wrong expression among
     what the discriminator learns to refuse (0 in the paper).
     unpaired: share of the faces that are to be synthesized with any other expression, whether or not the subject shows
@@ -114,13 +115,14 @@ class FERSNetRecipe(BaseRecipe):
     decay_every: int = 250
     decay_from: int = 150
     averaging: float = 0.99
+    folds: str = "balanced"
     sharing: str = "selective"
     kernel: int = 1
-    reconstruction: float = 10.0
+    reconstruction: float = 20.0
     identity: float = 0.05
     expression: float = 0.3
     adversarial: float = 0.3
-    cycle: float = 0.5
+    cycle: float = 2.0
     discriminator_steps: int = 3
     mismatched: float = 0.5
     unpaired: float = 0.5
@@ -132,14 +134,16 @@ class FERSNetRecipe(BaseRecipe):
 FERSNET_RECIPES = {
     # Short enough for a processor; the README says what it reaches.
     "default": FERSNetRecipe(),
-    # What the paper tells of its training.
+    # What the paper and its authors' code tell of their training.
     "paper": FERSNetRecipe(
+        folds="by-name",
         epochs=500,
         batch_size=8,
         learning_rate=1e-4,
         schedule="staircase",
         averaging=0.0,
         reconstruction=1.0,
+        cycle=0.5,
         expression=0.0,
         mismatched=0.0,
         unpaired=0.0,
