@@ -118,8 +118,8 @@ class FoldRun(RunFolder):
         known = self._finished()
         self.rows += [row for row in content["rows"] if row["fold"] not in known]
         self.results += [result for result in content["results"] if result["fold"] not in known]
-        for finished in (self.rows, self.results):
-            finished.sort(key=lambda item: item["fold"])  # stable: epochs stay in order
+        _sort(self.rows)
+        _sort(self.results)
         self.save_last(None)
         self.write_records()
         with open(self.out / "run.log", "a", encoding="utf-8") as stream:
@@ -173,6 +173,7 @@ class FoldRun(RunFolder):
         """Keep the results of an epoch: last.t7, CSVs, data.txt, a sheet of faces synthesized by `network`."""
         epoch = self.epoch(fold)
         self.rows.append({"fold": fold, "epoch": epoch, "Training": figures, "Test": tested})
+        _sort(self.rows)
         self.position = None
         if network.synthesizes:
             path = self.folder / f"fold{fold + 1:02d}" / f"epoch{epoch:03d}.png"
@@ -208,7 +209,7 @@ class FoldRun(RunFolder):
             result["tuned_confusion"] = tested[-1]["confusion"]
             self._save_network(f"Fold{fold + 1:02d}_model_tuned.t7", learner.averaged, result)
         self.results.append(result)
-        self.results.sort(key=lambda other: other["fold"])
+        _sort(self.results)
         self.save_last(None)
         self.write_records()
         self.log(f"fold {fold + 1} finished: {time.perf_counter() - began:.1f} s")
@@ -270,3 +271,8 @@ class FoldRun(RunFolder):
         }
         header = self.header(data, {"pre-trained": self.settings.pretrain or "no"})
         write_records(self.out, self.folder, header, self.rows, self.results, self.faces.class_names)
+
+
+def _sort(items):
+    """Bring rows or results into the order of the folds, in place; epochs stay in theirs."""
+    items.sort(key=lambda item: item["fold"])
