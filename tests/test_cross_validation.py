@@ -18,8 +18,10 @@ import mainpro_FER
 from data.demo.drawing import CLASS_VAD, draw_face
 from data.subjects import ckplus
 from data.subjects.folds import assign_folds
+from inference.synthesize import FaceSynthesizer
 from models import MODELS, checkpoint
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
+from tests.test_subjects import as_folder, oulu_tree, released_tree
 from training.fersnet import cross_validation, guides
 from training.fersnet import run as fold_run
 from training.fersnet.views import VIEWS
@@ -154,6 +156,33 @@ def test_frames_vote_for_their_sequence_in_folds_by_name(tmp_path):
     (result, _) = table(out / "AccProcess_folds.csv")
     assert (result["Faces"], result["Sequences"]) == ("12", "4")
     assert float(result["LastSeqAcc"]) == pytest.approx(100 * np.mean(right), abs=0.001)
+
+
+def test_the_official_release_of_ck_is_trained_at_96x96(tmp_path, monkeypatch):
+    monkeypatch.setattr(fold_run, "FOLDS", 2)
+    monkeypatch.setattr(mainpro_FER, "largest_face", lambda grey: (50, 100, 230))
+    root = as_folder(released_tree([1, 2, 3, 4, 5, 6, 7, None]), tmp_path / "CK+")
+    out = tmp_path / "out"
+    assert run(root, out, "--epochs", 1, "--bs", 8, "--recipe", "paper", "--synthetic", 2) == 0
+    assert "21 faces of 7 subjects, 96x96" in (out / "data.txt").read_text()
+    synthesizer = FaceSynthesizer(out / "CK+_FERSNet", "cpu", "fp32")
+    assert synthesizer.size == 96
+    faces = ckplus.load(root, mainpro_FER.largest_face).images[:2].numpy()
+    assert synthesizer.synthesize(faces, ("Happy",)).shape == (2, 1, 96, 96)
+    assert {row["Fold"] for row in table(out / "folds.csv")} == {"1", "2"}
+
+
+@pytest.mark.parametrize("size", (48, 96))
+def test_oulu_casia_is_trained_from_its_own_layout(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(fold_run, "FOLDS", 2)
+    tree = {f"Preprocess Img/VL_Acropped/Strong/{name}": content for name, content in oulu_tree(3, size=size).items()}
+    root, out = as_folder(tree, tmp_path / "Oulu"), tmp_path / "out"
+    assert run(root, out, "--epochs", 1, "--bs", 8, dataset="Oulu-CASIA") == 0
+    *results, overall = table(out / "AccProcess_folds.csv")
+    assert (overall["Faces"], overall["Sequences"]) == ("54", "18") and len(results) == 2
+    network, content = checkpoint.load_model(out / "Oulu-CASIA_FERSNet" / "Fold01_model_classify.t7")
+    assert content["class_names"] == ["Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise"]
+    assert content["options"]["size"] == size and network.synthesizes
 
 
 def test_the_result_is_that_of_the_saved_network(tree, tmp_path):

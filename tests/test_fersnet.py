@@ -453,9 +453,7 @@ def test_the_paper_learns_in_its_order(runtime, monkeypatch):
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
 
     torch.manual_seed(0)
-    learner = FERSNetLearner(
-        Narrow(), Discriminator(7, base=4), SmallClassifier(3, base=4), SmallClassifier(7, base=4), recipe, runtime
-    )
+    learner = FERSNetLearner(Narrow(), Discriminator(7, base=4), SmallClassifier(3, base=4), None, recipe, runtime)
     for optimizer in (learner.optimizer, learner.discriminator_optimizer):
         (group,) = optimizer.param_groups
         assert type(optimizer) is torch.optim.Adam

@@ -81,7 +81,7 @@ class FERSNetLearner(Learner):
     """Learns to recognize and, where it has a discriminator, to synthesize.
 
     model: `FERSNet`; discriminator, identity, expression: `Discriminator` and two trained `SmallClassifier`, or None
-    where the model does not synthesize; recipe: `FERSNetRecipe`.
+    where the model does not synthesize, the last also where the recipe gives it no weight; recipe: `FERSNetRecipe`.
     """
 
     figures = ("Acc", "Loss", "L1", "Identity", "Expression", "Adversarial", "Cycle", "Discriminator")
@@ -94,7 +94,9 @@ class FERSNetLearner(Learner):
             self.discriminator = runtime.place(discriminator)
             self.discriminator_optimizer = self._adam(self.discriminator)
             self.identity = runtime.place(identity).eval().requires_grad_(False)
-            self.expression = runtime.place(expression).eval().requires_grad_(False)
+            self.expression = None
+            if recipe.expression:
+                self.expression = runtime.place(expression).eval().requires_grad_(False)
 
     def _adam(self, model):
         recipe = self.recipe
@@ -107,7 +109,7 @@ class FERSNetLearner(Learner):
         parts = super().parts()
         if self.discriminator is not None:
             names = ("discriminator", "discriminator_optimizer", "identity", "expression")
-            parts |= {name: getattr(self, name) for name in names}
+            parts |= {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return parts
 
     def plan(self, faces, seed, epoch):
@@ -203,7 +205,7 @@ class FERSNetLearner(Learner):
             "Adversarial": (scores - 1).square().mean(),
             "Cycle": F.mse_loss(again, batch.faces),
         }
-        if self.recipe.expression:
+        if self.expression is not None:
             glimpses = torch.cat([glimpse(synthesized) for _ in range(GLIMPSES)])
             with self.runtime.autocast():
                 read = self.expression(glimpses)

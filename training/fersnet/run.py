@@ -163,11 +163,17 @@ class FoldRun(RunFolder):
         return learner
 
     def _guides(self, fold, training, content):
-        """The networks that tell subjects and expressions apart: trained, or empty where `content` has them."""
+        """The networks that tell subjects and expressions apart: trained, or empty where `content` has them.
+
+        None in place of the second where the recipe gives it no weight.
+        """
         if content is not None:
             return SmallClassifier(len(training.subjects.unique())), SmallClassifier(len(self.faces.class_names))
-        print(f"fold {fold + 1}: learning to tell people apart, and expressions, as guides", flush=True)
-        return tuple(make(training, self.seed(fold), self.runtime) for make in (identity_network, expression_network))
+        print(f"fold {fold + 1}: guides learn to tell people apart, and expressions", flush=True)
+        identity = identity_network(training, self.seed(fold), self.runtime)
+        if not self.recipe.expression:
+            return identity, None
+        return identity, expression_network(training, self.seed(fold), self.runtime)
 
     def record(self, fold, figures, tested, learner, network, held_out, seconds):
         """Keep the results of an epoch: last.t7, CSVs, data.txt, a sheet of faces synthesized by `network`."""
