@@ -195,16 +195,18 @@ class FERSNetLearner(Learner):
         return loss
 
     def _synthesis_losses(self, batch, synthesized):
-        with self.runtime.autocast(), frozen(self.discriminator), without_running_statistics(self.model):
+        with self.runtime.autocast(), frozen(self.discriminator):
             scores = self.discriminator(synthesized, batch.target_labels)
-            again = self.model(synthesized, batch.labels)["synthesized"]
             features, wanted = self.identity.embed(synthesized), self.identity.embed(batch.real)
         losses = {
             "L1": masked_l1(synthesized, batch.real, batch.known),
             "Identity": (features - wanted).square().sum(dim=1).mean(),
             "Adversarial": (scores - 1).square().mean(),
-            "Cycle": F.mse_loss(again, batch.faces),
         }
+        if self.recipe.cycle:
+            with self.runtime.autocast(), without_running_statistics(self.model):
+                again = self.model(synthesized, batch.labels)["synthesized"]
+            losses["Cycle"] = F.mse_loss(again, batch.faces)
         if self.expression is not None:
             glimpses = torch.cat([glimpse(synthesized) for _ in range(GLIMPSES)])
             with self.runtime.autocast():
