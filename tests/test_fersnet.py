@@ -368,7 +368,7 @@ def test_running_statistics_are_those_of_real_faces(runtime):
 def test_the_losses_are_their_formulas(runtime, monkeypatch, unpaired):
     monkeypatch.setattr("training.fersnet.learner.glimpse", lambda pictures: pictures.flip(3))
     faces = drawn_faces(3, (0, 2, 3, 5))
-    learner = make_learner(runtime, discriminator_steps=0, unpaired=2 * unpaired)
+    learner = make_learner(runtime, discriminator_steps=0, unpaired=2 * unpaired, cycle=0.7)
     batch = first_batch(learner, faces)
     learner.model.train()
     with torch.no_grad():
@@ -394,7 +394,7 @@ def test_the_losses_are_their_formulas(runtime, monkeypatch, unpaired):
     figures = learner.as_figures((sums / 8).tolist())
     for name, value in expected.items():
         assert figures[name] == pytest.approx(value, rel=1e-4), name
-    weights = {"Loss": 1, "L1": 20, "Identity": 0.05, "Expression": 0.3, "Adversarial": 0.3, "Cycle": 2}
+    weights = {"Loss": 1, "L1": 20, "Identity": 0.05, "Expression": 0.3, "Adversarial": 0.1, "Cycle": 0.7}
     assert loss.item() == pytest.approx(sum(weights[name] * expected[name] for name in weights), rel=1e-4)
 
 
@@ -508,7 +508,7 @@ def test_eight_faces_are_learnt_by_heart(runtime):
         unpaired=0.0,
     )
     learner = FERSNetLearner(
-        FERSNet(sharing="selective", base=8), Discriminator(7, 8), *map(SmallClassifier, (2, 7)), recipe, runtime
+        FERSNet(sharing="selective", base=8), Discriminator(7, 8), SmallClassifier(2), None, recipe, runtime
     )
     for epoch in range(recipe.epochs):
         plan = learner.plan(faces, 0, epoch)
@@ -518,9 +518,14 @@ def test_eight_faces_are_learnt_by_heart(runtime):
     network = learner.averaged.eval()
     assert (recognize(network, faces.images, runtime).argmax(1) == faces.labels).all()
     figures = evaluate_fold(network, faces, runtime)
-    assert figures["SSIM"] > 0.8 > figures["CopySSIM"]
-    # Much nearer to the wanted face than the face that it was drawn from.
-    assert figures["L1"] < 0.75 * figures["CopyL1"]
+    assert figures["SSIM"] > figures["CopySSIM"]
+    # Of the faces of its subject the one that was wanted is the nearest to what is synthesized.
+    for number in range(len(faces)):
+        mine = (faces.subjects == faces.subjects[number]).nonzero()[:, 0]
+        for wanted in set(mine.tolist()) - {number}:
+            made = synthesize(network, faces.images[number : number + 1], faces.labels[wanted : wanted + 1], runtime)
+            distances = (faces.images[mine].double() - made.double()).abs().mean((1, 2))
+            assert mine[distances.argmin()] == wanted
 
 
 # ---------------------------------------------------------------- around it

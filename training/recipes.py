@@ -108,8 +108,8 @@ class FERSNetRecipe(BaseRecipe):
     """
 
     epochs: int = 30
-    batch_size: int = 16
-    learning_rate: float = 5e-4
+    batch_size: int = 8
+    learning_rate: float = 1e-3
     warmup: float = 0.1
     decay: float = 0.1
     decay_every: int = 250
@@ -121,9 +121,9 @@ class FERSNetRecipe(BaseRecipe):
     reconstruction: float = 20.0
     identity: float = 0.05
     expression: float = 0.3
-    adversarial: float = 0.3
-    cycle: float = 2.0
-    discriminator_steps: int = 3
+    adversarial: float = 0.1
+    cycle: float = 0.0
+    discriminator_steps: int = 1
     mismatched: float = 0.5
     unpaired: float = 0.5
     synthetic: int = 0
@@ -143,7 +143,9 @@ FERSNET_RECIPES = {
         schedule="staircase",
         averaging=0.0,
         reconstruction=1.0,
+        adversarial=0.3,
         cycle=0.5,
+        discriminator_steps=3,
         expression=0.0,
         mismatched=0.0,
         unpaired=0.0,

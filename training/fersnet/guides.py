@@ -11,7 +11,7 @@ from models.resnet import ResNet18
 from training.fersnet.views import any_view, glimpse
 
 PREPROCESSING = {"mean": 0.0, "std": 1.0}  # pixels in 0..1
-GUIDE_EPOCHS = 15
+GUIDE_EPOCHS = 30
 JUDGE_EPOCHS = 25
 JUDGE_CHANNELS = 32
 
