@@ -491,13 +491,13 @@ def test_a_frozen_network_thaws():
 
 
 @pytest.mark.slow
-def test_eight_faces_are_learnt_by_heart(runtime):
-    faces = drawn_faces(2, (0, 3, 5, 6))
+def test_four_faces_are_learnt_by_heart(runtime):
+    faces = drawn_faces(1, (0, 3, 5, 6))
     torch.manual_seed(0)
     recipe = replace(
         FERSNetRecipe(),
         epochs=150,
-        batch_size=8,
+        batch_size=4,
         learning_rate=5e-3,
         averaging=0.9,
         adversarial=0.0,
@@ -508,7 +508,7 @@ def test_eight_faces_are_learnt_by_heart(runtime):
         unpaired=0.0,
     )
     learner = FERSNetLearner(
-        FERSNet(sharing="selective", base=8), Discriminator(7, 8), SmallClassifier(2), None, recipe, runtime
+        FERSNet(sharing="selective", base=16), Discriminator(7, 8), SmallClassifier(1), None, recipe, runtime
     )
     for epoch in range(recipe.epochs):
         plan = learner.plan(faces, 0, epoch)
@@ -518,7 +518,9 @@ def test_eight_faces_are_learnt_by_heart(runtime):
     network = learner.averaged.eval()
     assert (recognize(network, faces.images, runtime).argmax(1) == faces.labels).all()
     figures = evaluate_fold(network, faces, runtime)
-    assert figures["SSIM"] > figures["CopySSIM"]
+    assert figures["SSIM"] > 0.8 > figures["CopySSIM"]
+    # Much nearer to the wanted face than the face that it was drawn from.
+    assert figures["L1"] < 0.75 * figures["CopyL1"]
     # Of the faces of its subject the one that was wanted is the nearest to what is synthesized.
     for number in range(len(faces)):
         mine = (faces.subjects == faces.subjects[number]).nonzero()[:, 0]
