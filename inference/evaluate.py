@@ -3,61 +3,152 @@
     python -m inference.evaluate --checkpoints DIR --data PATH [--split PublicTest PrivateTest] [--gold CSV]
 
 Prints every figure with a 95% interval (percentile bootstrap over faces, 1,000 samples, seed 0) and writes them to
-evaluation.json in --out. Of a run's folder the checkpoints that the public split chose are measured. A gold CSV has
-the columns index, Valence, Arousal, Dominance, where index is the row of the public test split, from 0. Against it,
-figures are given for the values as predicted, and stretched to the spread of published ratings (see
-`spread_stretch`), since CCC punishes values that vary too little.
+evaluation.json in --out. Of a run's folder the checkpoints that the public split chose are measured. Probabilities
+are measured as the network gives them and with the temperature of its checkpoint. Each split is measured once more
+without the faces that another split holds, too. A gold CSV has the columns index, Valence, Arousal, Dominance, where
+index is the row of a split, from 0; columns `split` (else PublicTest) and `block` tell apart ratings of several
+splits and origins. Beside each block stands what can be reached without reading V/A/D from the picture
+(`inference.ratings.floors`). --compare DIR measures the difference from other checkpoints, face by face.
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from data import DATASETS
 from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
+from inference.ratings import floors, read_ratings
 from training import metrics
+from training.calibration import calibration_terms, figures_of_terms
 from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
 from utils.files import UserError, as_user_error, exit_code, given_path, write_text
-from utils.tasks import DIMENSIONS, EMOTIONS, PUBLISHED_VAD, TASKS, TEST_SPLITS, VAD_LIMIT
+from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 
 SAMPLES = 1000
-GOLD_SPLIT = "PublicTest"
 
 
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
     runtime = decide(arguments.device, arguments.precision, "off")
     networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
+    others = None
+    if arguments.compare is not None:
+        others = ready_to_predict(load_networks(arguments.compare, TEST_SPLITS), runtime)
     if arguments.gold and all(TASKS[name].dimension is None for network in networks for name in network.tasks):
         raise UserError("--gold: these checkpoints predict no valence, arousal or dominance. Leave --gold out.")
     dataset = DATASETS["FER2013"](arguments.data)
-    gold = None if arguments.gold is None else read_gold(arguments.gold, len(dataset.splits[GOLD_SPLIT]))
+    blocks = []
+    if arguments.gold is not None:
+        blocks = read_ratings(arguments.gold, {name: len(faces) for name, faces in dataset.splits.items()})
     how = origins(networks) | {"device": runtime.describe(), "crops": arguments.crops}
     print("\n".join(f"{name}: {text}" for name, text in how.items()))
-    outputs, report = {}, {}
-    for split in dict.fromkeys((*arguments.split, *((GOLD_SPLIT,) if gold else ()))):
-        outputs[split] = predict_tasks(networks, dataset.splits[split].images, runtime, arguments.crops, split)
-    for split in arguments.split:
-        faces = dataset.splits[split]
-        report[split] = {
-            name: figures_of(TASKS[name], output, metrics.task_target(TASKS[name], faces.labels, faces.vad))
-            for name, output in outputs[split].items()
-            if TASKS[name].dimension is None or faces.vad is not None
+    for block in blocks:
+        if block.split not in TEST_SPLITS:
+            print(f"{block.title}: left out, since these faces were trained on")
+    blocks = [block for block in blocks if block.split in TEST_SPLITS]
+    splits = [name for name in TEST_SPLITS if name in arguments.split or any(name == block.split for block in blocks)]
+
+    def predict(networks):
+        return {
+            split: predict_tasks(networks, dataset.splits[split].images, runtime, arguments.crops, split)
+            for split in splits
         }
-    if gold is not None:
-        report |= compare_with_people(outputs[GOLD_SPLIT], *gold, dataset.splits["Training"])
+
+    outputs = predict(networks)
+    samples = list(all_samples(arguments.split, dataset, blocks, outputs))
+    temperature = next((network.temperature for network in networks if "classify" in network.tasks), 1.0)
+    report = {sample.title: sample.figures(temperature) for sample in samples}
+    for block in blocks:
+        report |= floor_figures(block, dataset, outputs[block.split], temperature)
+    if others is not None:
+        compared = predict(others)
+        report |= {
+            f"{sample.title}, difference from {arguments.compare}": sample.differences(compared[sample.split])
+            for sample in samples
+        }
     print(spell(report))
     path = arguments.out / "evaluation.json"
     with as_user_error(path, "make room, or choose another --out"):
         write_text(path, json.dumps({"how": how} | report, indent=1) + "\n")
     print(f"written: {path}")
     return 0
+
+
+class Sample:
+    """Faces of one split that are measured together.
+
+    rows: which, (M,) int64; targets: {task: (M,)}; outputs: {task: (N, width)} of the whole split.
+    """
+
+    def __init__(self, title, split, rows, targets, outputs):
+        self.title, self.split, self.rows = title, split, rows
+        self.targets = {name: target for name, target in targets.items() if name in outputs}
+        self.outputs = self._of(outputs)
+
+    def _of(self, outputs):
+        return {name: outputs[name][self.rows] for name in self.targets if name in outputs}
+
+    def figures(self, temperature):
+        """{task: figures}, as `figures_of` gives them."""
+        return {
+            name: figures_of(TASKS[name], output, self.targets[name], temperature)
+            for name, output in self.outputs.items()
+        }
+
+    def differences(self, outputs):
+        """{task: what these outputs have more than others of the same faces}, see `difference_of`."""
+        others = self._of(outputs)
+        return {
+            name: difference_of(TASKS[name], self.outputs[name], other, self.targets[name])
+            for name, other in others.items()
+        }
+
+
+def all_samples(splits, dataset, blocks, outputs):
+    """Yield the `Sample`s to measure: test splits, the same without repeated faces, blocks of human ratings."""
+    for split in splits:
+        faces = dataset.splits[split]
+        known = [task for task in TASKS.values() if task.dimension is None or faces.vad is not None]
+        repeated = occurs_elsewhere(dataset.splits, split)
+        parts = {split: torch.ones_like(repeated)}
+        if repeated.any():
+            parts[f"{split} without the {repeated.sum():,} faces that another split holds, too"] = ~repeated
+        for title, chosen in parts.items():
+            rows = chosen.nonzero()[:, 0]
+            targets = {task.name: metrics.task_target(task, faces.labels, faces.vad)[rows] for task in known}
+            yield Sample(title, split, rows, targets, outputs[split])
+    for block in blocks:
+        targets = {name: block.ratings[:, task.dimension] for name, task in TASKS.items() if task.dimension is not None}
+        yield Sample(block.title, block.split, block.rows, targets, outputs[block.split])
+
+
+def occurs_elsewhere(splits, name):
+    """(N,) bool: which pictures of the split `name` of {split: `Faces`} are also in another, pixel by pixel."""
+    others = {
+        image.tobytes() for other, faces in splits.items() if other != name for image in faces.images.cpu().numpy()
+    }
+    return torch.tensor([image.tobytes() in others for image in splits[name].images.cpu().numpy()])
+
+
+def floor_figures(block, dataset, outputs, temperature):
+    """{title: {task: figures}} of what stands beside a block of ratings, see `ratings.floors`."""
+    labels = dataset.splits[block.split].labels[block.rows].cpu()
+    logits = outputs.get("classify")
+    probabilities = None if logits is None else (logits[block.rows] / temperature).softmax(dim=1)
+    found = {}
+    for what, values in floors(block.ratings, labels, probabilities, dataset.splits["Training"]).items():
+        found[f"{block.title}: {what}"] = {
+            name: figures_of(task, values[:, [task.dimension]], block.ratings[:, task.dimension])
+            for name, task in TASKS.items()
+            if task.dimension is not None and name in outputs
+        }
+    return found
 
 
 def origins(networks):
@@ -72,67 +163,68 @@ def origins(networks):
     return {name: described[name] for name in TASKS if name in described}
 
 
-def compare_with_people(outputs, rows, ratings, training):
-    """{title: {task: figures}} of the faces `rows` against human ratings, as predicted and stretched.
-
-    outputs: {task: (N, width)} of the public split; rows, ratings: as `read_gold` gives them; training: `Faces`.
-    Stretched only where those have V/A/D.
-    """
-    predicted = {name: output[rows] for name, output in outputs.items() if TASKS[name].dimension is not None}
-    changes = {"": lambda name, values: values}
-    if training.vad is not None:
-        changes[", stretched"] = spread_stretch(training)
-    return {
-        f"human ratings of {len(rows)} {GOLD_SPLIT} faces{title}": {
-            name: figures_of(TASKS[name], change(name, values), ratings[:, TASKS[name].dimension])
-            for name, values in predicted.items()
-        }
-        for title, change in changes.items()
-    }
-
-
-def spread_stretch(training):
-    """A function (task name, (N, 1) values) -> values stretched to the spread that published ratings have.
-
-    Annotations derived by a regression vary less than people's ratings do, and so does a network that learnt them.
-    The factor of a dimension is the spread over the training faces of their classes' published coordinates
-    (`utils.tasks.PUBLISHED_VAD`), divided by that of the classes' mean annotations; the stretch is about the
-    mean annotation. Nothing of it is fitted to ratings of the faces that are measured. training: `Faces`.
-    """
-    labels, vad = training.labels.cpu(), training.vad.cpu().double()
-    published = VAD_LIMIT * torch.tensor(PUBLISHED_VAD, dtype=torch.float64)
-    means = torch.stack([vad[labels == label].mean(dim=0) for label in range(len(EMOTIONS))])
-    spreads = [values[labels].std(dim=0, correction=0) for values in (published, means)]
-    factors, middle = spreads[0] / spreads[1].clamp_min(1e-6), vad.mean(dim=0)
-
-    def stretch(name, values):
-        dimension = TASKS[name].dimension
-        stretched = middle[dimension] + factors[dimension] * (values - middle[dimension])
-        return stretched.clamp(-VAD_LIMIT, VAD_LIMIT).float()
-
-    return stretch
-
-
-def figures_of(task, output, target):
+def figures_of(task, output, target, temperature=1.0):
     """{figure: {"value", "low", "high"}} of a task, plus its confusion matrix (rows: true class) for categories.
 
-    output (N, width), target (N,). low and high bound the middle 95% of `SAMPLES` resamples of the faces.
+    output (N, width), target (N,). temperature: of the probabilities that are called calibrated; 1: there are none.
+    low and high bound the middle 95% of `SAMPLES` resamples of the faces.
     """
-    samples = torch.from_numpy(np.random.default_rng(0).integers(0, len(target), (SAMPLES, len(target))))
+    values, resampled = _resampled(task, output, target, temperature)
+    known = [name for name, value in values.items() if not math.isnan(value)]  # the recall of an absent class is not
+    figures = {name: _interval(values[name], resampled[name]) for name in known}
     if task.kind == "classification":
-        predicted, losses = output.argmax(dim=1), F.cross_entropy(output.double(), target, reduction="none")
-        matrices = torch.stack([metrics.confusion_matrix(predicted[sample], target[sample]) for sample in samples])
-        whole = metrics.confusion_matrix(predicted, target)
-        values = _category_figures(whole[None].double()) | {"cross-entropy": losses.mean()}
-        resampled = _category_figures(matrices.double()) | {"cross-entropy": losses[samples].mean(dim=1)}
-        extra = {"confusion": whole.tolist()}
-    else:
-        values = {name: torch.tensor([value]) for name, value in _dimension_figures(output, target).items()}
+        figures["confusion"] = metrics.confusion_matrix(output.argmax(dim=1), target).tolist()
+    return figures
+
+
+def difference_of(task, output, other, target):
+    """{figure: {"value", "low", "high"}} of output minus those of other, (N, width) both, on the same resamples.
+
+    For categories also the faces that only one of them has right, with the two-sided p of the exact test of McNemar
+    (1947) that both err as often.
+    """
+    (values, resampled), (before, resampled_before) = (_resampled(task, some, target) for some in (output, other))
+    figures = {
+        name: _interval(value - before[name], resampled[name] - resampled_before[name])
+        for name, value in values.items()
+        if not math.isnan(value)
+    }
+    if task.kind == "classification":
+        right, right_before = (some.argmax(dim=1) == target for some in (output, other))
+        gained, lost = (right & ~right_before).sum().item(), (~right & right_before).sum().item()
+        figures["McNemar"] = {"only these right": gained, "only the others": lost, "p": mcnemar(gained, lost)}
+    return figures
+
+
+def mcnemar(gained, lost):
+    """Two-sided p of the exact binomial test that a face decided differently is won as often as lost."""
+    count, fewer = gained + lost, min(gained, lost)
+    tail = sum(math.comb(count, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**count)
+
+
+def _resampled(task, output, target, temperature=1.0):
+    """({figure: value}, {figure: (S,)}) of all faces and of `SAMPLES` resamples of them, the same for equal counts."""
+    samples = torch.from_numpy(np.random.default_rng(0).integers(0, len(target), (SAMPLES, len(target))))
+    if task.kind != "classification":
         each = [_dimension_figures(output[sample], target[sample]) for sample in samples]
-        resampled = {name: torch.tensor([figures[name] for figures in each]) for name in values}
-        extra = {}
-    known = [name for name, value in values.items() if not value.isnan()]  # the recall of an absent class is not
-    return {name: _interval(values[name].item(), resampled[name]) for name in known} | extra
+        return _dimension_figures(output, target), _stacked(each)
+    predicted = output.argmax(dim=1)
+    matrices = torch.stack([metrics.confusion_matrix(predicted[sample], target[sample]) for sample in samples])
+    whole = metrics.confusion_matrix(predicted, target)
+    values = {name: value.item() for name, value in _category_figures(whole[None].double()).items()}
+    resampled = _category_figures(matrices.double())
+    for suffix, divisor in {"": 1.0, " calibrated": temperature}.items():
+        if not suffix or temperature != 1:
+            terms = calibration_terms(output.double() / divisor, target)
+            each = _stacked([figures_of_terms(terms[sample]) for sample in samples])
+            values |= {name + suffix: value for name, value in figures_of_terms(terms).items()}
+            resampled |= {name + suffix: some for name, some in each.items()}
+    return values, resampled
+
+
+def _stacked(each):
+    return {name: torch.tensor([figures[name] for figures in each]) for name in each[0]}
 
 
 def _category_figures(matrices):
@@ -155,32 +247,6 @@ def _interval(value, resampled):
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def read_gold(path, count):
-    """(rows (M,) int64, ratings (M, 3) float32) of a gold CSV about `count` faces. Raises UserError."""
-    import pandas
-
-    columns = ["index", *DIMENSIONS]
-    try:
-        frame = pandas.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False, usecols=columns)
-        table = torch.from_numpy(frame[columns].astype("float32").to_numpy(copy=True))
-    except OSError as error:
-        raise UserError(f"--gold {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, pandas.errors.ParserError) as error:
-        raise UserError(
-            f"--gold {path} must have the columns {', '.join(columns)}, all numbers ({str(error)[:100]})."
-        ) from error
-    if not len(table):
-        raise UserError(f"--gold {path} has no rows: it needs the columns {', '.join(columns)}.")
-    rows = table[:, 0].nan_to_num(-1).clamp(-1, count).long()
-    known = (rows == table[:, 0]) & (rows >= 0) & (rows < count)
-    good = known[:, None] & (table[:, 1:].abs() <= VAD_LIMIT)  # false for NaN, too
-    if not good.all() or len(rows.unique()) < len(rows):
-        raise UserError(
-            f"--gold {path}: index must name different rows of {GOLD_SPLIT} (0 to {count - 1}), ratings lie in -2..2."
-        )
-    return rows, table[:, 1:]
-
-
 def spell(report):
     """The report as lines for people."""
     lines = []
@@ -188,10 +254,13 @@ def spell(report):
         lines += ["", split]
         for name, figures in tasks.items():
             for figure, value in figures.items():
-                if figure != "confusion":
+                if figure == "McNemar":
+                    counts = f"{value['only these right']} and {value['only the others']}"
+                    lines.append(f"  {name:10} faces that only one has right: {counts}, p = {value['p']:.2g} (McNemar)")
+                elif figure != "confusion":
                     digits = 2 if figure == "Acc" or figure.startswith("recall") else 3
                     best, low, high = (f"{value[key]:.{digits}f}" for key in ("value", "low", "high"))
-                    lines.append(f"  {name:10} {figure:16} {best:>7}  [{low}, {high}]")
+                    lines.append(f"  {name:10} {figure:24} {best:>7}  [{low}, {high}]")
             if "confusion" in figures:
                 lines.append(f"  {name} confusion (rows true, columns predicted: {', '.join(EMOTIONS)})")
                 lines += ["    " + " ".join(f"{cell:5}" for cell in row) for row in figures["confusion"]]
@@ -208,7 +277,8 @@ def build_parser():
         "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
     )
     parser.add_argument("--split", nargs="+", choices=TEST_SPLITS, default=TEST_SPLITS, help="default: both")
-    parser.add_argument("--gold", type=given_path, metavar="CSV", help="human ratings of public test faces")
+    parser.add_argument("--gold", type=given_path, metavar="CSV", help="human ratings of test faces")
+    parser.add_argument("--compare", type=given_path, metavar="DIR", help="other checkpoints, compared face by face")
     parser.add_argument("--crops", choices=tuple(CROPS), default="tencrop", help="default: tencrop")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")

@@ -87,6 +87,7 @@ def task_checkpoint(model, task, epoch, results, description):
         "sharing": model.sharing,
         "epoch": epoch,
         "results": results,
+        "temperature": results.get("PublicTest", {}).get("classify", {}).get("temperature", 1.0),
         "class_names": list(EMOTIONS),
         "vad_range": [-VAD_LIMIT, VAD_LIMIT],
         **description,

@@ -1,6 +1,7 @@
 """One network for several tasks: a shared trunk with a head per task, or a trunk per task."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from models.resnet import ResNet18
@@ -35,6 +36,7 @@ class MultiTask(nn.Module):
 
     tasks: names from `TASKS`. sharing: "trunk" (one ResNet-18 for all) or "none" (one each). base, pooled:
     of the trunk, see `ResNet18`.
+    dropout: share of the features that training hides from the classifier.
     original: build what the original project's checkpoints need (plain linear heads; its classifier averages a corner
     of the last map, its V/A/D networks the whole); only `models.original` asks for it.
     """
@@ -42,11 +44,11 @@ class MultiTask(nn.Module):
     SHARINGS = ("trunk", "none")
     HAS_FOLDS = False
 
-    def __init__(self, tasks=tuple(TASKS), sharing="trunk", base=64, pooled=False, original=False):
+    def __init__(self, tasks=tuple(TASKS), sharing="trunk", base=64, pooled=False, dropout=0.0, original=False):
         super().__init__()
         if sharing not in self.SHARINGS:
             raise ValueError(f"sharing must be one of {self.SHARINGS}, not {sharing!r}")
-        self.tasks, self.sharing = tuple(tasks), sharing
+        self.tasks, self.sharing, self.dropout = tuple(tasks), sharing, dropout
         owners = ("shared",) if sharing == "trunk" else self.tasks
         corner = original and all(TASKS[name].kind == "classification" for name in self.tasks)
         self.trunks = nn.ModuleDict({owner: ResNet18(1, base, pooled, corner) for owner in owners})
@@ -59,9 +61,14 @@ class MultiTask(nn.Module):
         features = {owner: trunk(images) for owner, trunk in self.trunks.items()}
         # Heads are small and run in float32: their outputs enter losses that subtract near-equal numbers.
         with torch.autocast(images.device.type, enabled=False):
-            return {
-                name: head(features["shared" if self.sharing == "trunk" else name]) for name, head in self.heads.items()
-            }
+            return {name: head(self._seen(name, features)) for name, head in self.heads.items()}
+
+    def _seen(self, task, features):
+        """What the head of `task` gets of {owner: features (B, F)}."""
+        seen = features["shared" if self.sharing == "trunk" else task]
+        if self.dropout and TASKS[task].kind == "classification":
+            seen = F.dropout(seen, self.dropout, self.training)
+        return seen
 
     def part(self, task):
         """What serves `task` (a name), as (tasks, state dict) that rebuild it.

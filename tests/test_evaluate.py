@@ -5,17 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn.metrics import f1_score, log_loss, mean_squared_error, recall_score
 
 from data.batches import normalise, ten_crop
 from data.faces import Faces
 from data.fer2013 import load as fer2013
 from inference import evaluate
+from inference.ratings import floors
 from models import checkpoint
 from tests.test_fer2013 import SPLIT_FILES, write_csv
 from tests.test_visualize import PREPROCESSING, make_model, save
 from utils.files import UserError
-from utils.tasks import EMOTIONS, PUBLISHED_VAD, TASKS, TEST_SPLITS
+from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 
 
 def test_category_figures_equal_those_of_scikit_learn():
@@ -59,17 +61,68 @@ def test_a_class_that_is_missing_does_not_spoil_the_others():
     assert "recall Happy" not in found
 
 
-def test_the_stretch_gives_class_means_their_published_spread():
-    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 7, 700))
-    published = 2 * torch.tensor(PUBLISHED_VAD)
-    shrunk = 0.3 + 0.5 * published[labels]
-    faces = Faces(torch.zeros(700, 48, 48, dtype=torch.uint8), labels, shrunk)
-    stretch = evaluate.spread_stretch(faces)
-    for name, column in (("regressV", 0), ("regressA", 1), ("regressD", 2)):
-        found = stretch(name, shrunk[:, [column]])
-        middle = shrunk[:, column].mean()
-        assert torch.allclose(found[:, 0], (middle + 2 * (shrunk[:, column] - middle)).clamp(-2, 2), atol=1e-4)
-        assert found.std().item() == pytest.approx(published[labels, column].std().item(), rel=0.05)
+def test_a_temperature_adds_calibrated_figures():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 300)
+    logits = rng.normal(size=(300, 7)) + 1.5 * np.eye(7)[labels]
+    found = evaluate.figures_of(TASKS["classify"], torch.from_numpy(logits), torch.from_numpy(labels), 0.5)
+    calibrated = torch.from_numpy(logits / 0.5).softmax(1).numpy()
+    assert found["cross-entropy calibrated"]["value"] == pytest.approx(log_loss(labels, calibrated))
+    brier = ((calibrated - np.eye(7)[labels]) ** 2).sum(1).mean()
+    assert found["Brier calibrated"]["value"] == pytest.approx(brier) != found["Brier"]["value"]
+    assert {"ECE", "ECE calibrated"} <= found.keys()
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 5), (3, 9), (40, 61), (300, 420)])
+def test_the_test_of_mcnemar_is_the_binomial_one(gained, lost):
+    expected = 1 if gained + lost == 0 else binomtest(gained, gained + lost).pvalue
+    assert evaluate.mcnemar(gained, lost) == pytest.approx(expected)
+
+
+def test_differences_are_paired():
+    """Of two predictions that share their errors the difference is far surer than either."""
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.normal(size=300))
+    before = target + torch.from_numpy(rng.normal(size=300))
+    after = before + 0.1 * (target - before)
+    task = TASKS["regressV"]
+    found = evaluate.difference_of(task, after[:, None], before[:, None], target)["PCC"]
+    alone = evaluate.figures_of(task, after[:, None], target)["PCC"]
+    expected = np.corrcoef(after, target)[0, 1] - np.corrcoef(before, target)[0, 1]
+    assert found["value"] == pytest.approx(expected) and found["low"] < expected < found["high"]
+    assert found["low"] > 0 and found["high"] - found["low"] < 0.3 * (alone["high"] - alone["low"])
+    labels, logits = torch.arange(70) % 7, torch.eye(7)[torch.arange(70) % 7]
+    worse = logits.clone()
+    worse[:4] = torch.eye(7)[(labels[:4] + 1) % 7]
+    found = evaluate.difference_of(TASKS["classify"], logits, worse, labels)
+    assert found["Acc"]["value"] == pytest.approx(100 * 4 / 70)
+    assert found["McNemar"] == {"only these right": 4, "only the others": 0, "p": pytest.approx(0.125)}
+
+
+def test_floors_equal_plain_python():
+    rng = np.random.default_rng(0)
+    ratings, labels = rng.uniform(-2, 2, (9, 3)), np.array([0, 0, 0, 1, 1, 2, 3, 3, 6])
+    probabilities = rng.dirichlet(np.ones(7), 9)
+    training = Faces(torch.zeros(21, 48, 48, dtype=torch.uint8), torch.arange(21) % 7, torch.rand(21, 3) * 4 - 2)
+    found = floors(*(torch.from_numpy(part) for part in (ratings, labels, probabilities)), training)
+    of_class, weighted, constant = (values.numpy() for values in found.values())
+    vad = training.vad.numpy()
+    for face in range(9):
+        others = [ratings[i] for i in range(9) if i != face and labels[i] == labels[face]]
+        others = others or [ratings[i] for i in range(9) if i != face]
+        assert of_class[face] == pytest.approx(np.mean(others, axis=0), abs=1e-5)
+        expected = sum(probabilities[face, c] * vad[c::7].mean(0) for c in range(7))
+        assert weighted[face] == pytest.approx(expected, abs=1e-5)
+        assert constant[face] == pytest.approx(vad.mean(0), abs=1e-5)
+
+
+def test_faces_that_another_split_holds_are_found():
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (12, 48, 48), dtype=np.uint8))
+    parts = {"Training": [0, 1, 2, 3], "PublicTest": [4, 1, 5, 4], "PrivateTest": [6, 7, 5, 0]}
+    splits = {name: Faces(images[rows], torch.zeros(4, dtype=torch.int64), None) for name, rows in parts.items()}
+    found = {name: evaluate.occurs_elsewhere(splits, name).tolist() for name in splits}
+    assert found["PublicTest"] == [False, True, True, False]  # a face twice in one split is in no other
+    assert found["PrivateTest"] == [False, False, True, True] and found["Training"] == [True, True, False, False]
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +153,46 @@ def test_it_prints_and_writes_every_figure(folder, tmp_path, capsys):
     report = json.loads((tmp_path / "evaluation.json").read_text())
     printed = capsys.readouterr().out
     human = "human ratings of 3 PublicTest faces"
-    assert list(report) == ["how", *TEST_SPLITS, human, f"{human}, stretched"]
+    floor_titles = [title for title in report if title.startswith(f"{human}: ")]
+    assert list(report) == ["how", *TEST_SPLITS, human, *floor_titles] and len(floor_titles) == 3
     assert report["how"]["crops"] == "tencrop" and report["how"]["device"].startswith("cpu")
     for split in TEST_SPLITS:
         assert set(report[split]) == set(TASKS)
         accuracy = report[split]["classify"]["Acc"]
         assert f"{accuracy['value']:.2f}  [{accuracy['low']:.2f}, {accuracy['high']:.2f}]" in printed
         assert np.array(report[split]["classify"]["confusion"]).sum() == 14
-    assert set(report[human]) == set(report[f"{human}, stretched"]) == {"regressV", "regressA", "regressD"}
+    for title in (human, *floor_titles):
+        assert set(report[title]) == {"regressV", "regressA", "regressD"}
+
+
+def test_blocks_of_ratings_are_told_apart(folder, tmp_path, capsys):
+    rows = ["one,PublicTest,3,1,0,-1", "one,PublicTest,0,-2,1,2", "two,PrivateTest,3,1,0,1", "two,PrivateTest,4,0,1,1"]
+    gold = write_gold(
+        tmp_path / "gold.csv", [*rows, "three,Training,3,1,0,1"], "block,split,index,Valence,Arousal,Dominance"
+    )
+    assert run(folder, "--gold", gold, "--out", tmp_path, "--split", "PublicTest") == 0
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    titles = ["human ratings of 2 PublicTest faces (one)", "human ratings of 2 PrivateTest faces (two)"]
+    assert [title for title in report if title.endswith(")")] == titles
+    assert "human ratings of 1 Training faces (three): left out" in capsys.readouterr().out
+
+
+def test_other_checkpoints_are_compared_face_by_face(folder, tmp_path, capsys):
+    other = save(tmp_path / "other", make_model(seed=1))
+    gold = write_gold(tmp_path / "gold.csv", ["3,1,0,-1", "0,-2,1,2", "7,0,1,1"])
+    assert run(folder, "--gold", gold, "--compare", other, "--out", tmp_path) == 0
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    difference = report[f"PrivateTest, difference from {other}"]
+    assert run(folder, "--checkpoints", other, "--out", tmp_path / "alone") == 0
+    alone = json.loads((tmp_path / "alone" / "evaluation.json").read_text())["PrivateTest"]
+    for name, figure in (("classify", "Acc"), ("regressV", "CCC")):
+        expected = report["PrivateTest"][name][figure]["value"] - alone[name][figure]["value"]
+        assert difference[name][figure]["value"] == pytest.approx(expected)
+    changes = difference["classify"]["McNemar"]
+    gained = round((report["PrivateTest"]["classify"]["Acc"]["value"] - alone["classify"]["Acc"]["value"]) * 14 / 100)
+    assert changes["only these right"] - changes["only the others"] == gained
+    assert f"human ratings of 3 PublicTest faces, difference from {other}" in report
+    assert "(McNemar)" in capsys.readouterr().out
 
 
 def test_the_gold_rows_are_the_named_faces(folder, tmp_path):
@@ -157,7 +242,8 @@ def test_ratings_of_faces_without_annotations_are_compared_as_predicted(folder, 
     assert run(folder, "--data", tmp_path / "fer2013.csv", "--gold", gold, "--out", tmp_path) == 0
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert set(report["PublicTest"]) == {"classify"}
-    assert [title for title in report if "human" in title] == ["human ratings of 3 PublicTest faces"]
+    titles = [title for title in report if "human" in title]
+    assert titles[0] == "human ratings of 3 PublicTest faces" and len(titles) == 2  # with one floor: class means
 
 
 def test_ratings_need_a_network_that_predicts_them(folder, tmp_path):

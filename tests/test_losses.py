@@ -6,20 +6,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from models.fersnet import FERSNet
 from models.multitask import MultiTask
+from models.resnet import BasicBlock
 from training.losses import (
     CONSTRAINTS,
     Objective,
     category_loss,
-    consistency_loss,
     constraint_tables,
+    contradiction_loss,
+    contradictions,
     dimension_loss,
+    matrix_orthogonality,
     orthogonality,
     orthogonality_loss,
     sign_membership,
+    sign_score_loss,
     sign_shares,
 )
 from training.recipes import Recipe
@@ -34,33 +37,85 @@ def batch():
     return logits, values, penalty
 
 
-def test_consistency_equals_a_sum_in_plain_python(batch):
+def plain_memberships(value):
+    negative = 1 / (1 + np.exp((0.5 + value) / 0.25))
+    positive = 1 / (1 + np.exp((0.5 - value) / 0.25))
+    return negative, 1 - negative - positive, positive
+
+
+def test_contradictions_equal_a_sum_in_plain_python(batch):
     logits, values, penalty = (part.numpy() for part in batch)
     total = 0.0
     for b in range(len(logits)):
         p = np.exp(logits[b]) / np.exp(logits[b]).sum()
         for c, k in itertools.product(range(7), range(3)):
-            negative = 1 / (1 + np.exp((0.5 + values[b, k]) / 0.25))
-            positive = 1 / (1 + np.exp((0.5 - values[b, k]) / 0.25))
-            q = (negative, 1 - negative - positive, positive)
-            total += sum(p[c] * q[s] * penalty[c, k, s] for s in range(3))
-    assert consistency_loss(*batch).item() == pytest.approx(total / len(logits), rel=1e-12)
+            total += sum(p[c] * q * penalty[c, k, s] for s, q in enumerate(plain_memberships(values[b, k])))
+    assert contradiction_loss(*batch).item() == pytest.approx(total / len(logits), rel=1e-12)
 
 
-def test_consistency_has_right_gradients_into_logits_and_values(batch):
-    logits, values, penalty = batch
+def test_the_score_of_signs_equals_a_sum_in_plain_python(batch):
+    logits, values, shares = (part.numpy() for part in batch)
+    total = 0.0
+    for b, k in itertools.product(range(len(logits)), range(3)):
+        p = np.exp(logits[b]) / np.exp(logits[b]).sum()
+        for s, q in enumerate(plain_memberships(values[b, k])):
+            total += (sum(p[c] * shares[c, k, s] for c in range(7)) - q) ** 2
+    assert sign_score_loss(*batch).item() == pytest.approx(total / len(logits), rel=1e-12)
+
+
+def test_the_score_of_signs_is_least_at_the_true_classes_and_contradictions_are_not():
+    # Faces of two kinds, 60% and 40%, whose signs are drawn from their class: what minimises the expected loss?
+    shares = torch.full((7, 1, 3), 1 / 3, dtype=torch.float64)
+    shares[0, 0] = torch.tensor([0.8, 0.0, 0.2])
+    shares[1, 0] = torch.tensor([0.6, 0.0, 0.4])
+    truth = 0.6 * shares[0, 0] + 0.4 * shares[1, 0]
+    values = torch.tensor([[-9.0], [0.0], [9.0]], dtype=torch.float64)  # the outer ones are sure of their signs
+    mixtures = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+
+    def expected(loss, table):
+        found = []
+        for share in mixtures:
+            logits = torch.full((1, 7), -60.0, dtype=torch.float64)
+            logits[0, :2] = torch.stack((share, 1 - share)).log()
+            found.append(sum(truth[s] * loss(logits, values[[s]], table) for s in range(3)))
+        return torch.stack(found)
+
+    assert mixtures[expected(sign_score_loss, shares).argmin()].item() == pytest.approx(0.6)
+    assert mixtures[expected(contradiction_loss, 1 - shares).argmin()].item() == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize("loss", [contradiction_loss, sign_score_loss])
+def test_constraints_have_right_gradients_into_logits_and_values(batch, loss):
+    logits, values, table = batch
     logits.requires_grad_(), values.requires_grad_()
-    assert torch.autograd.gradcheck(lambda a, b: consistency_loss(a, b, penalty), (logits, values))
-    consistency_loss(logits, values, penalty).backward()
+    assert torch.autograd.gradcheck(lambda a, b: loss(a, b, table), (logits, values))
+    loss(logits, values, table).backward()
     assert (logits.grad.abs().sum(1) > 0).all() and (values.grad.abs() > 0).all()
 
 
-def test_consistency_refuses_shapes_that_do_not_fit(batch):
-    logits, values, penalty = batch
+@pytest.mark.parametrize("loss", [contradiction_loss, sign_score_loss])
+def test_constraints_refuse_shapes_that_do_not_fit(batch, loss):
+    logits, values, table = batch
     with pytest.raises(ValueError, match="shapes do not fit"):
-        consistency_loss(logits, values[:, :1], penalty)
+        loss(logits, values[:, :1], table)
     with pytest.raises(ValueError, match="shapes do not fit"):
-        consistency_loss(logits[:1], values, penalty)
+        loss(logits[:1], values, table)
+
+
+def test_contradictions_are_those_of_the_annotators():
+    # Their workbook, a condition a cell: an emotion of FER2013 and what its value must not be.
+    never = lambda value: False  # noqa: E731
+    not_negative, not_positive = (lambda v: v > 0 or v == 0), (lambda v: v == 0 or v < 0)
+    negative, not_zero = (lambda v: v < 0), (lambda v: v > 0 or v < 0)
+    workbook = {
+        "Valence": (not_negative, not_negative, not_negative, not_positive, not_negative, never, not_zero),
+        "Arousal": (negative, negative, never, not_positive, not_negative, not_positive, not_zero),
+        "Dominance": (never, not_positive, not_negative, negative, not_negative, not_negative, not_zero),
+    }
+    table = contradictions()
+    for k, conditions in enumerate(workbook.values()):
+        for c, contradicts in enumerate(conditions):
+            assert table[c, k].tolist() == [float(contradicts(sign)) for sign in (-1, 0, 1)]
 
 
 def test_sign_shares_equal_counting():
@@ -107,21 +162,21 @@ def test_orthogonality_equals_the_toeplitz_form(stride, width):
     identity = torch.zeros_like(rows)
     identity.view(4, 4, outputs * outputs)[:, :, middle] = torch.eye(4, dtype=torch.float64)
     expected = (rows - identity).square().sum()
-    assert orthogonality(kernel, stride).item() == pytest.approx(expected.item(), rel=1e-10)
+    assert orthogonality(kernel, stride).item() == pytest.approx(expected.sqrt().item(), rel=1e-10)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_orthogonality_in_bfloat16_is_that_in_float32_to_rounding(stride):
     torch.manual_seed(0)
-    block = torch.nn.Conv2d(24, 32, 3, stride, bias=False)
-    model = torch.nn.ModuleDict({"trunk": torch.nn.ModuleDict({"layer1": block})})
+    block = BasicBlock(24, 32, stride)
+    kernel = block.conv1.weight
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         block.zero_grad()
-        loss = orthogonality_loss(model, dtype)
+        loss = orthogonality_loss(block, dtype)
         loss.backward()
-        found[dtype] = loss.item(), block.weight.grad.clone()
-        assert loss.dtype == block.weight.grad.dtype == torch.float32
+        found[dtype] = loss.item(), kernel.grad.clone()
+        assert loss.dtype == kernel.grad.dtype == torch.float32
     (exact, wanted), (rounded, gradient) = found.values()
     assert rounded == pytest.approx(exact, rel=2e-3) and rounded != exact
     assert (gradient - wanted).norm() < 0.01 * wanted.norm()
@@ -131,22 +186,50 @@ def test_padding_one_samples_wrong_shifts_at_stride_two():
     # The reason for the padding in `orthogonality`: shifts of 1 never occur at stride 2.
     kernel = torch.randn(4, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     wrong = F.conv2d(kernel, kernel, stride=2, padding=1)  # (4, 4, 2, 2), none of which is shift 0
-    assert (wrong.square().sum() - orthogonality(kernel, 2)).abs() > 1e-3
+    assert (wrong.norm() - orthogonality(kernel, 2)).abs() > 1e-3
+
+
+@pytest.mark.parametrize(("out", "into"), [(6, 4), (4, 6)])
+def test_a_shortcut_is_orthogonal_as_a_matrix(out, into):
+    kernel = torch.randn(out, into, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    strengths = np.linalg.svd(kernel.numpy()[:, :, 0, 0], compute_uv=False)
+    assert matrix_orthogonality(kernel).item() == pytest.approx(np.sqrt(((strengths**2 - 1) ** 2).sum()))
+
+
+def test_eleven_kernels_of_a_network_are_made_orthogonal():
+    network = MultiTask(("classify",), base=4).double()
+    trunk = network.trunks["shared"]
+    expected, kernels = 0, []
+    for layer, stride in ((trunk.layer1, 1), (trunk.layer2, 2), (trunk.layer3, 2), (trunk.layer4, 2)):
+        kernels += [layer[0].conv1.weight, layer[1].conv1.weight]
+        expected += orthogonality(kernels[-2], stride) + orthogonality(kernels[-1], 1)
+        if stride == 2:
+            matrix = layer[0].shortcut[0].weight.flatten(1)  # twice as many rows as columns
+            expected += (matrix.T @ matrix - torch.eye(matrix.shape[1], dtype=matrix.dtype)).norm()
+            kernels.append(layer[0].shortcut[0].weight)
+    loss = orthogonality_loss(network, torch.float64)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    loss.backward()
+    with_gradient = [p for p in network.parameters() if p.grad is not None and p.grad.any()]
+    assert len(with_gradient) == 11 and {id(p) for p in with_gradient} == {id(kernel) for kernel in kernels}
+    four = MultiTask(sharing="none", base=4)
+    orthogonality_loss(four).backward()
+    assert sum(p.grad is not None for p in four.parameters()) == 44
 
 
 def test_every_network_has_kernels_to_make_orthogonal():
-    for network in (MultiTask(base=8), FERSNet(sharing="none", base=8), FERSNet(base=8)):
-        count = sum(isinstance(module, nn.Conv2d) for module in network.modules())
-        assert sum(module.in_channels == 1 for module in network.modules() if isinstance(module, nn.Conv2d)) == 1
+    for network in (FERSNet(sharing="none", base=8), FERSNet(base=8)):
         loss = orthogonality_loss(network)
         loss.backward()
-        with_gradient = sum(p.grad is not None for p in network.parameters() if p.ndim == 4)
-        assert loss > 0 and with_gradient == count - 1
+        assert loss > 0 and sum(p.grad is not None for p in network.parameters()) > 4
 
 
-def test_an_orthonormal_kernel_has_no_penalty():
+def test_an_orthonormal_kernel_has_no_penalty_and_a_finite_gradient():
     kernel = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64)).Q[:4].view(4, 8, 1, 1)
     assert orthogonality(kernel, 1).item() == pytest.approx(0, abs=1e-12)
+    exact = torch.eye(4)[:, :, None, None].requires_grad_()
+    orthogonality(exact, 1).backward()
+    assert exact.grad.isfinite().all()
 
 
 def test_dimension_loss_never_broadcasts():
@@ -179,11 +262,20 @@ def test_objective_is_the_weighted_sum(batch):
     outputs = {"classify": logits} | {f"regress{d}": values[:, i : i + 1] for i, d in enumerate("VAD")}
     labels, vad = torch.arange(6), torch.linspace(-2, 2, 18, dtype=torch.float64).view(6, 3)
     recipe = Recipe(consistency=0.3, dimension_weight=0.7, mse_weight=1.0, ccc_weight=0.5, label_smoothing=0.1)
-    expected = category_loss(logits, labels, 0.1) + 0.3 * consistency_loss(logits, values, penalty)
+    expected = category_loss(logits, labels, 0.1) + 0.3 * contradiction_loss(logits, values, penalty)
     for k in range(3):
         expected += 0.7 * dimension_loss(values[:, k : k + 1], vad[:, k], 1.0, 0.5)
     found = Objective(tuple(outputs), recipe, {"table": penalty})(None, outputs, labels, vad)
     assert found.item() == pytest.approx(expected.item())
+
+
+def test_a_teacher_has_its_share_of_the_category_loss(batch):
+    logits, labels = batch[0], torch.tensor([0, 1, 2, 3, 4, 6])
+    taught = torch.randn(6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).softmax(1)
+    recipe = Recipe(teacher=0.3, label_smoothing=0.1)
+    found = Objective(("classify",), recipe, {})(None, {"classify": logits}, labels, None, taught)
+    targets = 0.3 * taught + 0.7 * (0.9 * F.one_hot(labels, 7) + 0.1 / 7)
+    assert found.item() == pytest.approx(-(targets * logits.log_softmax(1)).sum(1).mean().item())
 
 
 def test_objective_of_one_dimension_uses_its_own_column(batch):
@@ -202,6 +294,6 @@ def test_every_constraint_can_be_trained_with():
         recipe = Recipe(constraint=name, consistency=2.0)
         with_it = Objective(tuple(outputs), recipe, tables)(None, outputs, labels, vad)
         without = Objective(tuple(outputs), Recipe(consistency=0.0), tables)(None, outputs, labels, vad)
-        expected = 2 * consistency_loss(outputs["classify"], outputs["regressA"], tables[name][:, [1]])
+        expected = 2 * CONSTRAINTS[name].loss(outputs["classify"], outputs["regressA"], tables[name][:, [1]])
         assert (with_it - without).item() == pytest.approx(expected.item(), rel=1e-4)
     assert constraint_tables(labels, None) == {}

@@ -14,6 +14,7 @@ from training.metrics import (
     measure,
     pearson,
     regression_metrics,
+    sign_agreement,
 )
 from utils.tasks import TASKS
 
@@ -56,7 +57,10 @@ def test_regression_equals_numpy_and_scikit_learn(seed):
         / (values.var() + target.var() + (values.mean() - target.mean()) ** 2)
     )
     assert found["CCC"] == pytest.approx(ccc)
-    assert found["SAGR"] == pytest.approx(np.mean(np.sign(values) == np.sign(target)))
+    assert found["SAGR"] == pytest.approx(
+        np.mean([(-0.5 < x < 0.5) == (-0.5 < y < 0.5) and (x > 0) == (y > 0) if not -0.5 < x < 0.5 else -0.5 < y < 0.5
+                 for x, y in zip(values, target, strict=True)])
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, -1.7])
@@ -82,6 +86,12 @@ def test_one_image():
     assert found["classify"]["Acc"] == 100 and found["classify"]["F1"] == 1
     assert found["regressV"]["Loss"] == pytest.approx(0.25)
     assert found["regressV"]["PCC"] == 0 and found["regressV"]["SAGR"] == 1
+
+
+def test_zero_is_a_sign_as_wide_as_what_annotators_round_to_it():
+    target = torch.tensor([-2.0, -1, 0, 0, 0, 1])
+    values = torch.tensor([-0.6, -0.4, -0.4, 0.49, 0.6, 0.3])
+    assert sign_agreement(values, target).item() == pytest.approx(3 / 6)
 
 
 def test_perfect_predictions():

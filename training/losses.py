@@ -1,16 +1,24 @@
 """What is minimised: category and V/A/D losses, their consistency, and orthogonal convolutions."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.metrics import concordance, task_target
-from utils.tasks import EMOTIONS, TASKS
+from models.resnet import BasicBlock
+from training.metrics import concordance, signs, task_target
+from utils.tasks import EMOTIONS, TASKS, ZERO_BAND
 
-SIGNS = ("negative", "zero", "positive")
-ZERO_BAND = 0.5  # |value| below it counts as zero: what rounds to 0 on the annotators' integer scale
+SIGNS = "-0+"  # negative, zero, positive
+# The signs of each dimension that contradict each emotion, by the original project's annotators.
+CONTRADICTIONS = {
+    "Valence": {"Angry": "0+", "Disgust": "0+", "Fear": "0+", "Happy": "-0", "Sad": "0+", "Neutral": "-+"},
+    "Arousal": {"Angry": "-", "Disgust": "-", "Happy": "-0", "Sad": "0+", "Surprise": "-0", "Neutral": "-+"},
+    "Dominance": {"Disgust": "-0", "Fear": "0+", "Happy": "-", "Sad": "0+", "Surprise": "0+", "Neutral": "-+"},
+}
 
 
 def check_shapes(output, target, width):
@@ -50,8 +58,7 @@ def sign_shares(labels, vad, smoothing=1.0):
     faces is uniform.
     """
     counts = torch.full((len(EMOTIONS), vad.shape[1], len(SIGNS)), smoothing, dtype=torch.float64)
-    signs = (vad >= ZERO_BAND).long() - (vad <= -ZERO_BAND).long() + 1  # 0 negative, 1 zero, 2 positive
-    hits = F.one_hot(signs, len(SIGNS)).double()  # (N, 3, 3)
+    hits = F.one_hot(signs(vad) + 1, len(SIGNS)).double()  # (N, 3, 3)
     counts.index_add_(0, labels.cpu(), hits.cpu())
     return (counts / counts.sum(dim=2, keepdim=True)).float()
 
@@ -66,36 +73,74 @@ def sign_membership(values, temperature=0.25):
     return torch.stack((negative, 1 - negative - positive, positive), dim=-1)
 
 
-def consistency_loss(logits, values, penalty):
+def contradictions():
+    """(7, 3, 3) float32 indexed [class, dimension, sign]: 1 where `CONTRADICTIONS` has the sign, else 0."""
+    table = [[[sign in of.get(name, "") for sign in SIGNS] for of in CONTRADICTIONS.values()] for name in EMOTIONS]
+    return torch.tensor(table, dtype=torch.float32)
+
+
+def contradiction_loss(logits, values, penalty):
     """Mean over images of sum_{c,k,s} p_c q_s(y_k) T[c,k,s]; gradients reach logits and values.
 
-    logits (B, 7), values (B, K) in annotation units, penalty T (7, K, 3) = 1 - P(s | c, k). It is
-    small when the predicted category and the signs of the predicted V/A/D occur together in the
-    training annotations. Between 0 and K.
+    logits (B, 7), values (B, K) in annotation units, penalty T (7, K, 3) within 0..1. It is small when the predicted
+    category and the signs of the predicted V/A/D go together. Between 0 and K.
     """
-    if penalty.shape != (logits.shape[1], values.shape[1], len(SIGNS)) or len(logits) != len(values):
-        raise ValueError(
-            f"shapes do not fit: logits {tuple(logits.shape)}, values {tuple(values.shape)}, "
-            f"penalty {tuple(penalty.shape)}"
-        )
+    _check_table(logits, values, penalty)
     return torch.einsum("bc,bks,cks->b", logits.softmax(dim=1), sign_membership(values), penalty).mean()
 
 
-# {name of a constraint: its penalty T (7, 3, 3) [class, dimension, sign], from labels and vad of the training faces}
-CONSTRAINTS = {"table": lambda labels, vad: 1 - sign_shares(labels, vad)}
+def sign_score_loss(logits, values, shares):
+    """Mean over images of sum_{k,s} (sum_c p_c P(s | c, k) - q_s(y_k))^2; gradients reach logits and values.
+
+    logits (B, 7), values (B, K) in annotation units, shares P (7, K, 3) as in `sign_shares`. The quadratic score
+    (Brier 1950) of the signs that the predicted category implies, with those of the predicted V/A/D as what occurred:
+    a proper one, least where what is implied is the true distribution of the signs, whichever class that favours.
+    Between 0 and 2 K.
+    """
+    _check_table(logits, values, shares)
+    implied = torch.einsum("bc,cks->bks", logits.softmax(dim=1), shares)
+    return (implied - sign_membership(values)).square().sum(dim=(1, 2)).mean()
+
+
+def _check_table(logits, values, table):
+    if table.shape != (logits.shape[1], values.shape[1], len(SIGNS)) or len(logits) != len(values):
+        raise ValueError(
+            f"shapes do not fit: logits {tuple(logits.shape)}, values {tuple(values.shape)}, table {tuple(table.shape)}"
+        )
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """How categories and V/A/D are tied.
+
+    table: from labels and vad of the training faces to (7, 3, 3), indexed [class, dimension, sign]. loss: from logits
+    (B, 7), values (B, K) and the table's K columns to a scalar.
+    """
+
+    table: Callable
+    loss: Callable
+
+
+CONSTRAINTS = {
+    # What is rare among the training annotations is penalised.
+    "table": Constraint(lambda labels, vad: 1 - sign_shares(labels, vad), contradiction_loss),
+    # What the original project's annotators call a contradiction is.
+    "original": Constraint(lambda labels, vad: contradictions(), contradiction_loss),
+    "score": Constraint(sign_shares, sign_score_loss),
+}
 
 
 def constraint_tables(labels, vad):
     """{name of a constraint: its table (7, 3, 3)} from the training annotations; {} without V/A/D."""
-    return {} if vad is None else {name: table(labels, vad) for name, table in CONSTRAINTS.items()}
+    return {} if vad is None else {name: tie.table(labels, vad) for name, tie in CONSTRAINTS.items()}
 
 
 def orthogonality(kernel, stride):
-    """Squared distance of a convolution from having orthonormal rows.
+    """Distance of a convolution from having orthonormal rows, a scalar.
 
     kernel (out, in, k, k), of any precision, in which matrices are multiplied; what they give is squared and added up
     in float32 at least. Wang et al., "Orthogonal Convolutional Neural Networks", CVPR 2020:
-    || Conv(K, K, padding=P, stride=S) - I_r0 ||^2 with P = floor((k - 1) / S) * S, so that exactly
+    || Conv(K, K, padding=P, stride=S) - I_r0 || with P = floor((k - 1) / S) * S, so that exactly
     the shifts at which two output positions overlap are sampled, and I_r0 is the identity at shift 0.
     Calculated as a matrix product of what overlaps at each shift, a fifth of the work of that convolution: opposite
     shifts give transposed products.
@@ -116,19 +161,40 @@ def orthogonality(kernel, stride):
     for down, across in product(shifts, shifts):
         if (down, across) > (0, 0):
             total = total + 2 * overlap(down, across).square().sum()
-    return total
+    return total.clamp_min(torch.finfo(precise).tiny).sqrt()  # its gradient at 0 would not be finite
+
+
+def matrix_orthogonality(kernel):
+    """|| W W^T - I || of a 1x1 convolution as a matrix W (out, in), or || W^T W - I || where it has more rows."""
+    matrix = kernel.flatten(1)
+    matrix = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    return orthogonality(matrix[:, :, None, None], 1)
 
 
 def orthogonality_loss(model, dtype=torch.float32):
-    """Sum of `orthogonality` over all convolutions but the stem, which has one input channel, in `dtype`."""
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d) and module.in_channels > 1]
-    return sum(orthogonality(module.weight.to(dtype), module.stride[0]) for module in convolutions)
+    """Sum over the residual blocks of `model` of the distances of their kernels from orthogonality, in `dtype`.
+
+    As the original project has it: the first convolution of every block, and the shortcuts as matrices; eleven kernels
+    of a ResNet-18.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
+    total = sum(orthogonality(block.conv1.weight.to(dtype), block.conv1.stride[0]) for block in blocks)
+    shortcuts = [layer for block in blocks for layer in block.shortcut if isinstance(layer, nn.Conv2d)]
+    return total + sum(matrix_orthogonality(shortcut.weight.to(dtype)) for shortcut in shortcuts)
 
 
-# {kind of task: its weighted loss, from a recipe, outputs (B, width) and targets (B,)}
+def taught_loss(recipe, logits, labels, taught):
+    """Category loss of the labels, and with weight `recipe.teacher` that of a teacher's probabilities taught (B, 7)."""
+    loss = category_loss(logits, labels, recipe.label_smoothing)
+    if taught is None:
+        return loss
+    return (1 - recipe.teacher) * loss + recipe.teacher * F.cross_entropy(logits, taught)
+
+
+# {kind of task: its weighted loss, from a recipe, outputs (B, width), targets (B,), a teacher's probabilities or None}
 LOSSES = {
-    "classification": lambda recipe, logits, labels: category_loss(logits, labels, recipe.label_smoothing),
-    "regression": lambda recipe, values, target: (
+    "classification": taught_loss,
+    "regression": lambda recipe, values, target, taught: (
         recipe.dimension_weight * dimension_loss(values, target, recipe.mse_weight, recipe.ccc_weight)
     ),
 }
@@ -147,19 +213,19 @@ class Objective:
         self.recipe = recipe
         self.dimensions = [task for task in self.tasks if task.kind == "regression"]
         categories = any(task.kind == "classification" for task in self.tasks)
-        self.table = None
+        self.table, self.constraint = None, CONSTRAINTS[recipe.constraint]
         if tables and recipe.consistency and categories and self.dimensions:
             self.table = tables[recipe.constraint][:, [task.dimension for task in self.dimensions]]
 
-    def __call__(self, model, outputs, labels, vad):
-        """Total loss, a scalar. outputs: what the model returned; labels (B,), vad (B, 3) or None."""
+    def __call__(self, model, outputs, labels, vad, taught=None):
+        """Total loss, a scalar. outputs: what the model returned; labels (B,), vad (B, 3), taught (B, 7) or None."""
         recipe = self.recipe
         total = sum(
-            LOSSES[task.kind](recipe, outputs[task.name], task_target(task, labels, vad)) for task in self.tasks
+            LOSSES[task.kind](recipe, outputs[task.name], task_target(task, labels, vad), taught) for task in self.tasks
         )
         if self.table is not None:
             values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)
-            total = total + recipe.consistency * consistency_loss(outputs["classify"], values, self.table)
+            total = total + recipe.consistency * self.constraint.loss(outputs["classify"], values, self.table)
         if recipe.orthogonality:
             total = total + recipe.orthogonality * orthogonality_loss(model, self.dtype)
         return total

@@ -8,7 +8,8 @@ as scikit-learn does it.
 import torch
 import torch.nn.functional as F
 
-from utils.tasks import EMOTIONS
+from training.calibration import fit_temperature
+from utils.tasks import EMOTIONS, ZERO_BAND
 
 CLASSES = len(EMOTIONS)
 
@@ -33,9 +34,14 @@ def pearson(prediction, target):
     return torch.where(constant, torch.zeros_like(scale), (x * y).sum() / scale)
 
 
+def signs(values):
+    """-1, 0 or 1 (int64) of V/A/D values of any shape; 0 within the band that counts as zero."""
+    return (values >= ZERO_BAND).long() - (values <= -ZERO_BAND).long()
+
+
 def sign_agreement(prediction, target):
-    """SAGR: share of images whose predicted and true values have the same sign (zero is a sign)."""
-    return (prediction.sign() == target.sign()).to(prediction.dtype).mean()
+    """SAGR: share of images whose predicted and true values have the same of the three `signs`."""
+    return (signs(prediction) == signs(target)).to(prediction.dtype).mean()
 
 
 def confusion_matrix(predicted, labels, classes=CLASSES):
@@ -52,13 +58,16 @@ def macro_f1(confusion):
 
 
 def classification_metrics(logits, labels):
-    """Acc (percent), Loss (mean cross-entropy), F1 (macro, 0..1) and the confusion matrix as lists."""
+    """Acc (percent), Loss (mean cross-entropy), F1 (macro, 0..1), the confusion matrix as lists, and the temperature
+    that fits these logits best.
+    """
     confusion = confusion_matrix(logits.argmax(dim=1), labels, logits.shape[1])
     return {
         "Acc": 100 * (confusion.diagonal().sum().double() / len(labels)).item(),
         "Loss": F.cross_entropy(logits.double(), labels).item(),
         "F1": macro_f1(confusion).item(),
         "confusion": confusion.tolist(),
+        "temperature": fit_temperature(logits, labels),
     }
 
 

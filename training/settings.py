@@ -120,6 +120,9 @@ def build_parser():
                       help=f"weight of category-V/A/D consistency (default*: {defaults.consistency})")  # fmt: skip
     what.add_argument("--orth", dest="orthogonality", type=_number(float, 0), metavar="W",
                       help=f"weight of orthogonal convolutions (default*: {defaults.orthogonality})")  # fmt: skip
+    what.add_argument("--teacher", type=_number(float, 0, high=1), metavar="W",
+                      help="weight of the released network's probabilities beside the labels (default*: "
+                           f"{defaults.teacher}; fast {RECIPES['fast'].teacher})")  # fmt: skip
 
     how = parser.add_argument_group("training")
     how.add_argument("--recipe", choices=tuple(RECIPES), help="default: default; fast without a GPU; demo for Demo")

@@ -16,6 +16,7 @@ CLASS_WORDS = {
 }  # fmt: skip
 DIMENSIONS = ("Valence", "Arousal", "Dominance")
 VAD_LIMIT = 2.0  # annotations run from -2 to 2
+ZERO_BAND = 0.5  # |value| below it counts as zero: what rounds to 0 on the annotators' whole numbers
 # Mean pleasure, arousal and dominance, -1..1, that Russell and Mehrabian ("Evidence for a three-factor theory of
 # emotions", Journal of Research in Personality 11, 1977) report for angry, disgusted, fearful, happy, sad, surprised.
 PUBLISHED_VAD = (

@@ -141,7 +141,7 @@ def test_dimension_figures_are_those_of_plain_python(pairs):
     )
     assert all(math.isfinite(value) for value in found.values())
     assert math.isclose(found["Loss"], sum((x - y) ** 2 for x, y in pairs) / count, rel_tol=1e-9, abs_tol=1e-12)
-    same = sum((x > 0) - (x < 0) == (y > 0) - (y < 0) for x, y in pairs)
+    same = sum((x >= 0.5) - (x <= -0.5) == (y >= 0.5) - (y <= -0.5) for x, y in pairs)
     assert math.isclose(found["SAGR"], same / count, rel_tol=1e-9)
     pearson = 0 if constant else common / math.sqrt(spread * true_spread)
     assert math.isclose(found["PCC"], pearson, rel_tol=1e-6, abs_tol=1e-6)
