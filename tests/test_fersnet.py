@@ -499,7 +499,7 @@ def test_four_faces_are_learnt_by_heart(runtime):
         epochs=150,
         batch_size=4,
         learning_rate=5e-3,
-        averaging=0.9,
+        averaging=0.06,
         adversarial=0.0,
         cycle=0.0,
         identity=0.0,
