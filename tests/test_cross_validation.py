@@ -5,6 +5,9 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -21,6 +24,7 @@ from data.subjects.folds import assign_folds
 from inference.synthesize import FaceSynthesizer
 from models import MODELS, checkpoint
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
+from tests.conftest import ROOT
 from tests.test_subjects import as_folder, oulu_tree, released_tree
 from training.fersnet import cross_validation, guides
 from training.fersnet import run as fold_run
@@ -289,6 +293,44 @@ def test_what_a_killed_run_lacks_is_repeated_with_the_same_result(tree, tmp_path
             run(tree, tmp_path / "killed", *flags)
     assert run(tree, tmp_path / "killed", *flags, "--resume") == 0
     assert everything(tmp_path / "killed") == everything(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_ctrl_c_stops_folds_in_processes_and_they_go_on(tree, tmp_path):
+    flags = (
+        "--dataset",
+        "CK+",
+        "--data",
+        tree,
+        "--model",
+        "FERSNetHalf",
+        "--bs",
+        4,
+        "--sharing",
+        "none",
+        "--epochs",
+        8,
+    )
+    flags = (*flags, "--fold", 1, 2, "--device", "cpu", "--precision", "fp32", "--processes", 2)
+    command = [sys.executable, "mainpro_FER.py", *map(str, flags), "--out"]
+    options = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stdout": subprocess.PIPE, "text": True}
+    assert subprocess.run([*command, tmp_path / "whole"], **options).returncode == 0
+    stopped = tmp_path / "stopped"
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever is started in the background ignores it
+    with subprocess.Popen([*command, stopped], **options, preexec_fn=heeding) as process:
+        outputs = stopped / "CK+_FERSNetHalf" / "processes"
+        while not all("epoch 0" in path.read_text() for path in outputs.glob("fold*/output.txt")) or (
+            len(list(outputs.glob("fold*/output.txt"))) < 2
+        ):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate()[0]
+    assert process.returncode == 130 and "Go on with: python mainpro_FER.py --resume" in told
+    assert len(list(outputs.glob("fold*/CK+_FERSNetHalf/last.t7"))) == 2  # both had saved
+    assert subprocess.run([*command, stopped, "--resume"], **options).returncode == 0
+    assert everything(stopped) == everything(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("changed", (("--fold", 1), ("--fold", 2, "--epochs", 2), ("--fold", 2, "--seed", 1)))
