@@ -39,6 +39,7 @@ from training.recipes import RECIPES  # noqa: E402
 from training.runtime import decide  # noqa: E402
 from utils.tasks import EMOTIONS, SPLITS, TASKS  # noqa: E402
 
+PAPER = {name: value for name, value in vars(RECIPES["paper"]).items() if name not in ("epochs", "width", "pooled")}
 # {study: {line of the table: changes to the default recipe; "tasks" are those that are trained}}
 STUDIES = {
     "training": {
@@ -76,6 +77,8 @@ STUDIES = {
         "orthogonality 0.1": {"orthogonality": 0.1},
         "orthogonality 0.5": {"orthogonality": 0.5},
         "four trunks": {"sharing": "none"},
+        "recipe paper": PAPER,
+        "recipe paper, no orthogonality": PAPER | {"orthogonality": 0.0},
     },
 }
 FIGURES = {"classify": "Acc", "regressV": "CCC", "regressA": "CCC", "regressD": "CCC"}
