@@ -13,7 +13,7 @@ from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 
 RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
-RELEASED_SHA256 = "119e976699510813909c3ea61d17d659ee4ddbed55ef97ed9691cadbc99666ae"
+RELEASED_SHA256 = "de2050b409bde3a72ffae9ea39fe1ad14ded076b0d7e9a8ea1f54968a7e66c9a"
 ORIGINAL = "the original project"  # what its files do not say of themselves
 RELEASED_SYNTHESIZER = RELEASED.with_name("CK+_FERSNetHalf")
 

@@ -20,27 +20,27 @@ def test_a_paired_difference_has_the_interval_of_the_t_test():
 
 
 def test_only_runs_of_the_very_recipe_and_size_are_gone_on_with(tmp_path):
-    lines = {name: ablation.line_recipe(changes, 2) for name, changes in ablation.STUDIES["objective"].items()}
-    budget = {"faces": 100, "width": 8}
+    lines = {name: ablation.line_recipe(changes, 2, 8, True) for name, changes in ablation.STUDIES["objective"].items()}
+    faces = 100
     line, alone = "no constraint", "valence alone"
     records = [
-        {"line": line, "seed": 0, "setting": ablation.setting(*lines[line], budget), "result": "kept"},
-        {"line": alone, "seed": 1, "setting": ablation.setting(*lines[alone], budget), "result": "kept too"},
-        {"line": line, "seed": 1, "setting": ablation.setting(*lines[line], budget | {"faces": 99}), "result": "size"},
-        {"line": line, "seed": 2, "setting": ablation.setting(*lines[line], budget) | {"rotation": 0}, "result": "old"},
+        {"line": line, "seed": 0, "setting": ablation.setting(*lines[line], faces), "result": "kept"},
+        {"line": alone, "seed": 1, "setting": ablation.setting(*lines[alone], faces), "result": "kept too"},
+        {"line": line, "seed": 1, "setting": ablation.setting(*lines[line], 99), "result": "size"},
+        {"line": line, "seed": 2, "setting": ablation.setting(*lines[line], faces) | {"rotation": 0}, "result": "old"},
         {"line": "a line of old", "seed": 0, "setting": {}, "result": "gone"},
-        {"line": line, "seed": 3, "budget": budget, "result": "older still"},
+        {"line": line, "seed": 3, "budget": faces, "result": "older still"},
     ]
     text = "\n".join(json.dumps(record) for record in records)
     (tmp_path / "runs.jsonl").write_text(text + "\n" + text[:40])  # killed while it wrote
-    assert ablation.known_runs(tmp_path / "runs.jsonl", lines, budget) == {(line, 0): "kept", (alone, 1): "kept too"}
-    assert ablation.known_runs(tmp_path / "none.jsonl", lines, budget) == {}
+    assert ablation.known_runs(tmp_path / "runs.jsonl", lines, faces) == {(line, 0): "kept", (alone, 1): "kept too"}
+    assert ablation.known_runs(tmp_path / "none.jsonl", lines, faces) == {}
 
 
 @pytest.mark.parametrize("study", ablation.STUDIES)
 def test_every_line_of_a_study_is_a_recipe_of_its_own(study):
-    made = [ablation.line_recipe(changes, 20) for changes in ablation.STUDIES[study].values()]
-    assert made[0] == (tuple(TASKS), RECIPES["default"]) and len(set(made)) == len(made)
+    made = [ablation.line_recipe(changes, 20, 64, False) for changes in ablation.STUDIES[study].values()]
+    assert made[0] == (tuple(TASKS), False, RECIPES["default"]) and len(set(made)) == len(made)
 
 
 def test_minutes_are_read_from_the_log_and_accuracies_from_the_table(tmp_path):

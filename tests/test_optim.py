@@ -78,7 +78,7 @@ def test_the_other_parameters_step_as_with_sgd():
 
 
 @pytest.mark.parametrize("recipe", [Recipe(optimizer="muon"), Recipe(optimizer="sgd"), RECIPES["paper"]])
-def test_every_parameter_is_in_one_group_and_norms_and_biases_are_not_decayed(recipe):
+def test_every_parameter_is_in_one_group_and_is_decayed_as_the_recipe_says(recipe):
     model = MultiTask(base=8)
     optimizer = build_optimizer(model, recipe)
     grouped = [(p, group) for group in optimizer.param_groups for p in group["params"]]
@@ -87,7 +87,8 @@ def test_every_parameter_is_in_one_group_and_norms_and_biases_are_not_decayed(re
         orthogonal = group.get("orthogonal", False)
         assert orthogonal == (recipe.optimizer == "muon" and parameter.ndim == 4 and parameter.shape[1] > 1)
         if not orthogonal:
-            assert group["weight_decay"] == (recipe.weight_decay if parameter.ndim > 1 else 0)
+            decayed = parameter.ndim > 1 or recipe is RECIPES["paper"]  # the original project decays everything
+            assert group["weight_decay"] == (recipe.weight_decay if decayed else 0)
 
 
 def test_the_state_of_muon_is_restored():

@@ -47,7 +47,7 @@ class WeightAverage:
 
 
 def build_optimizer(model, recipe, dtype=torch.float32):
-    """The recipe's optimizer; weight decay for convolution and linear weights only, not for norms and biases.
+    """The recipe's optimizer; norms and biases have weight decay only where the recipe says so.
 
     dtype: of the matrix products inside Muon.
     """
@@ -58,7 +58,7 @@ def build_optimizer(model, recipe, dtype=torch.float32):
     weights = [p for p in parameters if p.ndim > 1 and id(p) not in taken]
     groups = [
         {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": recipe.weight_decay * recipe.decay_all},
     ]
     if kernels:
         groups.append({"params": kernels, "weight_decay": recipe.kernel_decay, "orthogonal": True})

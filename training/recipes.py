@@ -32,6 +32,7 @@ class Recipe(BaseRecipe):
 
     optimizer: "muon" (convolution kernels by `training.muon`, the rest by SGD with Nesterov momentum; kernel_decay is
     the weight decay of those kernels, weight_decay of the rest) or "sgd".
+    decay_all: whether weight_decay is for norms and biases, too, and not for weights alone.
     clip_value: bound on the absolute value of each gradient, None for no bound.
     rotation, scaling: the most that a training face is turned either way, in degrees, and enlarged or made smaller,
     as a share.
@@ -46,6 +47,7 @@ class Recipe(BaseRecipe):
     momentum: float = 0.9
     nesterov: bool = True
     kernel_decay: float = 0.03
+    decay_all: bool = False
     clip_value: float | None = None
     rotation: float = 0.0
     scaling: float = 0.0
@@ -80,8 +82,10 @@ RECIPES = {
         batch_size=16,
         learning_rate=0.01,
         schedule="staircase",
+        decay_from=85,
         optimizer="sgd",
         nesterov=False,
+        decay_all=True,
         clip_value=0.1,
         averaging=0.0,
         label_smoothing=0.0,
