@@ -43,7 +43,8 @@ def main(arguments):
     runtime = decide(arguments.device, precision, arguments.compile, training=True)
     load = DATASETS[settings.dataset]
     if load.has_subjects:
-        return cross_validate(settings, load(settings.data, largest_face), runtime, arguments.out, last)
+        faces = load(settings.data, largest_face)
+        return cross_validate(settings, faces, runtime, arguments.out, last, arguments.processes)
     with rank0_first():  # of several processes one prepares data.h5
         dataset = load(settings.data, settings.drop_duplicates, settings.limit, arguments.out)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
@@ -52,10 +53,13 @@ def main(arguments):
     announce(settings, dataset, (*runtime.reasons, where))
 
     with exclusive_run(arguments.out) if is_first() else nullcontext():
-        run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, arguments.tensorboard)
+        taught = teacher_of(settings, faces["Training"], runtime, last)
+        run = Run(settings, replace(dataset, splits=faces), runtime, arguments.out, taught, arguments.tensorboard)
         torch.manual_seed(settings.seed)
         model = MODELS[settings.model](settings.tasks, settings.recipe.sharing, **run.options)
-        learner = MultiTaskLearner(model, settings.tasks, settings.recipe, run.tables, run.preprocessing, runtime)
+        learner = MultiTaskLearner(
+            model, settings.tasks, settings.recipe, run.tables, run.preprocessing, runtime, taught
+        )
         if last is None:
             run.begin()
         else:
@@ -63,6 +67,21 @@ def main(arguments):
         code = train(run, learner)
         wait_for_all()
         return code
+
+
+def teacher_of(settings, training, runtime, last):
+    """(N, 7): the released network's probabilities of the training faces, where the recipe wants them, else None.
+
+    last: content of the last.t7 of the run to resume, which has them already, or None.
+    """
+    if last is not None:
+        taught = last.get("taught")
+        return None if taught is None else taught.to(training.labels.device)
+    if not settings.recipe.teacher or "classify" not in settings.tasks:
+        return None
+    from inference.networks import taught_probabilities
+
+    return taught_probabilities(training.images, runtime)
 
 
 def largest_face(grey):
@@ -130,8 +149,9 @@ def announce(settings, dataset, reasons):
     print("Runs with: " + "; ".join(reasons))
     recipe = settings.recipe
     if settings.recipe_name == "fast":
-        print("Recipe fast: for a computer without a GPU. --recipe default trains the whole network, some three times "
-              "as long an epoch, and better.")  # fmt: skip
+        print("Recipe fast: for a computer without a GPU; it learns from the labels and, unless --teacher 0, from the "
+              "released network. --recipe default trains the whole network from the labels, three times as long an "
+              "epoch.")  # fmt: skip
     print(f"Recipe {settings.recipe_name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {settings.seed}; "
           f"tasks {', '.join(settings.tasks)}", flush=True)  # fmt: skip
 

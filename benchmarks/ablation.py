@@ -1,7 +1,8 @@
 """What each part of the training is worth: the same budget and seeds with and without it.
 
     python benchmarks/ablation.py training --data data/ --out ablation.jsonl [--faces N] [--epochs N] [--width N]
-                                           [--seeds 0 1 ...] [--processes N] [--only NAME ...]
+                                           [--pooled] [--seeds 0 1 ...] [--processes N] [--only NAME ...]
+                                           [--gold CSV --block NAME]
     python benchmarks/ablation.py objective ...
 
 Each run trains on the first N training faces and is measured on the whole public split by the centre crop after its
@@ -28,14 +29,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import describe_machine, print_table  # noqa: E402
 from data.faces import load_split  # noqa: E402
 from data.fer2013.prepare import HOME, ensure  # noqa: E402
+from inference.ratings import read_ratings  # noqa: E402
 from models.multitask import MultiTask  # noqa: E402
-from training.engine import evaluate, train_one_epoch  # noqa: E402
+from training.engine import evaluate, predict, train_one_epoch  # noqa: E402
 from training.learner import MultiTaskLearner  # noqa: E402
 from training.losses import constraint_tables  # noqa: E402
+from training.metrics import concordance  # noqa: E402
 from training.recipes import RECIPES  # noqa: E402
 from training.runtime import decide  # noqa: E402
-from utils.tasks import TASKS  # noqa: E402
+from utils.tasks import EMOTIONS, SPLITS, TASKS  # noqa: E402
 
+PAPER = {name: value for name, value in vars(RECIPES["paper"]).items() if name not in ("epochs", "width", "pooled")}
 # {study: {line of the table: changes to the default recipe; "tasks" are those that are trained}}
 STUDIES = {
     "training": {
@@ -53,64 +57,88 @@ STUDIES = {
         "batch 256, rate 0.08": {"batch_size": 256, "learning_rate": 0.08},
     },
     "objective": {
-        "default (consistency 0.1)": {},
+        "default (table, 0.1)": {},
         "no constraint": {"consistency": 0.0},
-        "consistency 1": {"consistency": 1.0},
+        "table, 1": {"consistency": 1.0},
+        "original, 0.1": {"constraint": "original"},
+        "original, 1": {"constraint": "original", "consistency": 1.0},
+        "score, 0.1": {"constraint": "score"},
+        "score, 1": {"constraint": "score", "consistency": 1.0},
         "classification alone": {"tasks": ("classify",)},
+        "V/A/D of the class": {"of_class": True},
         "valence alone": {"tasks": ("regressV",)},
         "arousal alone": {"tasks": ("regressA",)},
         "dominance alone": {"tasks": ("regressD",)},
         "V/A/D by squared error only": {"ccc_weight": 0.0},
         "V/A/D at 0.25": {"dimension_weight": 0.25},
         "V/A/D at 0.1": {"dimension_weight": 0.1},
+        "orthogonality 0.001": {"orthogonality": 0.001},
         "orthogonality 0.01": {"orthogonality": 0.01},
         "orthogonality 0.1": {"orthogonality": 0.1},
         "orthogonality 0.5": {"orthogonality": 0.5},
         "four trunks": {"sharing": "none"},
-        "recipe paper": {name: value for name, value in vars(RECIPES["paper"]).items() if name != "epochs"},
+        "recipe paper": PAPER,
+        "recipe paper, no orthogonality": PAPER | {"orthogonality": 0.0},
     },
 }
 FIGURES = {"classify": "Acc", "regressV": "CCC", "regressA": "CCC", "regressD": "CCC"}
 
 
-def line_recipe(changes, epochs):
-    """(tasks, `Recipe`) of a line of the table."""
+def line_recipe(changes, epochs, width, pooled):
+    """(tasks, whether V/A/D are the mean of the class, `Recipe`) of a line of the table."""
     changes = dict(changes)
-    tasks = changes.pop("tasks", tuple(TASKS))
-    return tasks, replace(RECIPES["default"], epochs=epochs, **changes)
+    tasks, of_class = changes.pop("tasks", tuple(TASKS)), changes.pop("of_class", False)
+    return tasks, of_class, replace(RECIPES["default"], epochs=epochs, width=width, pooled=pooled, **changes)
 
 
-def train(tasks, recipe, seed, h5_path, faces, width, threads):
-    """Train once; {"public": {task: figure}, "half": the same after half of the epochs, "seconds": of training}."""
+def train(tasks, of_class, recipe, seed, h5_path, faces, ratings, threads):
+    """Train once.
+
+    {"public": {task: figure}, "half": the same after half of the epochs, "people": CCC with a block of ratings,
+    "training": accuracy of the last epoch, "loss": cross-entropy on the public split, "seconds": of training}.
+    """
     torch.set_num_threads(threads)
     runtime = decide("auto", "auto", "off", training=True)
     epochs = recipe.epochs
     training = load_split(h5_path, "Training", limit=faces).to(runtime.device)
     public = load_split(h5_path, "PublicTest").to(runtime.device)
+    if of_class:
+        means = torch.stack([training.vad[training.labels == label].mean(dim=0) for label in range(len(EMOTIONS))])
+        training = replace(training, vad=means[training.labels])
     preprocessing = training.pixel_statistics()
     torch.manual_seed(seed)
-    model = MultiTask(tasks, recipe.sharing, width)
+    model = MultiTask(tasks, recipe.sharing, **recipe.network_options)
     tables = constraint_tables(training.labels, training.vad)
     learner = MultiTaskLearner(model, tasks, recipe, tables, preprocessing, runtime)
     seconds, figures = 0.0, []
     for epoch in range(epochs):
         plan = learner.plan(training, seed, epoch)
-        _, position = train_one_epoch(learner, training, plan, epoch, None)
+        learnt, position = train_one_epoch(learner, training, plan, epoch, None)
         seconds += position["seconds"]
         if epoch + 1 in (epochs // 2, epochs):
             network = runtime.for_inference(learner.averaged)
             results = evaluate(network, public, tasks, preprocessing, runtime)
             figures.append({task: results[task][FIGURES[task]] for task in tasks})
-    return {"half": figures[0], "public": figures[-1], "seconds": seconds}
+    found = {"half": figures[0], "public": figures[-1], "seconds": seconds}
+    if "classify" in tasks:
+        found |= {"training": learnt["classify"]["Acc"], "loss": results["classify"]["Loss"]}
+    if ratings is not None:
+        outputs = predict(network, public.images[ratings.rows], preprocessing, runtime)
+        found["people"] = {
+            name: concordance(outputs[name][:, 0].cpu(), ratings.ratings[:, TASKS[name].dimension]).item()
+            for name in tasks
+            if TASKS[name].dimension is not None
+        }
+    return found
 
 
-def setting(tasks, recipe, budget):
+def setting(tasks, of_class, recipe, faces):
     """All that defines a run besides its seed and the data, as plain values: runs of equal ones may be compared."""
-    return {"tasks": list(tasks), **vars(recipe), **budget}
+    return {"tasks": list(tasks), "of_class": of_class, **vars(recipe), "faces": faces}
 
 
-def known_runs(path, lines, budget):
-    """{(line, seed): result} of the runs in the file `path` that were made as `lines` and `budget` say."""
+def known_runs(path, lines, faces):
+    """{(line, seed): result} of the runs in the file `path` that were made as `lines` say, with so many faces."""
     runs = {}
     for text in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -118,7 +146,7 @@ def known_runs(path, lines, budget):
         except ValueError:  # the line that was being written when the program was killed
             continue
         line = known["line"]
-        if line in lines and known.get("setting") == setting(*lines[line], budget):
+        if line in lines and known.get("setting") == setting(*lines[line], faces):
             runs[line, known["seed"]] = known["result"]
     return runs
 
@@ -149,12 +177,16 @@ def show(lines, runs, seeds):
             spread = f" ({statistics.stdev(values):.1f})" if len(values) > 1 else ""
             row.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
             row.append(difference(*paired) if values and both and line != first else "")
-        row.append(f"{statistics.mean(run['seconds'] for run in done):.0f}" if done else "")
+        people = [[run["people"][name] for run in done if name in run.get("people", {})] for name in list(FIGURES)[1:]]
+        row.append(" / ".join(f"{100 * statistics.mean(values):.1f}" for values in people if values))
+        for key, digits in (("training", 1), ("loss", 3), ("seconds", 0)):
+            values = [run[key] for run in done if key in run]
+            row.append(f"{statistics.mean(values):.{digits}f}" if values else "")
         rows.append(row)
     headings = ["", "runs"]
     for task, figure in FIGURES.items():
         headings += [f"{figure}{TASKS[task].letter} % (sd)", "difference"]
-    print_table([*headings, "seconds"], rows)
+    print_table([*headings, "CCC with people %", "Training Acc %", "cross-entropy", "seconds"], rows)
 
 
 def main():
@@ -165,33 +197,46 @@ def main():
     parser.add_argument("--faces", type=int, help="training faces (default: all)")
     parser.add_argument("--epochs", type=int, default=RECIPES["default"].epochs)
     parser.add_argument("--width", type=int, default=64, help="channels of the first stage")
+    parser.add_argument("--pooled", action="store_true", help="with a pooled stem")
+    parser.add_argument("--gold", type=Path, help="CSV of human ratings, see inference.evaluate")
+    parser.add_argument("--block", default="", help="which ratings of the public split to compare with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=1, help="runs at a time; each has its share of the cores")
     parser.add_argument("--only", nargs="+", help="lines of the table to run")
     arguments = parser.parse_args()
 
     h5_path = ensure(arguments.data)
-    lines = {name: line_recipe(changes, arguments.epochs) for name, changes in STUDIES[arguments.study].items()}
-    budget = {"faces": arguments.faces, "width": arguments.width}
-    runs = known_runs(arguments.out, lines, budget)
+    size = arguments.epochs, arguments.width, arguments.pooled
+    lines = {name: line_recipe(changes, *size) for name, changes in STUDIES[arguments.study].items()}
+    runs = known_runs(arguments.out, lines, arguments.faces)
+    ratings = None
+    if arguments.gold is not None:
+        blocks = read_ratings(arguments.gold, {split: 10**6 for split in SPLITS})
+        ratings = next(block for block in blocks if block.split == "PublicTest" and block.name == arguments.block)
     missing = [(line, seed) for seed in arguments.seeds for line in lines
                if (line, seed) not in runs and (not arguments.only or line in arguments.only)]  # fmt: skip
     threads = max(1, torch.get_num_threads() // arguments.processes)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.processes, spawn) as pool, open(arguments.out, "a") as out:
         futures = {
-            pool.submit(train, *lines[line], seed, h5_path, threads=threads, **budget): (line, seed)
+            pool.submit(train, *lines[line], seed, h5_path, arguments.faces, ratings, threads): (line, seed)
             for line, seed in missing
         }
         for future in as_completed(futures):
             line, seed = futures[future]
             runs[line, seed] = future.result()
-            record = {"line": line, "seed": seed, "setting": setting(*lines[line], budget), "result": runs[line, seed]}
+            record = {
+                "line": line,
+                "seed": seed,
+                "setting": setting(*lines[line], arguments.faces),
+                "result": runs[line, seed],
+            }
             out.write("\n" + json.dumps(record))  # the line before may be half of one
             out.flush()
             print(f"{time.strftime('%H:%M:%S')} {line}, seed {seed}: {runs[line, seed]['public']}", flush=True)
     print(describe_machine())
-    print(", ".join(f"{name} {value or 'all'}" for name, value in budget.items()) + f", epochs {arguments.epochs}")
+    stem = "pooled" if arguments.pooled else "not pooled"
+    print(f"faces {arguments.faces or 'all'}, epochs {arguments.epochs}, width {arguments.width}, stem {stem}")
     show(lines, runs, arguments.seeds)
 
 

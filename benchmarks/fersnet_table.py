@@ -1,108 +1,206 @@
-"""The four variants of FERSNet over folds of subjects, next to what their paper reports.
+"""The four variants of FERSNet over folds of subjects, in two protocols, next to what their paper reports.
 
-    python benchmarks/fersnet_table.py --dataset CK+ --data data/ --out fersnet [--folds 1 2 ...] [--epochs N]
-                                       [--model FERSNetHalf] [--pretrain FILE] [--synthetic N] [--seed N]
+    python benchmarks/fersnet_table.py --data CK+48 --out fersnet [--rules balanced by-name] [--seeds 0 1] [--folds 1 2]
+                                       [--processes N] [--epochs N] [--recipe paper] [--model FERSNetHalf] ...
 
-Each variant and fold is a run of mainpro_FER.py in a folder of its own below --out; started again, the program goes on
-with what is missing. Accuracies are those of the last epoch on the held-out fold, in percent.
+Each variant, way to make folds and seed is a run of mainpro_FER.py in a folder of its own below --out; started again,
+the program goes on with what is missing. --show prints what the records there have. The result is the accuracy of the
+last epoch on the held-out faces; "best" is that of each fold's best epoch on these very faces, as the authors have it.
 """
 
 import argparse
-import csv
+import re
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+import pandas
+from scipy import stats
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.ablation import difference  # noqa: E402
 from benchmarks.common import describe_machine, print_table  # noqa: E402
+from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
+from training.fersnet.views import VIEWS  # noqa: E402
 from training.recipes import FERSNET_RECIPES  # noqa: E402
 
 PAPER_SYNTHETIC = 21_000
-# (name, --sharing of its run, column of AccProcess_folds.csv); FERSNet* is FERSNet's own run, tuned.
+# (name, --sharing of its run, what the columns of accuracies begin with); FERSNet* is FERSNet's own run, tuned.
 VARIANTS = (
-    ("Baseline", "none", "LastAcc"),
-    ("Baseline*", "hard", "LastAcc"),
-    ("FERSNet", "selective", "LastAcc"),
-    ("FERSNet*", "selective", "TunedAcc"),
+    ("Baseline", "none", ("Last", "Best")),
+    ("Baseline*", "hard", ("Last", "Best")),
+    ("FERSNet", "selective", ("Last", "Best")),
+    ("FERSNet*", "selective", ("Tuned", "BestTuned")),
 )
 PUBLISHED = {"CK+": (94.66, 96.39, 97.42, 98.04), "Oulu-CASIA": (73.33, 77.92, 83.0, 87.63)}
+PASSED_ON = ("data", "model", "recipe", "epochs", "bs", "lr", "pretrain", "device", "precision")
+SECONDS = re.compile(r"fold \d+(?:, epoch \d+| finished): ([\d.]+) s$")
 
 
-def run(folder, sharing, fold, arguments):
-    """Train and test one fold, or go on with it, or find it done. Returns its row of AccProcess_folds.csv."""
-    table = folder / "AccProcess_folds.csv"
-    if not (table.exists() and len(read(table)) > 1):
-        flags = ["--dataset", arguments.dataset, "--sharing", sharing, "--fold", fold, "--out", folder]
-        flags += ["--synthetic", arguments.synthetic] if sharing == "selective" else []
-        for name in ("data", "model", "epochs", "bs", "lr", "pretrain", "seed", "recipe"):
-            if getattr(arguments, name) is not None:
-                flags += [f"--{name}", getattr(arguments, name)]
-        if any(folder.glob("*/last.t7")):
-            flags.append("--resume")
-        code = subprocess.run([sys.executable, ROOT / "mainpro_FER.py", *map(str, flags)]).returncode
-        if code:
-            sys.exit(code)
-    return read(table)[0]
+@dataclass(frozen=True)
+class Records:
+    """What a run of some folds left: a row per fold of AccProcess_folds.csv; its seed, epochs, machine, seconds."""
+
+    folds: pandas.DataFrame
+    seed: int
+    epochs: int
+    machine: str
+    seconds: float
+
+    @classmethod
+    def read(cls, folder):
+        """The records of the run in a folder; None where no fold of it is finished."""
+        try:
+            folds = pandas.read_csv(folder / "AccProcess_folds.csv", dtype={"Fold": str})
+        except FileNotFoundError:
+            return None
+        folds = folds[folds["Fold"] != "all"]
+        if folds.empty:
+            return None
+        header = dict(line.partition(": ")[::2] for line in (folder / "data.txt").read_text("utf-8").splitlines()[:20])
+        machine = folder / "machine.txt"
+        lines = (folder / "run.log").read_text("utf-8").splitlines()
+        return cls(
+            folds.astype({"Fold": int}).set_index("Fold"),
+            int(header["seed"]),
+            int(pandas.read_csv(folder / "AccProcess_classify.csv")["Epoch"].max()) + 1,
+            f"{machine.read_text('utf-8')}, {header['device']}" if machine.exists() else header["device"],
+            sum(float(found[1]) for line in lines if (found := SECONDS.search(line))),
+        )
+
+    def pooled(self, column):
+        """Percent of all faces, or sequences, of the finished folds."""
+        counts = self.folds["Sequences" if "Seq" in column else "Faces"]
+        return (self.folds[column] * counts).sum(skipna=False) / counts.sum()
 
 
-def read(path):
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+def run(folder, rule, sharing, seed, arguments):
+    """Train and test the folds that a run still lacks. Ends the program when it fails."""
+    known = Records.read(folder)
+    missing = [fold for fold in arguments.folds if known is None or fold not in known.folds.index]
+    if not missing:
+        return
+    flags = ["--dataset", arguments.dataset, "--sharing", sharing, "--folds", rule, "--seed", seed, "--out", folder]
+    flags += ["--synthetic", arguments.synthetic] if sharing == "selective" else []
+    for name in PASSED_ON:
+        flags += [f"--{name}", getattr(arguments, name)] if getattr(arguments, name) is not None else []
+    flags += ["--processes", arguments.processes] if arguments.processes else []
+    program = [sys.executable, str(ROOT / "mainpro_FER.py")]
+    resumable = any(folder.glob("*/last.t7"))
+    if resumable:  # what was asked for when it was begun
+        code = subprocess.run([*program, *map(str, flags), "--resume"]).returncode
+        known = Records.read(folder)
+        missing = [fold for fold in missing if known is None or fold not in known.folds.index]
+    if not resumable or (missing and code == 0):
+        code = subprocess.run([*program, *map(str, flags), "--fold", *map(str, missing)]).returncode
+    if code:
+        sys.exit(code)
+    (folder / "machine.txt").write_text(describe_machine(), "utf-8")
+
+
+def summarize(done, dataset):
+    """(headings, rows) of the table. done: {(rule, sharing): [`Records`, one per seed]}."""
+    headings = ["folds", "", "done", "seeds", "epochs", "last %", "of sequences", "best %", "of sequences",
+                "last, to the line above", "L1 (unchanged)", "read as wanted", "halved", "blurred", "judge on these",
+                "min a fold", "paper"]  # fmt: skip
+    rows = []
+    for rule in FOLD_RULES:
+        before = None
+        for (name, sharing, (last, best)), published in zip(VARIANTS, PUBLISHED[dataset], strict=True):
+            runs = [each for each in done.get((rule, sharing), ()) if each.folds[f"{last}Acc"].notna().all()]
+            if not runs:
+                before = None
+                continue
+            columns = (f"{last}Acc", f"{last}SeqAcc", f"{best}AccOptimistic", f"{best}SeqAccOptimistic")
+            accuracies = [mean_and_interval([each.pooled(column) for each in runs]) for column in columns]
+            row = [rule, name, " ".join(str(len(each.folds)) for each in runs),
+                   " ".join(str(each.seed) for each in runs), " ".join(str(each.epochs) for each in runs), *accuracies,
+                   paired(runs, before, f"{last}Acc")]  # fmt: skip
+            row += _drawn(runs) if last == "Last" else [""] * 5
+            folds = sum(len(each.folds) for each in runs)
+            row += [
+                f"{sum(each.seconds for each in runs) / folds / 60:.0f}" if last == "Last" else "",
+                f"{published:.2f}",
+            ]
+            rows.append(row)
+            before = (runs, f"{last}Acc")
+    return headings, rows
+
+
+def _drawn(runs):
+    """The measures of synthesized faces, mean of seeds; blank where a network synthesizes none."""
+    means = {}
+    judges = [f"Judge{view}AccOnReal" for view in VIEWS]
+    for column in ("L1", "CopyL1", *(f"ReadAsTarget{view}" for view in VIEWS), *judges):
+        means[column] = statistics.mean(each.pooled(column) for each in runs)
+    if means["L1"] != means["L1"]:
+        return [""] * 5
+    shares = [f"{means[f'ReadAsTarget{view}']:.1f}" for view in VIEWS]
+    return [f"{means['L1']:.3f} ({means['CopyL1']:.3f})", *shares, " ".join(f"{means[name]:.1f}" for name in judges)]
+
+
+def mean_and_interval(values):
+    """The mean over seeds, and with two of them or more half its 95% interval, as text."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):.2f} +- {half:.2f}"
+
+
+def paired(runs, before, column):
+    """The mean difference to another variant over the folds and seeds that both have, with its 95% interval."""
+    others, other_column = before or ((), "")
+    pairs = [
+        (mine.folds.loc[fold, column], other.folds.loc[fold, other_column])
+        for mine in runs
+        for other in others
+        if mine.seed == other.seed
+        for fold in mine.folds.index.intersection(other.folds.index)
+    ]
+    return difference(*zip(*pairs, strict=True)) if pairs else ""
 
 
 def show(done, dataset):
-    """Print the table. done: {sharing: [row of AccProcess_folds.csv, one per fold]}."""
-    lines = []
-    for (name, sharing, column), published in zip(VARIANTS, PUBLISHED[dataset], strict=True):
-        rows = [row for row in done.get(sharing, ()) if row[column]]
-        if not rows:
-            continue
-        values, faces = [float(row[column]) for row in rows], [int(row["Faces"]) for row in rows]
-        pooled = sum(value * count for value, count in zip(values, faces, strict=True)) / sum(faces)
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        line = [name, str(len(rows)), f"{pooled:.2f}", f"{statistics.mean(values):.2f}", f"{spread:.2f}"]
-        measured = column == "LastAcc"  # tuning has neither epochs of its own nor faces
-        line += [f"{mean_of(rows, figure):.{digits}f}" if measured and rows[0][figure] else ""
-                 for figure, digits in (("BestAccOptimistic", 2), ("L1", 4), ("SSIM", 3), ("ReadAsTarget", 1),
-                                        ("JudgeAccOnReal", 1))]  # fmt: skip
-        lines.append([*line, f"{published:.2f}"])
-    print_table(
-        ["", "folds", "% of all", "mean", "sd", "best epoch", "L1", "SSIM", "read as wanted", "judge on real", "paper"],
-        lines,
-    )
-
-
-def mean_of(rows, figure):
-    return statistics.mean(float(row[figure]) for row in rows)
+    """Print the table and where it was measured."""
+    print_table(*summarize(done, dataset))
+    for (rule, sharing), runs in done.items():
+        for each in runs:
+            print(f"{rule}, {sharing}, seed {each.seed}: {each.machine}; {each.seconds / 3600:.2f} h")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=tuple(PUBLISHED), default="CK+")
-    parser.add_argument("--data", type=Path, help="folder or ZIP of the dataset (default: data/)")
     parser.add_argument("--out", type=Path, default=Path("fersnet"), help="runs that are done (default: fersnet/)")
-    parser.add_argument("--folds", type=int, nargs="+", default=list(range(1, 11)), help="default: all ten")
-    parser.add_argument("--model", help="as for mainpro_FER.py, like the following")
-    parser.add_argument("--recipe", choices=tuple(FERSNET_RECIPES))
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--bs", type=int)
-    parser.add_argument("--lr", type=float)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--pretrain", type=Path)
-    parser.add_argument("--synthetic", type=int, default=PAPER_SYNTHETIC, help=f"default: {PAPER_SYNTHETIC}")
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(1, FOLDS + 1)), help="default: all ten")
+    parser.add_argument("--rules", nargs="+", choices=tuple(FOLD_RULES), default=tuple(FOLD_RULES),
+                        help="ways to make folds, by-name being the authors' (default: both)")  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
     parser.add_argument("--variants", nargs="+", choices=("none", "hard", "selective"),
                         default=("none", "hard", "selective"), help="sharings to run (default: all)")  # fmt: skip
+    parser.add_argument("--synthetic", type=int, default=PAPER_SYNTHETIC, help=f"default: {PAPER_SYNTHETIC}")
+    parser.add_argument("--processes", type=int, help="folds at a time, as for mainpro_FER.py, like the following")
+    parser.add_argument("--recipe", choices=tuple(FERSNET_RECIPES))
+    for name, kind in zip(PASSED_ON, (Path, str, None, int, int, float, Path, str, str), strict=True):
+        if kind:
+            parser.add_argument(f"--{name}", type=kind)
+    parser.add_argument("--show", action="store_true", help="only print what is recorded in --out")
     arguments = parser.parse_args()
 
     done = {}
-    for fold in arguments.folds:
+    for rule in arguments.rules:
         for sharing in arguments.variants:
-            row = run(arguments.out / sharing / f"fold{fold:02d}", sharing, fold, arguments)
-            done.setdefault(sharing, []).append(row)
-    print(describe_machine())
+            for seed in arguments.seeds:
+                folder = arguments.out / rule / sharing / f"seed{seed}"
+                if not arguments.show:
+                    run(folder, rule, sharing, seed, arguments)
+                records = Records.read(folder)
+                if records:
+                    done.setdefault((rule, sharing), []).append(records)
     show(done, arguments.dataset)
 
 

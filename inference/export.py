@@ -20,7 +20,7 @@ CALIBRATION_BATCH = 8
 class Exported(nn.Module):
     """Crops (N, 1, 44, 44) float32 of pixels 0..255 -> (probabilities (N, 7), V/A/D (N, up to 3)).
 
-    networks: [`inference.networks.Network`]. Normalisation is part of it.
+    networks: [`inference.networks.Network`]. Normalisation is part of it, and so is the temperature.
     """
 
     def __init__(self, networks):
@@ -29,6 +29,7 @@ class Exported(nn.Module):
         for model in self.models:
             fold_batch_norms(model)
         self.plans = [(network.preprocessing, network.tasks) for network in networks]
+        self.temperature = next((network.temperature for network in networks if "classify" in network.tasks), 1.0)
 
     def forward(self, crops):
         outputs = {}
@@ -36,7 +37,7 @@ class Exported(nn.Module):
             found = model(normalise(crops.clone(), **preprocessing))
             outputs |= {task: found[task] for task in tasks}
         values = [outputs[name] for name in TASKS if name in outputs and TASKS[name].dimension is not None]
-        probabilities = outputs["classify"].softmax(1)
+        probabilities = (outputs["classify"] / self.temperature).softmax(1)
         return (probabilities, torch.cat(values, dim=1)) if values else (probabilities,)
 
 

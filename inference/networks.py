@@ -1,5 +1,6 @@
 """The networks in a folder of checkpoints, for whoever predicts with them."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 
 RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
+RELEASED_SHA256 = "de2050b409bde3a72ffae9ea39fe1ad14ded076b0d7e9a8ea1f54968a7e66c9a"
 ORIGINAL = "the original project"  # what its files do not say of themselves
 RELEASED_SYNTHESIZER = RELEASED.with_name("CK+_FERSNetHalf")
 
@@ -40,6 +42,29 @@ def released():
     return next(
         (folder for folder in (RELEASED, *earlier) if any((folder / name).exists() for name in names)), RELEASED
     )
+
+
+def teacher():
+    """The file of the released network itself, also where a run in the repository moved it to. Raises UserError."""
+    name = TASKS["classify"].checkpoint("PublicTest")
+    for folder in (RELEASED, *RELEASED.parent.glob(f"previous/*/{RELEASED.name}")):
+        file = folder / name
+        if file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == RELEASED_SHA256:
+            return file
+    raise UserError(
+        f"The released network ({RELEASED.name}/{name}), from which this recipe learns, is not there: get it again, or "
+        "train without it: --teacher 0."
+    )
+
+
+def taught_probabilities(images, runtime):
+    """(N, 7) float32: what the released network makes of images (N, 48, 48) uint8, on their device.
+
+    Raises UserError when it is not there.
+    """
+    networks = ready_to_predict(load_networks(teacher()), runtime)
+    logits = predict_tasks(networks, images, runtime, "center", "what the teacher says")["classify"]
+    return logits.softmax(dim=1).to(images.device)
 
 
 def load_networks(path, splits=("PrivateTest", "PublicTest")):

@@ -42,13 +42,13 @@ def read_ratings(path, counts):
         frame = frame.assign(**{name: value for name, value in WHERE.items() if name not in frame})
         values = torch.from_numpy(frame[COLUMNS].astype("float64").to_numpy(copy=True))
     except OSError as error:
-        raise UserError(f"--gold {path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except (KeyError, ValueError, pandas.errors.ParserError) as error:
         raise UserError(
-            f"--gold {path} must have the columns {', '.join(COLUMNS)}, all numbers ({str(error)[:100]})."
+            f"{path} must have the columns {', '.join(COLUMNS)}, all numbers ({str(error)[:100]})."
         ) from error
     if not len(frame):
-        raise UserError(f"--gold {path} has no rows: it needs the columns {', '.join(COLUMNS)}.")
+        raise UserError(f"{path} has no rows: it needs the columns {', '.join(COLUMNS)}.")
     groups = frame.groupby(list(WHERE), sort=False).indices
     return [_block(path, name, split, values[places], counts) for (name, split), places in groups.items()]
 
@@ -56,14 +56,13 @@ def read_ratings(path, counts):
 def _block(path, name, split, values, counts):
     """The `Block` of values (M, 4): index and ratings. Raises UserError where they are none."""
     if split not in counts:
-        raise UserError(f"--gold {path}: split must be one of {', '.join(SPLITS)}, not {split[:100]}.")
+        raise UserError(f"{path}: split must be one of {', '.join(SPLITS)}, not {split[:100]}.")
     rows = values[:, 0].nan_to_num(-1).clamp(-1, counts[split]).long()
     known = (rows == values[:, 0]) & (rows >= 0) & (rows < counts[split])
     good = known[:, None] & (values[:, 1:].abs() <= VAD_LIMIT)  # false for NaN, too
     if not good.all() or len(rows.unique()) < len(rows):
         raise UserError(
-            f"--gold {path}: index must name different rows of {split} (0 to {counts[split] - 1}), "
-            "ratings lie in -2..2."
+            f"{path}: index must name different rows of {split} (0 to {counts[split] - 1}), ratings lie in -2..2."
         )
     return Block(name, split, rows, values[:, 1:].float())
 

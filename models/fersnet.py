@@ -17,7 +17,16 @@ CLASSES = len(EMOTIONS)
 STAGES = 3
 SIZES = (48, 96)  # of the faces
 
-instance_norm = partial(nn.InstanceNorm2d, affine=True)
+# Without scale and shift of its own: those of the expression follow where there are any.
+instance_norm = nn.InstanceNorm2d
+
+
+def residual_block(in_channels, out_channels, norm):
+    """A `BasicBlock` whose shortcut, where the channels change, is a bare 1x1 convolution."""
+    block = BasicBlock(in_channels, out_channels, 1, norm)
+    if in_channels != out_channels:
+        block.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    return block
 
 
 class ConvFLU(nn.Module):
@@ -61,16 +70,29 @@ class Exchange(nn.Module):
         return x, y, {"recognition": tuple(x_gates), "synthesis": tuple(y_gates)}
 
 
-class Modulation(nn.Module):
-    """Scales and shifts the channels of features (B, C, H, W) as a one-hot expression (B, classes) asks."""
+class Transform(nn.Module):
+    """Gives features (B, C, H, W) the strength and level that a one-hot expression (B, classes) asks for.
+
+    features + weight * noise, normalised per picture and channel, times scale(expression), plus shift(expression). The
+    noise is one normal map per picture, in training only: in evaluation it is at its mean, 0. The weight begins at 0,
+    scale and shift near 0, so that at first nothing of the features passes unchanged.
+    """
 
     def __init__(self, classes, channels):
         super().__init__()
+        self.noise = nn.Parameter(torch.zeros(()))
+        self.norm = instance_norm(channels)
         self.lift = nn.Linear(classes, 2 * channels)
+        nn.init.xavier_uniform_(self.lift.weight, gain=0.1)
+        nn.init.zeros_(self.lift.bias)
 
     def forward(self, features, expression):
+        if self.training:
+            height, width = features.shape[2:]
+            noise = torch.randn(len(features), 1, height, width)  # on the CPU: the same on every device
+            features = features + self.noise * noise.to(features)
         scale, shift = self.lift(expression)[:, :, None, None].to(features.dtype).chunk(2, dim=1)
-        return features * (1 + scale) + shift
+        return self.norm(features) * scale + shift
 
 
 class Doubling(nn.Sequential):
@@ -84,31 +106,53 @@ class Doubling(nn.Sequential):
         )
 
 
+class Refining(nn.Sequential):
+    """Two 3x3 convolutions, each normalised: (B, in, H, W) -> (B, out, H, W)."""
+
+    def __init__(self, in_channels, out_channels):
+        layers = []
+        for inner in (in_channels, out_channels):
+            layers += [
+                nn.Conv2d(inner, out_channels, 3, padding=1, bias=False),  # the norm would take a bias away
+                instance_norm(out_channels),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        super().__init__(*layers)
+
+
 class Decoder(nn.Module):
     """Draws a face from the synthesis branch's features and the expression it should have.
 
-    deep: the bottleneck is half as large as the coarsest skip, as with faces of 96x96.
+    Five times the features grow to the size of the next skip, are joined with it and refined, but the last time, to the
+    size of the picture, there is no skip: nothing of full resolution is handed over. deep: the bottleneck is half as
+    large as the coarsest skip, as with faces of 96x96; without, it is as large, and the first doubling is left out.
     """
 
     def __init__(self, classes, base, deep):
         super().__init__()
-        skips = (8 * base, 4 * base, 2 * base, base, base)  # channels, coarse to fine
-        self.modulate_bottleneck = Modulation(classes, 8 * base)
-        self.modulate = nn.ModuleList(Modulation(classes, channels) for channels in skips)
-        self.deepest = Doubling(8 * base, 8 * base) if deep else nn.Identity()
-        inputs = (16 * base, 8 * base, 4 * base, 2 * base)
-        outputs = (4 * base, 2 * base, base, base)
-        self.doublings = nn.ModuleList(Doubling(*pair) for pair in zip(inputs, outputs, strict=True))
-        self.draw = nn.Conv2d(2 * base, 1, 3, padding=1)
+        skips = (8 * base, 4 * base, 2 * base, base)  # channels, coarse to fine
+        self.transform_bottleneck = Transform(classes, 8 * base)
+        self.transforms = nn.ModuleList(Transform(classes, channels) for channels in skips)
+        pairs = list(zip((8 * base, *skips), (*skips, base), strict=True))
+        self.doublings = nn.ModuleList(Doubling(*pair) for pair in pairs)
+        if not deep:
+            self.doublings[0] = nn.Identity()
+        joined = [2 * channels for channels in skips]
+        self.refinings = nn.ModuleList(Refining(*pair) for pair in zip((*joined, base), (*skips, base), strict=True))
+        self.draw = nn.Conv2d(base, 1, 3, padding=1)
 
     def forward(self, bottleneck, skips, expression):
-        """bottleneck (B, 8 base, h, w), skips fine to coarse, expression (B, classes) -> (B, 1, S, S) in -1..1."""
-        features = self.deepest(self.modulate_bottleneck(bottleneck, expression))
-        for number, (modulate, skip) in enumerate(zip(self.modulate, reversed(skips), strict=True)):
-            features = torch.cat((features, modulate(skip, expression)), dim=1)
-            if number < len(self.doublings):
-                features = self.doublings[number](features)
-        return torch.tanh(self.draw(features).float())
+        """bottleneck (B, 8 base, h, w), skips fine to coarse, expression (B, classes) -> (B, 1, S, S), unbounded."""
+        features = self.transform_bottleneck(bottleneck, expression)
+        transformed = [
+            transform(skip, expression) for transform, skip in zip(self.transforms, reversed(skips), strict=True)
+        ]
+        for doubling, refining, skip in zip(self.doublings, self.refinings, (*transformed, None), strict=True):
+            features = doubling(features)
+            if skip is not None:
+                features = torch.cat((features, skip), dim=1)
+            features = refining(features)
+        return self.draw(features).float()
 
 
 class FERSNet(nn.Module):
@@ -134,13 +178,13 @@ class FERSNet(nn.Module):
             nn.Conv2d(1, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU(inplace=True)
         )
         pairs = list(zip(widths, widths[1:], strict=False))
-        self.recognition = nn.ModuleList(BasicBlock(*pair, 1) for pair in pairs)
+        self.recognition = nn.ModuleList(residual_block(*pair, nn.BatchNorm2d) for pair in pairs)
         joint = widths[-1]
         if sharing == "selective":
-            self.synthesis = nn.ModuleList(BasicBlock(*pair, 1, instance_norm) for pair in pairs)
+            self.synthesis = nn.ModuleList(residual_block(*pair, instance_norm) for pair in pairs)
             self.exchange = nn.ModuleList(Exchange(width, kernel) for width in widths[1:])
             joint *= 2
-        self.joint = BasicBlock(joint, joint, 1)
+        self.joint = residual_block(joint, joint, nn.BatchNorm2d)
         self.deep = size == SIZES[1]
         self.last = nn.Sequential(
             nn.Conv2d(widths[-1], widths[-1], 3, padding=1, bias=False),
@@ -152,15 +196,14 @@ class FERSNet(nn.Module):
             self.decoder = Decoder(classes, base, self.deep)
 
     def forward(self, images, target=None):
-        """images (B, 1, S, S) in -1..1; target (B,) int64, the expressions to synthesize, or None for none.
+        """images (B, 1, S, S) in 0..1; target (B,) int64, the expressions to synthesize, or None for none.
 
-        Returns {"classify": logits (B, classes) float32}; with a target also "synthesized": (B, 1, S, S) float32 in
-        -1..1. A network that shares selectively adds "gates": per stage {branch: (reset, update)}.
+        Returns {"classify": logits (B, classes) float32}; with a target also "synthesized": (B, 1, S, S) float32, of
+        the same scale, which it can leave a little. A network that shares selectively adds "gates": per stage
+        {branch: (reset, update)}.
         """
-        features = self.stem(images)  # (B, base, S, S)
-        skips = [features]
-        x = y = F.max_pool2d(features, 2)
-        skips.append(y)
+        x = y = F.max_pool2d(self.stem(images), 2)  # (B, base, S / 2, S / 2)
+        skips = [y]
         gates = []
         for stage, block in enumerate(self.recognition):
             x = F.max_pool2d(block(x), 2)  # (B, base * 2**(stage + 1), S / 2**(stage + 2), ...)
@@ -188,7 +231,7 @@ class FERSNet(nn.Module):
 
 
 class Discriminator(nn.Sequential):
-    """Conditional PatchGAN: (faces (B, 1, S, S), expressions (B,) int64) -> a score of each patch (B, 1, h, w).
+    """Conditional PatchGAN: (faces (B, 1, S, S), expressions (B,) int64) -> scores of patches (B, 1, S / 16, S / 16).
 
     base: channels of its first layer, 64 in the paper.
     """
@@ -197,10 +240,11 @@ class Discriminator(nn.Sequential):
         widths = (1 + classes, base, 2 * base, 4 * base, 8 * base)
         layers = []
         for number, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
-            layers.append(nn.Conv2d(inner, outer, 4, stride=2 if number < STAGES else 1, padding=1))
+            layers.append(nn.Conv2d(inner, outer, 4, stride=2, padding=1))
             layers += [instance_norm(outer)] if number else []  # the first sees the picture as it is
             layers.append(nn.LeakyReLU(0.2, inplace=True))
-        super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        # One more row and column, so that the last convolution keeps the size.
+        super().__init__(*layers, nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(widths[-1], 1, 4, padding=1))
         self.classes = classes
 
     def forward(self, faces, expression):
@@ -209,7 +253,7 @@ class Discriminator(nn.Sequential):
 
 
 class SmallClassifier(nn.Module):
-    """Tells people, or expressions, apart: faces (B, 1, S, S) to logits (B, classes); `embed` is what it sees."""
+    """Tells people, or expressions, apart: faces (B, 1, S, S) in 0..1 to logits (B, classes); `embed`: what it sees."""
 
     def __init__(self, classes, base=32):
         super().__init__()
@@ -222,7 +266,7 @@ class SmallClassifier(nn.Module):
 
     def embed(self, faces):
         """Features of unit length (B, 8 base), float32; differentiable with respect to the faces."""
-        return F.normalize(self.trunk(faces).mean(dim=(2, 3)).float())
+        return F.normalize(self.trunk(2 * faces - 1).mean(dim=(2, 3)).float())
 
     def forward(self, faces):
         with torch.autocast(faces.device.type, enabled=False):

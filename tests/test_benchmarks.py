@@ -2,10 +2,12 @@
 
 import json
 
+import pandas
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 
-from benchmarks import ablation, time_to_accuracy
+from benchmarks import ablation, fersnet_table, time_to_accuracy
+from training.fersnet.records import FOLD_COLUMNS
 from training.recipes import RECIPES
 from utils.tasks import TASKS
 
@@ -18,27 +20,27 @@ def test_a_paired_difference_has_the_interval_of_the_t_test():
 
 
 def test_only_runs_of_the_very_recipe_and_size_are_gone_on_with(tmp_path):
-    lines = {name: ablation.line_recipe(changes, 2) for name, changes in ablation.STUDIES["objective"].items()}
-    budget = {"faces": 100, "width": 8}
+    lines = {name: ablation.line_recipe(changes, 2, 8, True) for name, changes in ablation.STUDIES["objective"].items()}
+    faces = 100
     line, alone = "no constraint", "valence alone"
     records = [
-        {"line": line, "seed": 0, "setting": ablation.setting(*lines[line], budget), "result": "kept"},
-        {"line": alone, "seed": 1, "setting": ablation.setting(*lines[alone], budget), "result": "kept too"},
-        {"line": line, "seed": 1, "setting": ablation.setting(*lines[line], budget | {"faces": 99}), "result": "size"},
-        {"line": line, "seed": 2, "setting": ablation.setting(*lines[line], budget) | {"rotation": 0}, "result": "old"},
+        {"line": line, "seed": 0, "setting": ablation.setting(*lines[line], faces), "result": "kept"},
+        {"line": alone, "seed": 1, "setting": ablation.setting(*lines[alone], faces), "result": "kept too"},
+        {"line": line, "seed": 1, "setting": ablation.setting(*lines[line], 99), "result": "size"},
+        {"line": line, "seed": 2, "setting": ablation.setting(*lines[line], faces) | {"rotation": 0}, "result": "old"},
         {"line": "a line of old", "seed": 0, "setting": {}, "result": "gone"},
-        {"line": line, "seed": 3, "budget": budget, "result": "older still"},
+        {"line": line, "seed": 3, "budget": faces, "result": "older still"},
     ]
     text = "\n".join(json.dumps(record) for record in records)
     (tmp_path / "runs.jsonl").write_text(text + "\n" + text[:40])  # killed while it wrote
-    assert ablation.known_runs(tmp_path / "runs.jsonl", lines, budget) == {(line, 0): "kept", (alone, 1): "kept too"}
-    assert ablation.known_runs(tmp_path / "none.jsonl", lines, budget) == {}
+    assert ablation.known_runs(tmp_path / "runs.jsonl", lines, faces) == {(line, 0): "kept", (alone, 1): "kept too"}
+    assert ablation.known_runs(tmp_path / "none.jsonl", lines, faces) == {}
 
 
 @pytest.mark.parametrize("study", ablation.STUDIES)
 def test_every_line_of_a_study_is_a_recipe_of_its_own(study):
-    made = [ablation.line_recipe(changes, 20) for changes in ablation.STUDIES[study].values()]
-    assert made[0] == (tuple(TASKS), RECIPES["default"]) and len(set(made)) == len(made)
+    made = [ablation.line_recipe(changes, 20, 64, False) for changes in ablation.STUDIES[study].values()]
+    assert made[0] == (tuple(TASKS), False, RECIPES["default"]) and len(set(made)) == len(made)
 
 
 def test_minutes_are_read_from_the_log_and_accuracies_from_the_table(tmp_path):
@@ -51,3 +53,55 @@ def test_minutes_are_read_from_the_log_and_accuracies_from_the_table(tmp_path):
         "Epoch,PubtestAcc,PritestAcc,TrainAcc\n0,50.5,49.0,40.0\n1,60.25,61.5,50.0\n"
     )
     assert time_to_accuracy.read_run(tmp_path) == [(0, 1.5, 2.0, 50.5, 49.0), (1, 2.5, 3.5, 60.25, 61.5)]
+
+
+def write_run(folder, seed, folds, draws):
+    """The records of a run as mainpro_FER.py leaves them. folds: {fold: {column: value}}."""
+    folder.mkdir(parents=True)
+    columns = ["Fold", "Faces", "Sequences", *FOLD_COLUMNS]
+    rows = [{"Fold": fold, **row} for fold, row in folds.items()] + [{"Fold": "all", "LastAcc": 1.0}]
+    pandas.DataFrame(rows, columns=columns).to_csv(folder / "AccProcess_folds.csv", index=False)
+    pandas.DataFrame({"Fold": [1, 1], "Epoch": [0, 11]}).to_csv(folder / "AccProcess_classify.csv", index=False)
+    (folder / "data.txt").write_text(f"dataset: CK+\nseed: {seed}\ndevice: cpu (1 threads), bf16\n")
+    (folder / "run.log").write_text(
+        "2026-01-01 00:00:00 new run: x\n2026-01-01 00:01:00 fold 1, epoch 0: 60.0 s\n"
+        "2026-01-01 00:02:00 fold 1, epoch 11: 30.5 s\n2026-01-01 00:03:00 fold 1 finished: 29.5 s\n"
+    )
+
+
+def test_the_table_of_fersnet_is_made_of_the_records_of_its_runs(tmp_path):
+    def fold(faces, sequences, last, by_sequence, **others):
+        return {"Faces": faces, "Sequences": sequences, "LastAcc": last, "LastSeqAcc": by_sequence,
+                "BestAccOptimistic": last + 2, "BestSeqAccOptimistic": by_sequence + 1, **others}  # fmt: skip
+
+    drawn = {"L1": 0.08, "CopyL1": 0.1, "TunedAcc": 97.0, "TunedSeqAcc": 98.0, "BestTunedAccOptimistic": 98.0,
+             "BestTunedSeqAccOptimistic": 99.0}  # fmt: skip
+    drawn |= {f"ReadAsTarget{view}": 90.0 for view in ("", "Halved", "Blurred")}
+    drawn |= {f"Judge{view}AccOnReal": 95.0 for view in ("", "Halved", "Blurred")}
+    alone = [{1: fold(90, 30, 94.0, 95.0), 2: fold(60, 20, 90.0, 91.0)}, {1: fold(90, 30, 95.0, 96.0)}]
+    shared = [{1: fold(90, 30, 96.0, 97.0, **drawn), 2: fold(60, 20, 95.0, 92.0, **drawn)},
+              {1: fold(90, 30, 95.5, 96.0, **drawn)}]  # fmt: skip
+    for sharing, runs in (("none", alone), ("selective", shared)):
+        for seed, folds in enumerate(runs):
+            write_run(tmp_path / "balanced" / sharing / f"seed{seed}", seed, folds, sharing != "none")
+    done = {
+        ("balanced", sharing): [
+            fersnet_table.Records.read(tmp_path / "balanced" / sharing / f"seed{seed}") for seed in (0, 1)
+        ]
+        for sharing in ("none", "selective")
+    }
+    headings, rows = fersnet_table.summarize(done, "CK+")
+    assert [row[1] for row in rows] == ["Baseline", "FERSNet", "FERSNet*"] and {len(row) for row in rows} == {
+        len(headings)
+    }
+    seeds = [(90 * 94 + 60 * 90) / 150, 95.0]
+    half = t.ppf(0.975, 1) * abs(seeds[0] - seeds[1]) / 2
+    assert rows[0][2:6] == ["2 1", "0 1", "12 12", f"{sum(seeds) / 2:.2f} +- {half:.2f}"]
+    by_sequence = ((30 * 95 + 20 * 91) / 50 + 96) / 2
+    assert rows[0][6].startswith(f"{by_sequence:.2f} +- ") and rows[0][7].startswith(f"{sum(seeds) / 2 + 2:.2f}")
+    assert rows[0][9] == "" and rows[1][9] == "" and rows[0][10] == ""  # no Baseline* between them
+    low, high = ttest_rel([97.0, 97.0, 97.0], [96.0, 95.0, 95.5]).confidence_interval()
+    assert rows[2][9] == f"{(low + high) / 2:+.2f} +- {(high - low) / 2:.2f}"
+    assert rows[1][10:15] == ["0.080 (0.100)", "90.0", "90.0", "90.0", "95.0 95.0 95.0"]
+    assert rows[1][15] == f"{2 * 120 / 3 / 60:.0f}" and rows[1][16] == "97.42"
+    assert fersnet_table.Records.read(tmp_path / "nothing") is None

@@ -5,6 +5,9 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,10 +21,14 @@ import mainpro_FER
 from data.demo.drawing import CLASS_VAD, draw_face
 from data.subjects import ckplus
 from data.subjects.folds import assign_folds
+from inference.synthesize import FaceSynthesizer
 from models import MODELS, checkpoint
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
+from tests.conftest import ROOT
+from tests.test_subjects import as_folder, oulu_tree, released_tree
 from training.fersnet import cross_validation, guides
 from training.fersnet import run as fold_run
+from training.fersnet.views import VIEWS
 from training.settings import build_parser
 from utils.files import UserError
 
@@ -96,8 +103,15 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
         assert float(result["BestAccOptimistic"]) == max(accuracies)
         assert int(result["BestEpoch"]) == accuracies.index(max(accuracies))
         hits += float(result["LastAcc"]) * int(result["Faces"]) / 100
-        assert 0 <= float(result["ReadAsTarget"]) <= 100 and result["TunedAcc"]
-    assert int(overall["Faces"]) == len(faces) == 33
+        for view in VIEWS:
+            assert (
+                0 <= float(result[f"ReadAsTarget{view}"]) <= 100 and 0 <= float(result[f"Judge{view}AccOnReal"]) <= 100
+            )
+        # In this tree a sequence has one frame.
+        assert (result["Sequences"], result["LastSeqAcc"]) == (result["Faces"], result["LastAcc"])
+        assert result["BestSeqAccOptimistic"] == result["BestAccOptimistic"]
+        assert float(result["BestTunedAccOptimistic"]) >= float(result["TunedAcc"]) == float(result["TunedSeqAcc"])
+    assert int(overall["Faces"]) == int(overall["Sequences"]) == len(faces) == 33
     assert float(overall["LastAcc"]) == pytest.approx(100 * hits / 33, abs=0.01)
     assert rows[-1]["TestAcc"] == overall["LastAcc"] and rows[-1]["TestL1"] == overall["L1"]
 
@@ -115,6 +129,64 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
     assert "Overall, 10 folds" in told and "optimistic" in told and "independent network" in told
     assert (folder / "Test_confusion.png").stat().st_size > 1000
     assert "Finished" in capsys.readouterr().out
+
+
+def test_frames_vote_for_their_sequence_in_folds_by_name(tmp_path):
+    """Three frames a sequence, and the folds of the paper's protocol: what is told is what the saved network says."""
+    root = tmp_path / "CK+48"
+    for folder in FOLDERS:
+        (root / folder).mkdir(parents=True)
+    for subject in range(11):
+        for number in range(2):
+            label = (subject + 3 * number) % 7
+            for frame in range(3):
+                face = draw_face(label, CLASS_VAD[label], subject + 100 * frame)
+                Image.fromarray(face).save(root / FOLDERS[label] / f"S{subject:03}_{number:03}_{frame + 1:08}.png")
+    out = tmp_path / "out"
+    run(root, out, "--epochs", 1, "--bs", 8, "--fold", 1, "--folds", "by-name", "--sharing", "none")
+    assert {row["Subject"] for row in table(out / "folds.csv") if row["Fold"] == "1"} == {"S000", "S001"}
+    network, content = checkpoint.load_model(out / "CK+_FERSNet" / "Fold01_model_classify.t7")
+    assert content["held_out"] == ["S000", "S001"]
+    right = []
+    for subject in range(2):
+        for number in range(2):
+            frames = sorted(root.glob(f"*/S{subject:03}_{number:03}_*.png"))
+            pictures = torch.from_numpy(np.stack([np.array(Image.open(frame)) for frame in frames]))[:, None] / 255
+            with torch.no_grad():
+                logits = network(pictures)["classify"]
+            votes = logits.argmax(1).tolist()
+            best = max(votes, key=lambda label: (votes.count(label), logits.softmax(1)[:, label].sum().item()))
+            right.append(FOLDERS[best] == frames[0].parent.name)
+    (result, _) = table(out / "AccProcess_folds.csv")
+    assert (result["Faces"], result["Sequences"]) == ("12", "4")
+    assert float(result["LastSeqAcc"]) == pytest.approx(100 * np.mean(right), abs=0.001)
+
+
+def test_the_official_release_of_ck_is_trained_at_96x96(tmp_path, monkeypatch):
+    monkeypatch.setattr(fold_run, "FOLDS", 2)
+    monkeypatch.setattr(mainpro_FER, "largest_face", lambda grey: (50, 100, 230))
+    root = as_folder(released_tree([1, 2, 3, 4, 5, 6, 7, None]), tmp_path / "CK+")
+    out = tmp_path / "out"
+    assert run(root, out, "--epochs", 1, "--bs", 8, "--recipe", "paper", "--synthetic", 2) == 0
+    assert "21 faces of 7 subjects, 96x96" in (out / "data.txt").read_text()
+    synthesizer = FaceSynthesizer(out / "CK+_FERSNet", "cpu", "fp32")
+    assert synthesizer.size == 96
+    faces = ckplus.load(root, mainpro_FER.largest_face).images[:2].numpy()
+    assert synthesizer.synthesize(faces, ("Happy",)).shape == (2, 1, 96, 96)
+    assert {row["Fold"] for row in table(out / "folds.csv")} == {"1", "2"}
+
+
+@pytest.mark.parametrize("size", (48, 96))
+def test_oulu_casia_is_trained_from_its_own_layout(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(fold_run, "FOLDS", 2)
+    tree = {f"Preprocess Img/VL_Acropped/Strong/{name}": content for name, content in oulu_tree(3, size=size).items()}
+    root, out = as_folder(tree, tmp_path / "Oulu"), tmp_path / "out"
+    assert run(root, out, "--epochs", 1, "--bs", 8, dataset="Oulu-CASIA") == 0
+    *results, overall = table(out / "AccProcess_folds.csv")
+    assert (overall["Faces"], overall["Sequences"]) == ("54", "18") and len(results) == 2
+    network, content = checkpoint.load_model(out / "Oulu-CASIA_FERSNet" / "Fold01_model_classify.t7")
+    assert content["class_names"] == ["Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise"]
+    assert content["options"]["size"] == size and network.synthesizes
 
 
 def test_the_result_is_that_of_the_saved_network(tree, tmp_path):
@@ -223,12 +295,80 @@ def test_what_a_killed_run_lacks_is_repeated_with_the_same_result(tree, tmp_path
     assert everything(tmp_path / "killed") == everything(tmp_path / "whole")
 
 
-def test_an_earlier_run_is_moved_aside(tree, tmp_path):
-    run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--fold", 1, "--sharing", "none")
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_ctrl_c_stops_folds_in_processes_and_they_go_on(tree, tmp_path):
+    flags = (
+        "--dataset",
+        "CK+",
+        "--data",
+        tree,
+        "--model",
+        "FERSNetHalf",
+        "--bs",
+        4,
+        "--sharing",
+        "none",
+        "--epochs",
+        8,
+    )
+    flags = (*flags, "--fold", 1, 2, "--device", "cpu", "--precision", "fp32", "--processes", 2)
+    command = [sys.executable, "mainpro_FER.py", *map(str, flags), "--out"]
+    options = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stdout": subprocess.PIPE, "text": True}
+    assert subprocess.run([*command, tmp_path / "whole"], **options).returncode == 0
+    stopped = tmp_path / "stopped"
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever is started in the background ignores it
+    with subprocess.Popen([*command, stopped], **options, preexec_fn=heeding) as process:
+        outputs = stopped / "CK+_FERSNetHalf" / "processes"
+        while not all("epoch 0" in path.read_text() for path in outputs.glob("fold*/output.txt")) or (
+            len(list(outputs.glob("fold*/output.txt"))) < 2
+        ):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate()[0]
+    assert process.returncode == 130 and "Go on with: python mainpro_FER.py --resume" in told
+    assert len(list(outputs.glob("fold*/CK+_FERSNetHalf/last.t7"))) == 2  # both had saved
+    assert subprocess.run([*command, stopped, "--resume"], **options).returncode == 0
+    assert everything(stopped) == everything(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("changed", (("--fold", 1), ("--fold", 2, "--epochs", 2), ("--fold", 2, "--seed", 1)))
+def test_an_earlier_run_is_moved_aside(tree, tmp_path, changed):
+    flags = ("--epochs", 1, "--bs", 8, "--sharing", "none")
+    run(tree, tmp_path, *flags, "--fold", 1)
     first = everything(tmp_path)
-    run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--fold", 2, "--sharing", "none")
+    run(tree, tmp_path, *flags, *changed)  # the same fold anew, or another of another training
     (moved,) = (tmp_path / "previous").iterdir()
     assert everything(moved) == first
+
+
+def test_folds_trained_one_by_one_are_joined_in_one_record(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fold_run, "FOLDS", 3)
+    flags = ("--epochs", 2, "--bs", 8, "--sharing", "hard")
+    assert run(tree, tmp_path / "whole", *flags) == 0
+    for fold in (3, 1, 2):
+        assert run(tree, tmp_path / "joined", *flags, "--fold", fold) == 0
+    assert "Joined to what is finished" in capsys.readouterr().out
+    assert not (tmp_path / "joined" / "previous").exists()
+    assert everything(tmp_path / "joined") == everything(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_folds_in_processes_of_their_own_are_joined_in_one_record(tree, tmp_path, monkeypatch, capfd):
+    """They are spawned, and so know nothing of the narrow networks of this file: the released width, one epoch."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    flags = ("--model", "FERSNetHalf", "--epochs", 1, "--bs", 16, "--sharing", "none", "--fold", 4, 2)
+    assert run(tree, tmp_path / "whole", *flags) == 0
+    assert run(tree, tmp_path / "apart", *flags, "--processes", 2) == 0
+    whole, apart = everything(tmp_path / "whole"), everything(tmp_path / "apart")
+    assert whole.keys() == apart.keys() == {
+        "AccProcess_classify.csv", "AccProcess_folds.csv", "folds.csv", "data.txt",
+        "Fold02_model_classify.t7", "Fold04_model_classify.t7", "CK+_FERSNetHalf/Test_confusion.png",
+    }  # fmt: skip
+    assert all(apart[name] == whole[name] for name in whole)
+    assert not any((tmp_path / "apart" / "CK+_FERSNetHalf" / "processes").iterdir())
+    assert (tmp_path / "apart" / "run.log").read_text().count("finished") == 2
 
 
 def test_resuming_on_other_faces_is_refused(tree, tmp_path):

@@ -49,6 +49,19 @@ def test_every_face_and_annotation_arrives(folder, rows):
         assert np.array_equal(splits[split].vad.numpy(), vad)
 
 
+def test_what_the_user_says_of_the_annotations_is_repeated(folder):
+    assert fer2013.load(folder).description == "FER2013 faces, V/A/D: annotations"
+    note = folder / "vad_origin.txt"
+    note.write_text("\ufeffderived from class and FER+ votes\nby a regression\n", encoding="utf-8")
+    stamp = (folder / "data.h5").stat().st_mtime_ns
+    assert fer2013.load(folder).description == "FER2013 faces, V/A/D: derived from class and FER+ votes"
+    assert (folder / "data.h5").stat().st_mtime_ns == stamp  # nothing is read anew
+    assert fer2013.load(folder / "data.h5").description.endswith("derived from class and FER+ votes")
+    note.write_text(" \n")
+    with pytest.raises(UserError, match="is empty"):
+        fer2013.load(folder)
+
+
 def test_limit_keeps_the_first_faces(folder, rows):
     splits = fer2013.load(folder, limit=4).splits
     assert np.array_equal(splits["PrivateTest"].images[:].numpy(), rows["PrivateTest"][0][:4])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.subjects import ckplus
-from data.subjects.folds import assign_folds, folds_table
+from data.subjects.folds import FOLD_RULES, assign_folds, consecutive_folds, folds_table
 from data.subjects.trees import SubjectFaces
 from utils.files import UserError
 
@@ -107,13 +107,30 @@ def test_folds_are_a_function_of_the_arguments():
 
 def test_fewer_subjects_than_folds_are_told():
     labels, subjects = made(0, people=4)
-    with pytest.raises(UserError, match="5 folds need as many subjects, and there are 4"):
-        assign_folds(labels, subjects, folds=5)
+    for rule in FOLD_RULES.values():
+        with pytest.raises(UserError, match="5 folds need as many subjects, and there are 4"):
+            rule(labels, subjects, folds=5)
+
+
+@pytest.mark.parametrize(
+    "people, folds, sizes", ((118, 10, [12] * 8 + [11] * 2), (80, 10, [8] * 10), (11, 3, [4, 4, 3]))
+)
+def test_consecutive_folds_are_blocks_of_names(people, folds, sizes):
+    names = [f"S{5 + 7 * number:03}" for number in range(people)]
+    rng = np.random.default_rng(people)
+    subjects = torch.from_numpy(rng.permutation(np.repeat(np.arange(people), 3)))
+    fold = consecutive_folds(torch.zeros(len(subjects), dtype=torch.int64), subjects, folds)
+    expected, left = {}, sorted(names)
+    for number, size in enumerate(sizes):
+        expected |= dict.fromkeys(left[:size], number)
+        left = left[size:]
+    assert not left and fold.dtype == torch.int64
+    assert fold.tolist() == [expected[names[subject]] for subject in subjects.tolist()]
 
 
 def test_the_table_has_a_row_per_subject():
     labels, subjects = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([2, 0, 0, 2, 2])
     images, files = torch.zeros(5, 48, 48, dtype=torch.uint8), tuple("abcde")
-    faces = SubjectFaces(images, labels, subjects, ("Angry", "Happy"), ("P1", "P2", "P3"), files, "")
+    faces = SubjectFaces(images, labels, subjects, subjects, ("Angry", "Happy"), ("P1", "P2", "P3"), files, "")
     rows = list(csv.reader(folds_table(faces, torch.tensor([0, 1, 1, 0, 0])).splitlines()))
     assert rows == [["Subject", "Fold", "Angry", "Happy"], ["P1", "2", "0", "2"], ["P3", "1", "2", "1"]]

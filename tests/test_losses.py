@@ -269,6 +269,15 @@ def test_objective_is_the_weighted_sum(batch):
     assert found.item() == pytest.approx(expected.item())
 
 
+def test_a_teacher_has_its_share_of_the_category_loss(batch):
+    logits, labels = batch[0], torch.tensor([0, 1, 2, 3, 4, 6])
+    taught = torch.randn(6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).softmax(1)
+    recipe = Recipe(teacher=0.3, label_smoothing=0.1)
+    found = Objective(("classify",), recipe, {})(None, {"classify": logits}, labels, None, taught)
+    targets = 0.3 * taught + 0.7 * (0.9 * F.one_hot(labels, 7) + 0.1 / 7)
+    assert found.item() == pytest.approx(-(targets * logits.log_softmax(1)).sum(1).mean().item())
+
+
 def test_objective_of_one_dimension_uses_its_own_column(batch):
     _, values, penalty = batch
     vad = torch.linspace(-2, 2, 18, dtype=torch.float64).view(6, 3)

@@ -78,7 +78,7 @@ def test_the_other_parameters_step_as_with_sgd():
 
 
 @pytest.mark.parametrize("recipe", [Recipe(optimizer="muon"), Recipe(optimizer="sgd"), RECIPES["paper"]])
-def test_every_parameter_is_in_one_group_and_norms_and_biases_are_not_decayed(recipe):
+def test_every_parameter_is_in_one_group_and_is_decayed_as_the_recipe_says(recipe):
     model = MultiTask(base=8)
     optimizer = build_optimizer(model, recipe)
     grouped = [(p, group) for group in optimizer.param_groups for p in group["params"]]
@@ -87,7 +87,8 @@ def test_every_parameter_is_in_one_group_and_norms_and_biases_are_not_decayed(re
         orthogonal = group.get("orthogonal", False)
         assert orthogonal == (recipe.optimizer == "muon" and parameter.ndim == 4 and parameter.shape[1] > 1)
         if not orthogonal:
-            assert group["weight_decay"] == (recipe.weight_decay if parameter.ndim > 1 else 0)
+            decayed = parameter.ndim > 1 or recipe is RECIPES["paper"]  # the original project decays everything
+            assert group["weight_decay"] == (recipe.weight_decay if decayed else 0)
 
 
 def test_the_state_of_muon_is_restored():
@@ -110,7 +111,7 @@ def test_the_state_of_muon_is_restored():
 
 def test_the_average_follows_its_formula_and_takes_in_running_statistics():
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
-    average = WeightAverage(model, 0.9)
+    average = WeightAverage(model, 0.2)
     expected = {name: value.clone() for name, value in model.state_dict().items()}
     for step in range(100):
         with torch.no_grad():
@@ -118,7 +119,7 @@ def test_the_average_follows_its_formula_and_takes_in_running_statistics():
                 parameter.add_(torch.randn(parameter.shape))
         model(torch.randn(8, 3))
         average.update(step)
-        decay = min(0.9, (1 + step) / (10 + step))
+        decay = (1 + step) / (6 + step)
         for name, value in model.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * value
     found = average.model.state_dict()

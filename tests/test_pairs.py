@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data.batches import plan_epoch, random_crops
-from data.subjects.pairs import MARGIN, choose_targets, shifts
+from data.subjects.pairs import MARGINS, choose_targets, shifts
 
 CLASSES = 5
 # (subject, class, faces); subject 4 shows one class only, nobody shows class 4, and subject 2 does not exist.
@@ -99,7 +99,9 @@ def test_a_share_is_drawn_with_any_other_expression(made):
 def test_shifts_and_flips_cover_their_range(made):
     plans = [plan_pairs(made, 4, 0, epoch) for epoch in range(100)]
     for name in ("top", "left"):
-        assert torch.cat([getattr(plan, name) for plan in plans]).unique().tolist() == list(range(-MARGIN, MARGIN + 1))
+        assert torch.cat([getattr(plan, name) for plan in plans]).unique().tolist() == list(
+            range(-MARGINS[48], MARGINS[48] + 1)
+        )
     assert 0.45 < torch.cat([plan.flip for plan in plans]).float().mean() < 0.55
 
 
@@ -133,8 +135,11 @@ def test_shifts_equal_padding_cropping_and_mirroring(size):
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (6, size, size), dtype=torch.uint8, generator=generator)
     rows = torch.tensor([3, 0, 5, 5, 1, 2, 4])
-    margin, step = size // 12, size // 48
-    top, left = (step * torch.tensor(numbers) - margin for numbers in ([0, 8, 4, 3, 8, 0, 5], [8, 8, 4, 1, 0, 0, 7]))
+    margin = {48: 4, 96: 7}[size]  # 96 of 110 pixels
+    top, left = (
+        torch.tensor(numbers).clamp(max=2 * margin) - margin
+        for numbers in ([0, 14, 4, 3, 8, 0, 5], [8, 8, 4, 1, 0, 0, 14])
+    )
     assert set(top.tolist()) | set(left.tolist()) <= set(shifts(size))
     flip = torch.tensor([False, True, False, True, True, False, True])
     result = random_crops(images[rows], top, left, flip, torch.zeros(7), torch.ones(7), size)

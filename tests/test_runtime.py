@@ -150,6 +150,7 @@ def test_a_step_in_fp16_is_that_of_fp32_and_one_that_overflows_is_left_out():
         torch.randn(8, 1, 44, 44, generator=generator),
         torch.arange(8) % 7,
         torch.randn(8, 3, generator=generator),
+        None,
     )
     steps = {}
     for precision in ("fp16", "fp32"):

@@ -440,7 +440,7 @@ def test_shapes_are_checked():
         (torch.zeros(2, 48, 48), "a"),
     ):
         with pytest.raises(ValueError):
-            SubjectFaces(images.byte(), numbers, numbers, ("Angry",), ("S1",), tuple(files), "")
+            SubjectFaces(images.byte(), numbers, numbers, numbers, ("Angry",), ("S1",), tuple(files), "")
 
 
 @pytest.mark.real

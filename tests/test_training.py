@@ -15,6 +15,8 @@ import torch
 
 import mainpro_FER
 from data import DATASETS
+from data.batches import center_crop, normalise
+from inference import networks
 from models import checkpoint
 from tests.conftest import ROOT, run_program
 from utils.files import UserError
@@ -114,7 +116,7 @@ def test_best_checkpoints_load_safely_and_hold_the_results_of_their_epoch(finish
         content = torch.load(finished / RUN_NAME / task.checkpoint("PublicTest"), weights_only=True)
         assert content["task"] == task.name and content["dataset"] == "Demo"
         assert content["results"]["epoch"] == content["epoch"]
-        assert content["consistency_penalty"].shape == (7, 3, 3)
+        assert content["constraint_table"].shape == (7, 3, 3)
         with open(finished / f"AccProcess_{task.name}.csv", newline="") as table:
             row = list(csv.DictReader(table))[content["epoch"]]
         column = f"Pubtest{task.rules.decisive}{task.letter}"
@@ -161,6 +163,27 @@ def test_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch, capsys, c
     torch.manual_seed(1234)  # nothing may depend on the state the process happens to be in
     assert run(tmp_path, "--resume") == 0
     assert_same_run(finished, tmp_path)
+
+
+def test_a_run_with_a_teacher_resumes_exactly_without_it(tmp_path, monkeypatch, capsys):
+    """What the released network says of the training faces is kept in last.t7: its file may be moved meanwhile."""
+    flags = "--dataset Demo --model Small --limit 40 --bs 8 --epochs 2 --eval center --teacher 0.6".split()
+    assert run_program(tmp_path / "whole", *flags) == 0
+    assert "teacher: the released network" in (tmp_path / "whole" / "data.txt").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(2))
+        assert run_program(tmp_path / "again", *flags) == 130
+    taught = checkpoint.load(tmp_path / "again" / "Demo_Small" / "last.t7")["taught"]
+    faces = DATASETS["Demo"](None, False, 40).splits["Training"]
+    model, content = checkpoint.load_model(networks.teacher())
+    with torch.no_grad():
+        logits = model(normalise(center_crop(faces.images), **content["preprocessing"]))["classify"]
+    assert torch.allclose(taught, logits.softmax(1), atol=0.03)  # in bf16 where the hardware has it
+    monkeypatch.setattr(networks, "RELEASED", tmp_path / "nowhere")
+    assert run_program(tmp_path / "again", "--resume") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "again", "Demo_Small")
+    with pytest.raises(UserError, match="--teacher 0"):
+        run_program(tmp_path / "new", *flags)
 
 
 def test_the_default_recipe_resumes_exactly_too(tmp_path, monkeypatch):

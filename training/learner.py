@@ -66,12 +66,13 @@ class MultiTaskLearner(Learner):
     """Learns categories and V/A/D together.
 
     tasks: names from `TASKS`; recipe: `Recipe`; tables: of the constraints (see `losses.constraint_tables`);
-    preprocessing: {"mean", "std"} of the pixels in 0..1.
+    preprocessing: {"mean", "std"} of the pixels in 0..1; taught (N, 7): a teacher's probabilities of the training
+    faces, where these are, or None.
     """
 
-    def __init__(self, model, tasks, recipe, tables, preprocessing, runtime):
+    def __init__(self, model, tasks, recipe, tables, preprocessing, runtime, taught=None):
         super().__init__(model, recipe, runtime)
-        self.preprocessing = preprocessing
+        self.preprocessing, self.taught = preprocessing, taught
         self.network = runtime.compile(distribute(self.model, runtime.device))
         self.optimizer = build_optimizer(self.model, recipe, runtime.matrix_dtype)
         self.scaler = runtime.scaler()
@@ -93,20 +94,20 @@ class MultiTaskLearner(Learner):
         )  # fmt: skip
 
     def batches(self, faces, plan, first=0):
-        """Yield (pictures (B, 1, 44, 44) float, labels (B,), vad (B, 3) or None)."""
-        device = self.runtime.device
-        for crops, labels, vad in training_batches(plan, device, faces.images, faces.labels, faces.vad, first=first):
-            yield normalise(crops, **self.preprocessing), labels, vad
+        """Yield (pictures (B, 1, 44, 44) float, labels (B,), vad (B, 3) or None, taught (B, 7) or None)."""
+        annotations = faces.labels, faces.vad, self.taught
+        for crops, *targets in training_batches(plan, self.runtime.device, faces.images, *annotations, first=first):
+            yield normalise(crops, **self.preprocessing), *targets
 
     def step(self, batch, number, steps_per_epoch):
         """See `Learner`. batch: as `batches` yields it; loss and sums are those of the batch of all processes."""
         set_learning_rate(self.optimizer, learning_rate(self.recipe, number, steps_per_epoch))
-        pictures, labels, vad = batch
+        pictures, *targets = batch
         with self.runtime.autocast():
             outputs = self.network(pictures)
         outputs = {name: gather(output) for name, output in outputs.items()}
-        labels, vad = gather(labels), None if vad is None else gather(vad)
-        loss = self.objective(self.model, outputs, labels, vad)
+        labels, vad, taught = (None if target is None else gather(target) for target in targets)
+        loss = self.objective(self.model, outputs, labels, vad, taught)
         self.scaler.scale(loss).backward()
         if self.recipe.clip_value is not None:
             self.scaler.unscale_(self.optimizer)

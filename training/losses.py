@@ -183,10 +183,18 @@ def orthogonality_loss(model, dtype=torch.float32):
     return total + sum(matrix_orthogonality(shortcut.weight.to(dtype)) for shortcut in shortcuts)
 
 
-# {kind of task: its weighted loss, from a recipe, outputs (B, width) and targets (B,)}
+def taught_loss(recipe, logits, labels, taught):
+    """Category loss of the labels, and with weight `recipe.teacher` that of a teacher's probabilities taught (B, 7)."""
+    loss = category_loss(logits, labels, recipe.label_smoothing)
+    if taught is None:
+        return loss
+    return (1 - recipe.teacher) * loss + recipe.teacher * F.cross_entropy(logits, taught)
+
+
+# {kind of task: its weighted loss, from a recipe, outputs (B, width), targets (B,), a teacher's probabilities or None}
 LOSSES = {
-    "classification": lambda recipe, logits, labels: category_loss(logits, labels, recipe.label_smoothing),
-    "regression": lambda recipe, values, target: (
+    "classification": taught_loss,
+    "regression": lambda recipe, values, target, taught: (
         recipe.dimension_weight * dimension_loss(values, target, recipe.mse_weight, recipe.ccc_weight)
     ),
 }
@@ -209,11 +217,11 @@ class Objective:
         if tables and recipe.consistency and categories and self.dimensions:
             self.table = tables[recipe.constraint][:, [task.dimension for task in self.dimensions]]
 
-    def __call__(self, model, outputs, labels, vad):
-        """Total loss, a scalar. outputs: what the model returned; labels (B,), vad (B, 3) or None."""
+    def __call__(self, model, outputs, labels, vad, taught=None):
+        """Total loss, a scalar. outputs: what the model returned; labels (B,), vad (B, 3), taught (B, 7) or None."""
         recipe = self.recipe
         total = sum(
-            LOSSES[task.kind](recipe, outputs[task.name], task_target(task, labels, vad)) for task in self.tasks
+            LOSSES[task.kind](recipe, outputs[task.name], task_target(task, labels, vad), taught) for task in self.tasks
         )
         if self.table is not None:
             values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)

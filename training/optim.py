@@ -26,12 +26,13 @@ def learning_rate(recipe, step, steps_per_epoch):
 class WeightAverage:
     """Exponential moving average of the weights and the running statistics of a network.
 
-    `model` is a network of its own that holds the average, or with decay 0 the network itself. Early on, when every
-    step improves, the average forgets faster: after `step` steps the decay is at most (1 + step) / (10 + step).
+    `model` is a network of its own that holds the average, or with share 0 the network itself. The average reaches as
+    far back as a `share` of the steps so far: the decay after `step` steps is (1 + step) / (1 + step + 1 / share), the
+    same at the same part of a run of any length.
     """
 
-    def __init__(self, model, decay):
-        self.model, self.decay = deepcopy(model) if decay else model, decay
+    def __init__(self, model, share):
+        self.model, self.share = deepcopy(model) if share else model, share
         # The only whole numbers in a state are counts of batches, which nothing reads.
         pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
         pairs = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -39,14 +40,14 @@ class WeightAverage:
 
     def update(self, step):
         """Take in the weights as they are after step `step` (from 0) of the whole run."""
-        if not self.decay:
+        if not self.share:
             return
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = (1 + step) / (1 + step + 1 / self.share)
         get_ema_multi_avg_fn(decay)(self._averaged, self._current, None)
 
 
 def build_optimizer(model, recipe, dtype=torch.float32):
-    """The recipe's optimizer; weight decay for convolution and linear weights only, not for norms and biases.
+    """The recipe's optimizer; norms and biases have weight decay only where the recipe says so.
 
     dtype: of the matrix products inside Muon.
     """
@@ -57,7 +58,7 @@ def build_optimizer(model, recipe, dtype=torch.float32):
     weights = [p for p in parameters if p.ndim > 1 and id(p) not in taken]
     groups = [
         {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": recipe.weight_decay * recipe.decay_all},
     ]
     if kernels:
         groups.append({"params": kernels, "weight_decay": recipe.kernel_decay, "orthogonal": True})

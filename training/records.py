@@ -32,7 +32,7 @@ BEST_LINES = {
     "regression": ("best_{split}_Averageloss{letter}", "best_{split}_epoch_loss{letter}"),
 }
 # What a run keeps in the folder of its checkpoints; and what comes with those that are given away.
-RUN_FILES = ("*.t7", "*.png", "fold*/*.png", "tensorboard/events.out.tfevents.*")
+RUN_FILES = ("*.t7", "*.png", "fold*/*.png", "processes/fold*", "tensorboard/events.out.tfevents.*")
 RELEASE_FILES = ("README.md", "run/*")
 HEADER_LINES = 20  # within which data.txt names dataset and model
 HONEST = "epoch chosen on PublicTest: honest"

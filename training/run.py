@@ -26,7 +26,7 @@ from utils.files import UserError, as_user_error, move_aside
 from utils.parallel import is_first, wait_for_all
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
-FORMAT = 3  # of last.t7
+FORMAT = 4  # of last.t7
 NOTHING = type(None)
 
 
@@ -169,18 +169,18 @@ class RunFolder:
 class Run(RunFolder):
     """A run over the three splits of a `Dataset`.
 
-    tensorboard: whether to write event files too. `history` is the list of epoch results, `final` what the end of the
-    run added (None before).
+    taught: a teacher's probabilities of the training faces, (N, 7), or None; tensorboard: whether to write event files
+    too. `history` is the list of epoch results, `final` what the end of the run added (None before).
     """
 
     kind = "splits"
-    CONTENT = {"history": list, "final": (dict, NOTHING)}
+    CONTENT = {"history": list, "final": (dict, NOTHING), "taught": (torch.Tensor, NOTHING)}
 
-    def __init__(self, settings, dataset, runtime, out, tensorboard=False):
+    def __init__(self, settings, dataset, runtime, out, taught=None, tensorboard=False):
         splits = dataset.splits
         digest = hashlib.sha256("".join(faces.fingerprint() for faces in splits.values()).encode())
         super().__init__(settings, runtime, out, digest.hexdigest())
-        self.dataset = dataset
+        self.dataset, self.taught = dataset, taught
         self.tasks = tuple(TASKS[name] for name in settings.tasks)
         training = splits["Training"]
         self.preprocessing = training.pixel_statistics()
@@ -220,7 +220,7 @@ class Run(RunFolder):
 
     def content(self):
         """See `RunFolder`."""
-        return {"history": self.history, "final": self.final}
+        return {"history": self.history, "final": self.final, "taught": self.taught}
 
     def record(self, results, learner, training_seconds, evaluation_seconds):
         """Keep the results of an epoch: best checkpoints, last.t7, then CSVs, workbook, curves, data.txt."""
@@ -311,8 +311,10 @@ class Run(RunFolder):
             "faces": ", ".join(f"{name} {len(faces):,}" for name, faces in splits.items()),
             "source": self.dataset.description,
         }
+        teacher = {} if self.taught is None else {"teacher": "the released network, by its centre crop"}
         network = {
             "tasks": ", ".join(self.settings.tasks),
+            **teacher,
             "evaluation after every epoch": {"tencrop": "ten-crop", "center": "centre crop"}.get(
                 self.crops, self.crops
             ),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from data import DATASETS
-from data.subjects.folds import FOLDS
+from data.subjects.folds import FOLD_RULES, FOLDS
 from models import MODELS, network_class
 from training.engine import CROPS
 from training.losses import CONSTRAINTS
@@ -27,7 +27,7 @@ SYNTHESIS_WEIGHTS = {
 }
 # Arguments that mean something only where there are splits, or only where there are folds.
 SPLIT_ARGUMENTS = ("tasks", "limit", "drop_duplicates", "evaluation", "tensorboard", "compile")
-FOLD_ARGUMENTS = ("fold", "pretrain")
+FOLD_ARGUMENTS = ("fold", "pretrain", "processes")
 # Flags that are shorter than the field of the settings or of the recipe that they set.
 SHORT_FLAGS = {"batch_size": "--bs", "learning_rate": "--lr", "orthogonality": "--orth", "evaluation": "--eval"}
 
@@ -37,7 +37,7 @@ class Settings:
     """What defines a run: two runs with equal settings on equal machines give equal numbers.
 
     `data` is the path that was asked for, or None; `limit` rows are read per split, None for all. `fold` is what
-    to train of a cross-validation ("1" to "10" or "all"), `pretrain` the checkpoint to begin with, None for no such.
+    to train of a cross-validation ("3", "1 2" or "all"), `pretrain` the checkpoint to begin with, None for no such.
     """
 
     dataset: str
@@ -120,6 +120,9 @@ def build_parser():
                       help=f"weight of category-V/A/D consistency (default*: {defaults.consistency})")  # fmt: skip
     what.add_argument("--orth", dest="orthogonality", type=_number(float, 0), metavar="W",
                       help=f"weight of orthogonal convolutions (default*: {defaults.orthogonality})")  # fmt: skip
+    what.add_argument("--teacher", type=_number(float, 0, high=1), metavar="W",
+                      help="weight of the released network's probabilities beside the labels (default*: "
+                           f"{defaults.teacher}; fast {RECIPES['fast'].teacher})")  # fmt: skip
 
     how = parser.add_argument_group("training")
     how.add_argument("--recipe", choices=tuple(RECIPES), help="default: default; fast without a GPU; demo for Demo")
@@ -137,8 +140,13 @@ def build_parser():
                           "chosen models at the end (default: auto)")  # fmt: skip
 
     fersnet = parser.add_argument_group("FERSNet (CK+, Oulu-CASIA)")
-    fersnet.add_argument("--fold", choices=FOLD_CHOICES, metavar="K",
-                         help="held-out tenth of the subjects, 1 to 10, or all in turn (default: all)")  # fmt: skip
+    fersnet.add_argument("--fold", nargs="+", choices=FOLD_CHOICES, metavar="K",
+                         help="held-out tenths of the subjects, 1 to 10 or all (default: all); what --out has of "
+                              "others is kept")  # fmt: skip
+    fersnet.add_argument("--folds", choices=tuple(FOLD_RULES),
+                         help=f"balanced in classes, or blocks of names (default*: {of_fersnet.folds})")  # fmt: skip
+    fersnet.add_argument("--processes", type=_number(int, 1), metavar="N",
+                         help="folds trained at a time, each on its share of the cores (default: 1)")  # fmt: skip
     fersnet.add_argument("--pretrain", type=given_path, metavar="FILE",
                          help="begin with the weights of a FERSNet .t7 file (default: from scratch)")  # fmt: skip
     fersnet.add_argument("--kernel", type=int, choices=(1, 3),
@@ -213,9 +221,14 @@ def resolve(arguments, dataset):
         limit=arguments.limit,
         drop_duplicates=bool(arguments.drop_duplicates),
         evaluation=arguments.evaluation or "auto",
-        fold=(arguments.fold or "all") if has_folds else None,
+        fold=asked_folds(arguments.fold) if has_folds else None,
         pretrain=None if arguments.pretrain is None else str(arguments.pretrain),
     )
+
+
+def asked_folds(folds):
+    """One text for the folds that --fold asked for, a list or None: "all", or their numbers in order."""
+    return "all" if folds is None or "all" in folds else " ".join(map(str, sorted(set(map(int, folds)))))
 
 
 def _check_flags(arguments, dataset, model):
@@ -250,6 +263,7 @@ def check_unchanged(arguments, saved):
         before = kept.get(name)
         if name == "tasks":
             value, before = (" ".join(task for task in TASKS if task in some) for some in (value, before))
+        value = asked_folds(value) if name == "fold" else value
         value = str(value) if isinstance(value, Path) else value
         if value != before:
             raise UserError(

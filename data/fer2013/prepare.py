@@ -132,10 +132,10 @@ def check(h5_path):
         raise UserError(f"{h5_path} is {error}: give the archive or the folder that it is made from") from error
 
 
-def describe(h5_path):
-    """Where the V/A/D of an intact data.h5 come from, and what else is to be known of its faces."""
+def describe(h5_path, origin=None):
+    """Where the V/A/D of an intact data.h5 come from (`origin`, where that is known better), and its notes."""
     contents = check(h5_path)
-    return "; ".join([contents.vad_origin, *contents.notes])
+    return "; ".join([origin or contents.vad_origin, *contents.notes])
 
 
 def default_h5_path(source, fallback=None):

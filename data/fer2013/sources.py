@@ -28,6 +28,7 @@ PICTURES = "pictures"
 ALL = "all"  # the split of a table whose column Usage says it
 H5_NAMES = ("data.h5", "data_prepared.h5")  # the second where the ancestor's lies in the place of ours
 REPORT_NAME = "data_report.csv"
+ORIGIN_NAME = "vad_origin.txt"  # in which a user says where V/A/D come from
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".dat", "", *ARCHIVE_SUFFIXES)
 _NO_TABLES = (".md", ".py", ".pdf", ".bib", ".ipynb", ".json", ".log", ".t7", ".docx", ".xlsx", ".html")
 
@@ -111,7 +112,8 @@ class Survey:
 def skipped(path):
     """What is looked for nowhere: what the project itself has in its data folder, and what it wrote."""
     own = path.suffix in (".py", ".md", ".png") or (path / "__init__.py").exists()
-    return own and path.parent == HOME or path.name == REPORT_NAME or path.name.endswith(UNFINISHED)
+    named = path.name in (REPORT_NAME, ORIGIN_NAME) or path.name.endswith(UNFINISHED)
+    return own and path.parent == HOME or named
 
 
 @contextmanager

@@ -42,11 +42,11 @@ def load(path=None, find_face=None):
             root = roots[0] if len(roots) == 1 else ""
             sequences = _sequences(files, roots, folders, path)
         chosen = {
-            name: (class_name, subject)
-            for (subject, _), (class_name, frames) in sequences.items()
+            name: (class_name, subject, sequence)
+            for (subject, sequence), (class_name, frames) in sequences.items()
             for name in last_frames(frames)
         }
-        shown = {class_name for class_name, _ in chosen.values()}
+        shown = {class_name for class_name, *_ in chosen.values()}
         classes = tuple(name for name in CLASSES if name in shown or name not in OPTIONAL)
         note = "; ".join([f"the last frames of {len(sequences)} sequences", *notes])
         return assemble(files, root, chosen, "CK+", classes, note, find_face)

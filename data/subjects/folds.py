@@ -19,7 +19,7 @@ def assign_folds(labels, subjects, folds=FOLDS, seed=0):
     """
     names, numbers = np.unique(np.asarray(subjects.cpu()), return_inverse=True)
     if len(names) < folds:
-        raise UserError(f"{folds} folds need as many subjects, and there are {len(names)}: give the whole dataset")
+        raise _too_few(folds, len(names))
     labels = np.asarray(labels.cpu())
     # Images of each subject in each class, and in all: the total size counts like one more class.
     counts = np.zeros((len(names), labels.max() + 2), np.int64)
@@ -66,6 +66,27 @@ def _improve(counts, fold, folds):
                 fold[subject], improved = there, True
                 if best < len(counts):
                     fold[best] = here
+
+
+def consecutive_folds(labels, subjects, folds=FOLDS):
+    """As `assign_folds`, but the subjects in the order of their numbers, cut into consecutive blocks of one size.
+
+    Where that does not go into them, the first blocks have one subject more. labels: not looked at.
+    """
+    names, numbers = np.unique(np.asarray(subjects.cpu()), return_inverse=True)
+    if len(names) < folds:
+        raise _too_few(folds, len(names))
+    blocks = np.array_split(np.arange(len(names)), folds)
+    fold = np.repeat(np.arange(folds), [len(block) for block in blocks])
+    return torch.from_numpy(fold[numbers])
+
+
+def _too_few(folds, subjects):
+    return UserError(f"{folds} folds need as many subjects, and there are {subjects}: give the whole dataset")
+
+
+# {name of a way to make folds: the function, called with labels, subjects and how many}
+FOLD_RULES = {"balanced": assign_folds, "by-name": consecutive_folds}
 
 
 def folds_table(faces, fold):

@@ -34,7 +34,7 @@ def load(path=None, find_face=None):
         root = _find_root(files, path)
         sequences = _sequences(files, root, path)
         chosen = {
-            name: (class_name, subject)
+            name: (class_name, subject, class_name)
             for (subject, class_name), frames in sequences.items()
             for name in last_frames(frames)
         }

@@ -27,15 +27,16 @@ LAST_FRAMES = 3  # of a sequence are used: they show the expression at its stron
 
 @dataclass(frozen=True)
 class SubjectFaces:
-    """images (N, S, S) uint8 with S 48 or 96, labels (N,) and subjects (N,) int64, all on one device.
+    """images (N, S, S) uint8 with S 48 or 96, labels, subjects and sequences (N,) int64, all on one device.
 
-    labels count in class_names, subjects in subject_names. files: N names, relative to the dataset's folder.
-    description: one line, what the faces are.
+    labels count in class_names, subjects in subject_names, in the order of their names. sequences: the frames of one
+    have one number. files: N names, relative to the dataset's folder. description: one line, what the faces are.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     subjects: torch.Tensor
+    sequences: torch.Tensor
     class_names: tuple[str, ...]
     subject_names: tuple[str, ...]
     files: tuple[str, ...]
@@ -45,8 +46,8 @@ class SubjectFaces:
         count, size = len(self.labels), self.images.shape[-1]
         if self.images.shape != (count, size, size) or size not in SIZES or self.images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 ({count}, S, S), S 48 or 96, not {tuple(self.images.shape)}")
-        if self.subjects.shape != (count,) or len(self.files) != count:
-            raise ValueError(f"{count} faces need as many subjects and files")
+        if not self.subjects.shape == self.sequences.shape == (count,) or len(self.files) != count:
+            raise ValueError(f"{count} faces need as many subjects, sequences and files")
 
     def __len__(self):
         return len(self.labels)
@@ -65,13 +66,14 @@ class SubjectFaces:
             images=self.images[rows],
             labels=self.labels[rows],
             subjects=self.subjects[rows],
+            sequences=self.sequences[rows],
             files=tuple(self.files[number] for number in numbers.tolist()),
         )
 
     def to(self, device):
         """The same faces on `device`."""
-        images, labels, subjects = (part.to(device) for part in (self.images, self.labels, self.subjects))
-        return replace(self, images=images, labels=labels, subjects=subjects)
+        names = ("images", "labels", "subjects", "sequences")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def fingerprint(self):
         """SHA-256, as hexadecimal digits, of all pictures, labels and subjects."""
@@ -166,18 +168,20 @@ def last_frames(sequence):
 def assemble(files, root, chosen, name, class_names, note, find_face=None):
     """The `SubjectFaces` of the chosen pictures, sorted by file name.
 
-    files: {name: `Entry`}; root: what all chosen names begin with; chosen: {name: (class name, subject name)}; note:
-    what the description says beside the counts; find_face: see `decode`.
+    files: {name: `Entry`}; root: what all chosen names begin with; chosen: {name: (class name, subject name, name of
+    its sequence among the subject's)}; note: what the description says beside the counts; find_face: see `decode`.
     """
     names, size, images = sorted(chosen), None, []
     for file in names:
         images.append(decode(*read_entry(files[file]), size, find_face))
         size = len(images[0])
-    subject_names = tuple(sorted({subject for _, subject in chosen.values()}))
+    subject_names = tuple(sorted({subject for _, subject, _ in chosen.values()}))
+    sequences = {sequence: number for number, sequence in enumerate(sorted({found[1:] for found in chosen.values()}))}
     return SubjectFaces(
         images=torch.from_numpy(np.stack(images)),
         labels=torch.tensor([class_names.index(chosen[file][0]) for file in names]),
         subjects=torch.tensor([subject_names.index(chosen[file][1]) for file in names]),
+        sequences=torch.tensor([sequences[chosen[file][1:]] for file in names]),
         class_names=class_names,
         subject_names=subject_names,
         files=tuple(file.removeprefix(root) for file in names),

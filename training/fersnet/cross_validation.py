@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from training.engine import train_one_epoch
 from training.fersnet.engine import evaluate_fold
+from training.fersnet.processes import are_under_way, train_in_processes
 from training.fersnet.run import FoldRun
 from utils.files import UserError
 from utils.interrupt import Stopped, StopRequest
@@ -14,11 +15,12 @@ from utils.parallel import ranks
 from utils.progress import spell_duration
 
 
-def cross_validate(settings, faces, runtime, out, last=None):
+def cross_validate(settings, faces, runtime, out, last=None, processes=None):
     """Train and test the folds that `settings` asks for; returns the exit code.
 
     faces: `SubjectFaces`; runtime: `Runtime`; out: output folder; last: content of the last.t7 to go on from, None
-    for a new run. Raises UserError for what the user can put right.
+    for a new run; processes: how many folds at a time, each in a process of its own, None for all in this one. Raises
+    UserError for what the user can put right.
     """
     if ranks()[1] > 1:
         raise UserError(f"{settings.model} trains in one process: start a fold in each with --fold, without torchrun.")
@@ -36,13 +38,20 @@ def cross_validate(settings, faces, runtime, out, last=None):
             run.begin()
         else:
             run.resume(last)
-        return train(run)
+        several = processes or are_under_way(run)
+        # What this process was in the middle of it goes on with itself.
+        code = train(run, run.remaining if not several else run.remaining[:1] if run.is_within_a_fold else [])
+        if several and code == 0:
+            code = train_in_processes(run, processes or 1, cross_validate)
+        if code == 0:
+            run.finished()
+        return code
 
 
-def train(run):
+def train(run, folds):
     """The loop: per fold and epoch train, test, record, save. Returns 0, or 130 when stopped by the user."""
     with StopRequest() as stop, suppress(Stopped):
-        for fold in run.remaining:
+        for fold in folds:
             training, held_out = run.split(fold)
             with stop.at_once():
                 learner = run.learner(fold, training)
@@ -66,7 +75,6 @@ def train(run):
                 run.finish_fold(fold, learner, training, held_out)
             if stop() and run.remaining:
                 return run.interrupted()
-        run.finished()
         return 0
     return run.interrupted()
 

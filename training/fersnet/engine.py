@@ -1,23 +1,28 @@
 """FERSNet over one fold: recognize, synthesize, measure. All return plain values; none knows files."""
 
 import torch
+import torch.nn.functional as F
 
 from data.batches import normalise
 from training.engine import check_predictions
 from training.fersnet.guides import PREPROCESSING, logits_of
 from training.fersnet.similarity import structural_similarity
+from training.fersnet.views import VIEWS
 from training.metrics import classification_metrics
 
 BATCH = 64  # faces of a forward pass without learning
 
 
 @torch.inference_mode()
-def recognize(network, images, runtime):
-    """Logits (N, classes) float32 of faces (N, S, S) uint8. network: in evaluation mode, on runtime.device."""
+def recognize(network, images, runtime, view=VIEWS[""]):
+    """Logits (N, classes) float32 of faces (N, S, S) uint8, seen in a view (see `views`).
+
+    network: in evaluation mode, on runtime.device.
+    """
     logits = []
     for part in images.split(BATCH):
         with runtime.autocast():
-            outputs = network(normalise(part[:, None], **PREPROCESSING))
+            outputs = network(view(normalise(part[:, None], **PREPROCESSING)))
         logits.append(logits_of(outputs))
     return torch.cat(logits)
 
@@ -29,7 +34,7 @@ def synthesize(network, images, expressions, runtime):
     for part, wanted in zip(images.split(BATCH), expressions.split(BATCH), strict=True):
         with runtime.autocast():
             pictures = network(normalise(part[:, None], **PREPROCESSING), wanted)["synthesized"]
-        synthesized.append(((pictures[:, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+        synthesized.append((pictures[:, 0] * 255).round().clamp(0, 255).to(torch.uint8))
     return torch.cat(synthesized)
 
 
@@ -53,17 +58,41 @@ def counterparts(faces):
     return table.view(-1, classes)[faces.subjects].scatter(1, faces.labels[:, None], -1)
 
 
+def sequence_accuracy(logits, labels, sequences):
+    """Percent of the sequences whose frames, with a vote each, name the expression.
+
+    logits (N, classes), labels and sequences (N,) int64; a sequence has one label. Of expressions with as many votes
+    the one with the greater sum of probabilities is taken.
+    """
+    numbers = sequences.unique(return_inverse=True)[1]
+    votes = F.one_hot(logits.argmax(dim=1), logits.shape[1]).double()
+    weights = votes + logits.double().softmax(dim=1) / (2 * len(logits))  # which never outweighs a vote
+    sums = weights.new_zeros(int(numbers.max()) + 1, logits.shape[1]).index_add_(0, numbers, weights)
+    true = labels.new_zeros(len(sums)).index_copy_(0, numbers, labels)
+    return 100 * (sums.argmax(dim=1) == true).double().mean().item()
+
+
+def recognition_figures(network, faces, runtime):
+    """Figures of a network on the held-out `SubjectFaces`, its confusion matrix among them.
+
+    By face and, SeqAcc, by sequence (see `sequence_accuracy`). Raises UserError when what the network predicts is not
+    finite.
+    """
+    logits = recognize(network, faces.images, runtime)
+    check_predictions({"classify": logits}, "held-out faces")
+    sequences = sequence_accuracy(logits, faces.labels, faces.sequences)
+    return {**classification_metrics(logits, faces.labels), "SeqAcc": sequences}
+
+
 def evaluate_fold(network, faces, runtime):
-    """Figures of a network on the held-out `SubjectFaces`: those of the classification and its confusion matrix.
+    """`recognition_figures` of a network on the held-out `SubjectFaces`, and figures of synthesis.
 
     One that synthesizes adds L1 (mean absolute difference, pixels in 0..1) and SSIM between each synthesized face and
     the real one of the same subject with that expression, over all such pairs, and CopyL1 and CopySSIM, the same for
     the face that it was synthesized from: what a network reaches that changes nothing. None where the fold has no
-    pair. Raises UserError when what the network predicts is not finite.
+    pair. Raises UserError as they do.
     """
-    logits = recognize(network, faces.images, runtime)
-    check_predictions({"classify": logits}, "held-out faces")
-    figures = classification_metrics(logits, faces.labels)
+    figures = recognition_figures(network, faces, runtime)
     if network.synthesizes:
         real = counterparts(faces)
         source, expression = (real >= 0).nonzero(as_tuple=True)
@@ -82,10 +111,11 @@ def _unit(images):
     return images[:, None].float() / 255
 
 
-def share_read_as_wanted(network, judge, faces, runtime):
-    """Percent of the held-out faces, each with every other expression, that `judge` reads as that expression.
+def judged(network, judge, faces, runtime):
+    """What `judge` reads in the held-out faces, each synthesized with every other expression, in each of the `VIEWS`.
 
-    judge: a classifier that shares nothing with the network. Also returns its accuracy on the real faces, percent.
+    judge: a classifier that shares nothing with the network. Returns, in percent, {"TargetShare" + view: how many it
+    reads as the wanted expression, "JudgeAcc" + view: how many of the real faces it reads rightly}.
     """
     classes = len(faces.class_names)
     wanted = torch.arange(classes, device=faces.labels.device).repeat(len(faces))
@@ -93,9 +123,12 @@ def share_read_as_wanted(network, judge, faces, runtime):
     other = wanted != faces.labels[source]
     source, wanted = source[other], wanted[other]
     synthesized = synthesize(network, faces.images[source], wanted, runtime)
-    hits = recognize(judge, synthesized, runtime).argmax(dim=1) == wanted
-    real = recognize(judge, faces.images, runtime).argmax(dim=1) == faces.labels
-    return 100 * hits.double().mean().item(), 100 * real.double().mean().item()
+    shares = {}
+    for name, view in VIEWS.items():
+        for figure, images, labels in (("TargetShare", synthesized, wanted), ("JudgeAcc", faces.images, faces.labels)):
+            hits = recognize(judge, images, runtime, view).argmax(dim=1) == labels
+            shares[figure + name] = 100 * hits.double().mean().item()
+    return shares
 
 
 def synthesize_to_balance(network, faces, count, seed, runtime):

@@ -8,33 +8,50 @@ from data.batches import normalise, plan_epoch, training_batches
 from data.subjects.pairs import shifts
 from models.fersnet import SmallClassifier
 from models.resnet import ResNet18
+from training.fersnet.views import any_view, glimpse
 
-PREPROCESSING = {"mean": 0.5, "std": 0.5}  # to -1..1, which is what a tanh gives
-GUIDE_EPOCHS = 15
+PREPROCESSING = {"mean": 0.0, "std": 1.0}  # pixels in 0..1
+GUIDE_EPOCHS = 30
 JUDGE_EPOCHS = 25
 JUDGE_CHANNELS = 32
 
 
-def train_classifier(network, images, labels, epochs, seed, runtime, rate=1e-3, batch_size=32, weight_decay=0.01):
+def train_classifier(
+    network, images, labels, epochs, seed, runtime,
+    rate=1e-3, batch_size=32, weight_decay=0.01, view=None, fixed_norms=False, after_epoch=None,
+):  # fmt: skip
     """Train a network with cross-entropy on shifted and mirrored faces: AdamW, one cycle of the learning rate.
 
-    network: (B, 1, S, S) in -1..1 to logits (B, classes), or a FERSNet, on runtime.device; images (N, S, S) uint8 and
-    labels (N,) int64 there. Returns the network in evaluation mode.
+    network: (B, 1, S, S) in 0..1 to logits (B, classes), or a FERSNet, on runtime.device; images (N, S, S) uint8 and
+    labels (N,) int64 there. view: what to make of the pictures of a batch before it sees them (see `views`).
+    fixed_norms: batch norms normalise by their running statistics, which stay as they are. after_epoch: called with
+    the network in evaluation mode. Returns it in this mode.
     """
     size, device = images.shape[-1], images.device
     plans = [plan_epoch(len(images), batch_size, seed, epoch, device, places=shifts(size)) for epoch in range(epochs)]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=sum(plan.steps for plan in plans))
-    network.train()
     for plan in plans:
+        network.train()
+        for norm in batch_norms(network) if fixed_norms else ():
+            norm.eval()
         for crops, wanted in training_batches(plan, device, images, labels, size=size):
+            pictures = normalise(crops, **PREPROCESSING)
             with runtime.autocast():
-                outputs = network(normalise(crops, **PREPROCESSING))
+                outputs = network(pictures if view is None else view(pictures))
             F.cross_entropy(logits_of(outputs), wanted).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
+        network.eval()
+        if after_epoch is not None:
+            after_epoch(network)
     return network.eval()
+
+
+def batch_norms(network):
+    """The batch norms in a network."""
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def logits_of(outputs):
@@ -49,23 +66,26 @@ def identity_network(faces, seed, runtime):
 
 
 def expression_network(faces, seed, runtime):
-    """A `SmallClassifier` that learnt the expressions of `faces` (`SubjectFaces`, training folds only)."""
-    return _guide(faces.images, faces.labels, len(faces.class_names), seed, runtime)
+    """A `SmallClassifier` that learnt the expressions of `faces` (`SubjectFaces`, training folds only).
+
+    It learnt from glimpses: blurred, shifted, noisy, as it will see what is synthesized.
+    """
+    return _guide(faces.images, faces.labels, len(faces.class_names), seed, runtime, glimpse)
 
 
-def _guide(images, labels, classes, seed, runtime):
+def _guide(images, labels, classes, seed, runtime, view=None):
     torch.manual_seed(seed)
     network = runtime.place(SmallClassifier(classes))
-    return train_classifier(network, images, labels, GUIDE_EPOCHS, seed, runtime)
+    return train_classifier(network, images, labels, GUIDE_EPOCHS, seed, runtime, view=view)
 
 
 def judge_network(faces, seed, runtime):
     """A narrow ResNet-18 that learnt the expressions of `faces` (`SubjectFaces`, training folds only).
 
     It shares nothing with FERSNet nor with what guided it, and so can say what a face synthesized by it looks like to
-    another network.
+    another network. It learnt from all of the `VIEWS`, and so can judge each.
     """
     torch.manual_seed(seed)
     trunk = ResNet18(base=JUDGE_CHANNELS)
     network = runtime.place(nn.Sequential(trunk, nn.Linear(trunk.width, len(faces.class_names))))
-    return train_classifier(network, faces.images, faces.labels, JUDGE_EPOCHS, seed, runtime)
+    return train_classifier(network, faces.images, faces.labels, JUDGE_EPOCHS, seed, runtime, view=any_view)

@@ -2,10 +2,11 @@
 
 Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on Selective
 Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a small network that learnt to tell
-the subjects of the training folds apart (`training.fersnet.guides.identity_network`). Three things are not from there:
-another such network, which learnt the expressions, reads the synthesized face; the discriminator also learns to refuse
-real faces with a wrong expression (Reed et al., "Generative adversarial text to image synthesis", ICML 2016, section
-4.1); and some faces are synthesized with an expression that their subject does not show (`data.subjects.pairs`).
+the subjects of the training folds apart (`training.fersnet.guides.identity_network`). Three things are not from there,
+and `--recipe paper` leaves them out: another such network, which learnt the expressions, reads glimpses of the
+synthesized face (`training.fersnet.views`); the discriminator also learns to refuse real faces with a wrong expression
+(Reed et al., "Generative adversarial text to image synthesis", ICML 2016, section 4.1); and some faces are synthesized
+with an expression that their subject does not show (`data.subjects.pairs`).
 """
 
 from contextlib import contextmanager
@@ -14,27 +15,31 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from data.batches import normalise, plan_epoch, random_crops
 from data.subjects.pairs import choose_targets, shifts
-from training.fersnet.guides import PREPROCESSING
+from training.fersnet.guides import PREPROCESSING, batch_norms
+from training.fersnet.views import glimpse
 from training.learner import Learner
 from training.optim import learning_rate, set_learning_rate
+
+GLIMPSES = 2  # of each synthesized face that the network which knows the expressions reads
 
 
 @dataclass(frozen=True)
 class PairBatch:
     """What one step sees, on the device.
 
-    faces, targets (B, 1, S, S) float in -1..1; labels, target_labels (B,) int64; known (B,) bool: whether there is
-    a real target face (targets holds any face where not).
+    faces, real (B, 1, S, S) float in 0..1; labels, target_labels, real_labels (B,) int64; known (B,) bool. real is
+    the target: a face of the same subject with the expression that is to be synthesized, where one is known, and else
+    the face itself; real_labels are its expressions.
     """
 
     faces: torch.Tensor
     labels: torch.Tensor
-    targets: torch.Tensor
     target_labels: torch.Tensor
+    real: torch.Tensor
+    real_labels: torch.Tensor
     known: torch.Tensor
 
 
@@ -44,14 +49,14 @@ def without_running_statistics(model):
 
     Those are to describe real faces, which are all that the network is tested on.
     """
-    norms = [(module, module.momentum) for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module, _ in norms:
-        module.momentum = 0.0
+    norms = [(norm, norm.momentum) for norm in batch_norms(model)]
+    for norm, _ in norms:
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for module, momentum in norms:
-            module.momentum = momentum
+        for norm, momentum in norms:
+            norm.momentum = momentum
 
 
 @contextmanager
@@ -66,9 +71,9 @@ def frozen(module):
             parameter.requires_grad_(True)
 
 
-def masked_l1(synthesized, targets, known):
+def masked_l1(synthesized, real, known):
     """Mean absolute difference over the faces that are `known` (B,) to have a real target; 0 without any."""
-    each = (synthesized - targets).abs().mean(dim=(1, 2, 3))
+    each = (synthesized - real).abs().mean(dim=(1, 2, 3))
     return (each * known).sum() / known.sum().clamp_min(1)
 
 
@@ -76,7 +81,7 @@ class FERSNetLearner(Learner):
     """Learns to recognize and, where it has a discriminator, to synthesize.
 
     model: `FERSNet`; discriminator, identity, expression: `Discriminator` and two trained `SmallClassifier`, or None
-    where the model does not synthesize; recipe: `FERSNetRecipe`.
+    where the model does not synthesize, the last also where the recipe gives it no weight; recipe: `FERSNetRecipe`.
     """
 
     figures = ("Acc", "Loss", "L1", "Identity", "Expression", "Adversarial", "Cycle", "Discriminator")
@@ -89,7 +94,9 @@ class FERSNetLearner(Learner):
             self.discriminator = runtime.place(discriminator)
             self.discriminator_optimizer = self._adam(self.discriminator)
             self.identity = runtime.place(identity).eval().requires_grad_(False)
-            self.expression = runtime.place(expression).eval().requires_grad_(False)
+            self.expression = None
+            if recipe.expression:
+                self.expression = runtime.place(expression).eval().requires_grad_(False)
 
     def _adam(self, model):
         recipe = self.recipe
@@ -102,7 +109,7 @@ class FERSNetLearner(Learner):
         parts = super().parts()
         if self.discriminator is not None:
             names = ("discriminator", "discriminator_optimizer", "identity", "expression")
-            parts |= {name: getattr(self, name) for name in names}
+            parts |= {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return parts
 
     def plan(self, faces, seed, epoch):
@@ -118,29 +125,32 @@ class FERSNetLearner(Learner):
         for step in range(first, plan.steps):
             parts = plan.batch(step)
             order, target, target_labels = (parts.pop(name) for name in ("order", "target", "target_class"))
-            sources, targets = (
+            known = target >= 0
+            target = torch.where(known, target, order)
+            sources, real = (
                 normalise(random_crops(faces.images[rows], **parts, size=faces.size), **PREPROCESSING)
                 for rows in (order, target)
             )
-            yield PairBatch(sources, faces.labels[order], targets, target_labels, target >= 0)
+            yield PairBatch(sources, faces.labels[order], target_labels, real, faces.labels[target], known)
 
     def step(self, batch, number, steps_per_epoch):
         """See `Learner`. batch: a `PairBatch`; number: of this step in the whole run of the fold.
 
-        The faces are synthesized once; the discriminator learns from them `discriminator_steps` times, then the
-        network does.
+        The discriminator learns `discriminator_steps` times from the same faces, synthesized in evaluation mode; then
+        the network learns once.
         """
         rate = learning_rate(self.recipe, number, steps_per_epoch)
         set_learning_rate(self.optimizer, rate)
+        parts = dict.fromkeys(self.figures, batch.faces.new_zeros(()))
+        if self.discriminator is not None and self.recipe.discriminator_steps:
+            set_learning_rate(self.discriminator_optimizer, rate)
+            synthesized = self._synthesize(batch)
+            for _ in range(self.recipe.discriminator_steps):
+                parts["Discriminator"] = self._discriminator_step(batch, synthesized)
         with self.runtime.autocast():
             outputs = self.model(batch.faces, None if self.discriminator is None else batch.target_labels)
-        recognition = F.cross_entropy(outputs["classify"], batch.labels)
-        parts = dict.fromkeys(self.figures, recognition.new_zeros(()))
-        loss = recognition
+        loss = recognition = F.cross_entropy(outputs["classify"], batch.labels)
         if self.discriminator is not None:
-            set_learning_rate(self.discriminator_optimizer, rate)
-            for _ in range(self.recipe.discriminator_steps):
-                parts["Discriminator"] = self._discriminator_step(batch, outputs["synthesized"].detach())
             parts |= self._synthesis_losses(batch, outputs["synthesized"])
             loss = loss + self._weighted(parts)
         loss.backward()
@@ -161,9 +171,17 @@ class FERSNetLearner(Learner):
             + recipe.cycle * parts["Cycle"]
         )
 
+    @torch.no_grad()
+    def _synthesize(self, batch):
+        self.model.eval()
+        with self.runtime.autocast():
+            synthesized = self.model(batch.faces, batch.target_labels)["synthesized"]
+        self.model.train()
+        return synthesized
+
     def _discriminator_step(self, batch, synthesized):
         with self.runtime.autocast():
-            real = self.discriminator(batch.faces, batch.labels)
+            real = self.discriminator(batch.real, batch.real_labels)
             false = self.discriminator(synthesized, batch.target_labels)
         refused = false.square().mean()
         if self.recipe.mismatched:
@@ -177,15 +195,21 @@ class FERSNetLearner(Learner):
         return loss
 
     def _synthesis_losses(self, batch, synthesized):
-        with self.runtime.autocast(), frozen(self.discriminator), without_running_statistics(self.model):
+        with self.runtime.autocast(), frozen(self.discriminator):
             scores = self.discriminator(synthesized, batch.target_labels)
-            again = self.model(synthesized, batch.labels)["synthesized"]
-            features, wanted = self.identity.embed(synthesized), self.identity.embed(batch.faces)
-            read = self.expression(synthesized)
-        return {
-            "L1": masked_l1(synthesized, batch.targets, batch.known),
+            features, wanted = self.identity.embed(synthesized), self.identity.embed(batch.real)
+        losses = {
+            "L1": masked_l1(synthesized, batch.real, batch.known),
             "Identity": (features - wanted).square().sum(dim=1).mean(),
-            "Expression": F.cross_entropy(read, batch.target_labels),
             "Adversarial": (scores - 1).square().mean(),
-            "Cycle": F.mse_loss(again, batch.faces),
         }
+        if self.recipe.cycle:
+            with self.runtime.autocast(), without_running_statistics(self.model):
+                again = self.model(synthesized, batch.labels)["synthesized"]
+            losses["Cycle"] = F.mse_loss(again, batch.faces)
+        if self.expression is not None:
+            glimpses = torch.cat([glimpse(synthesized) for _ in range(GLIMPSES)])
+            with self.runtime.autocast():
+                read = self.expression(glimpses)
+            losses["Expression"] = F.cross_entropy(read, batch.target_labels.repeat(GLIMPSES))
+        return losses

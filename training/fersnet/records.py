@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.fersnet.views import VIEWS
 from training.records import write_confusion, write_file
 from utils.tables import to_csv
 
@@ -15,6 +16,7 @@ from utils.tables import to_csv
 EPOCH_COLUMNS = {
     "TrainAcc": ("Training", "Acc", 3),
     "TestAcc": ("Test", "Acc", 3),
+    "TestSeqAcc": ("Test", "SeqAcc", 3),
     "TrainLoss": ("Training", "Loss", 6),
     "TestLoss": ("Test", "Loss", 6),
     "TestF1": ("Test", "F1", 6),
@@ -25,17 +27,23 @@ EPOCH_COLUMNS = {
 # Columns of AccProcess_folds.csv: {heading: (figure of a fold's result, decimals)}.
 FOLD_COLUMNS = {
     "LastAcc": ("Acc", 3),
+    "LastSeqAcc": ("SeqAcc", 3),
     "LastF1": ("F1", 6),
     "BestAccOptimistic": ("BestAcc", 3),
+    "BestSeqAccOptimistic": ("BestSeqAcc", 3),
     "BestEpoch": ("BestEpoch", 0),
     "TunedAcc": ("TunedAcc", 3),
+    "TunedSeqAcc": ("TunedSeqAcc", 3),
+    "BestTunedAccOptimistic": ("BestTunedAcc", 3),
+    "BestTunedSeqAccOptimistic": ("BestTunedSeqAcc", 3),
     "L1": ("L1", 6),
     "SSIM": ("SSIM", 6),
     "CopyL1": ("CopyL1", 6),
     "CopySSIM": ("CopySSIM", 6),
-    "ReadAsTarget": ("TargetShare", 3),
-    "JudgeAccOnReal": ("JudgeAcc", 3),
+    **{f"ReadAsTarget{view}": (f"TargetShare{view}", 3) for view in VIEWS},
+    **{f"Judge{view}AccOnReal": (f"JudgeAcc{view}", 3) for view in VIEWS},
 }
+COUNTS = ("Faces", "Sequences")  # of a fold
 OVERALL = "all"
 CLOSED = "its rows are written once it is closed, after the next epoch or with --resume"
 
@@ -60,9 +68,21 @@ def write_records(out, folder, header, rows, results, class_names):
         write_confusion(Path(folder) / "Test_confusion.png", matrix, title, class_names)
 
 
-def _weighted(frame, faces):
-    """Mean of each column over folds, weighted by their faces: the share of all faces. NaN where one has no figure."""
-    return frame.mul(faces, axis=0).sum(skipna=False) / faces.sum()
+def _weighted(frame, counts):
+    """Mean of each column over folds, weighted by what it counts: the share of all. NaN where one has no figure.
+
+    counts: DataFrame of the folds' "Faces" and "Sequences".
+    """
+    weights = {name: counts["Sequences" if "Seq" in name else "Faces"] for name in frame.columns}
+    return frame.apply(lambda column: (column * weights[column.name]).sum(skipna=False) / weights[column.name].sum())
+
+
+def _counts(results):
+    """Faces and sequences of finished folds, by number of the fold."""
+    import pandas
+
+    counts = [{"Fold": result["fold"] + 1, **{name: result[name.lower()] for name in COUNTS}} for result in results]
+    return pandas.DataFrame(counts, columns=["Fold", *COUNTS]).set_index("Fold")
 
 
 def _epochs_csv(rows, results):
@@ -75,11 +95,12 @@ def _epochs_csv(rows, results):
         for row in rows
     ]
     frame = pandas.DataFrame(cells, columns=["Fold", "Epoch", *EPOCH_COLUMNS])
-    figures = frame[list(EPOCH_COLUMNS)] = frame[list(EPOCH_COLUMNS)].astype(float)
-    faces = frame["Fold"].map({result["fold"] + 1: result["faces"] for result in results})
+    frame[list(EPOCH_COLUMNS)] = frame[list(EPOCH_COLUMNS)].astype(float)
     if len(results) > 1:
-        finished = figures.assign(faces=faces)[faces.notna()].groupby(frame["Epoch"])
-        overall = finished.apply(lambda part: _weighted(part[list(EPOCH_COLUMNS)], part["faces"]))
+        counted = frame.join(_counts(results), on="Fold", how="inner")
+        overall = counted.groupby("Epoch")[[*EPOCH_COLUMNS, *COUNTS]].apply(
+            lambda part: _weighted(part[list(EPOCH_COLUMNS)], part[list(COUNTS)])
+        )
         frame = pandas.concat([frame, overall.reset_index().assign(Fold=OVERALL)])
     return to_csv(frame, {heading: decimals for heading, (_, _, decimals) in EPOCH_COLUMNS.items()})
 
@@ -88,22 +109,20 @@ def _folds_csv(results):
     """A row per finished fold, then one over all."""
     import pandas
 
-    cells = [
-        {"Fold": result["fold"] + 1, "Faces": result["faces"]}
-        | {heading: result.get(figure) for heading, (figure, _) in FOLD_COLUMNS.items()}
-        for result in results
-    ]
-    frame = pandas.DataFrame(cells, columns=["Fold", "Faces", *FOLD_COLUMNS])
-    figures = frame[list(FOLD_COLUMNS)] = frame[list(FOLD_COLUMNS)].astype(float)
+    cells = [{heading: result.get(figure) for heading, (figure, _) in FOLD_COLUMNS.items()} for result in results]
+    counts = _counts(results)
+    figures = pandas.DataFrame(cells, columns=list(FOLD_COLUMNS), index=counts.index, dtype=float)
+    frame = counts.join(figures).reset_index()
     if results:
-        overall = _weighted(figures, frame["Faces"]).drop("BestEpoch").to_frame().T
-        frame = pandas.concat([frame, overall.assign(Fold=OVERALL, Faces=frame["Faces"].sum())])
+        overall = _weighted(figures, counts).drop("BestEpoch").to_frame().T
+        frame = pandas.concat([frame, overall.assign(Fold=OVERALL, **counts.sum())])
     return to_csv(frame, {heading: decimals for heading, (_, decimals) in FOLD_COLUMNS.items()})
 
 
 def _mean(results, figure):
-    """Mean over folds, weighted by their faces: the share of all faces."""
-    return sum(result["faces"] * result[figure] for result in results) / sum(result["faces"] for result in results)
+    """Mean over folds, weighted by their faces, or sequences: the share of all."""
+    counted = "sequences" if "Seq" in figure else "faces"
+    return sum(result[counted] * result[figure] for result in results) / sum(result[counted] for result in results)
 
 
 def _report(header, rows, results):
@@ -121,7 +140,7 @@ def _epoch_line(row):
     trained, tested = row["Training"], row["Test"]
     line = (
         f"  epoch {row['epoch']}: training accuracy {trained['Acc']:.3f} %, held-out accuracy {tested['Acc']:.3f} %, "
-        f"cross-entropy {tested['Loss']:.6f}, macro F1 {tested['F1']:.6f}"
+        f"of sequences {tested['SeqAcc']:.3f} %, cross-entropy {tested['Loss']:.6f}, macro F1 {tested['F1']:.6f}"
     )
     if tested.get("L1") is not None:
         line += f"; synthesized faces L1 {tested['L1']:.6f}, SSIM {tested['SSIM']:.6f}"
@@ -129,16 +148,23 @@ def _epoch_line(row):
 
 
 def _fold_lines(result):
-    yield f"  result (last epoch, {result['faces']} held-out faces): accuracy {result['Acc']:.3f} %"
-    yield f"  optimistic, at epoch {result['BestEpoch']}, chosen on the held-out faces: {result['BestAcc']:.3f} %"
+    yield (f"  result (last epoch, {result['faces']} held-out faces of {result['sequences']} sequences): accuracy "
+           f"{result['Acc']:.3f} %, of sequences {result['SeqAcc']:.3f} %")  # fmt: skip
+    yield (f"  optimistic, at epoch {result['BestEpoch']}, chosen on the held-out faces: {result['BestAcc']:.3f} %; "
+           f"of sequences, at the epoch best for them: {result['BestSeqAcc']:.3f} %")  # fmt: skip
     if result.get("L1") is not None:
         yield (f"  synthesized faces and the real ones: L1 {result['L1']:.6f}, SSIM {result['SSIM']:.6f}; the "
                f"unchanged face would have {result['CopyL1']:.6f} and {result['CopySSIM']:.6f}")  # fmt: skip
     if result["TargetShare"] is not None:
-        yield (f"  synthesized faces that an independent network reads as wanted: {result['TargetShare']:.3f} %; it "
-               f"reads {result['JudgeAcc']:.3f} % of the real ones rightly")  # fmt: skip
+        for view in VIEWS:
+            yield (f"  synthesized faces that an independent network reads as wanted{view and ', '}{view.lower()}: "
+                   f"{result['TargetShare' + view]:.3f} %; it reads {result['JudgeAcc' + view]:.3f} % of the real ones "
+                   "rightly")  # fmt: skip
     if result["TunedAcc"] is not None:
-        yield f"  tuned with synthesized faces: {result['TunedAcc']:.3f} %, {result['TunedAcc'] - result['Acc']:+.3f}"
+        gained = result["TunedAcc"] - result["Acc"]
+        yield (f"  tuned with synthesized faces: {result['TunedAcc']:.3f} %, {gained:+.3f}; of sequences "
+               f"{result['TunedSeqAcc']:.3f} %; optimistic, after its best epoch: "
+               f"{result['BestTunedAcc']:.3f} %, of sequences {result['BestTunedSeqAcc']:.3f} %")  # fmt: skip
 
 
 def _folds(results):
@@ -149,12 +175,18 @@ def _overall_lines(results):
     yield f"Overall, {_folds(results)}"
     for figure, name in (
         ("Acc", "accuracy at the last epoch: the result"),
+        ("SeqAcc", "the same of sequences, whose frames vote"),
         ("BestAcc", "accuracy at each fold's best epoch, chosen on its held-out faces: optimistic"),
+        ("BestSeqAcc", "the same of sequences"),
         ("TunedAcc", "accuracy at the last epoch, tuned with synthesized faces"),
-        ("TargetShare", "synthesized faces that an independent network reads as wanted"),
-    ):
+        ("TunedSeqAcc", "the same of sequences"),
+        ("BestTunedAcc", "accuracy after each fold's best epoch of tuning: optimistic"),
+        ("BestTunedSeqAcc", "the same of sequences"),
+        *((f"TargetShare{view}", f"synthesized faces that an independent network reads as wanted{view and ', '}"
+                                 f"{view.lower()}") for view in VIEWS),
+    ):  # fmt: skip
         values = [result[figure] for result in results]
         if None not in values:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            yield (f"  {name}: {_mean(results, figure):.3f} % of all faces; mean of folds "
+            yield (f"  {name}: {_mean(results, figure):.3f} % of all; mean of folds "
                    f"{statistics.mean(values):.3f} %, standard deviation {spread:.3f}")  # fmt: skip

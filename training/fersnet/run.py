@@ -2,18 +2,18 @@
 
 import hashlib
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from data.subjects.folds import FOLDS, assign_folds, folds_table
+from data.subjects.folds import FOLD_RULES, FOLDS, folds_table
 from models import MODELS, checkpoint
 from models.fersnet import Discriminator, SmallClassifier
 from training.fersnet.engine import (
     counterparts,
-    evaluate_fold,
-    share_read_as_wanted,
+    judged,
+    recognition_figures,
     synthesize_each,
     synthesize_to_balance,
 )
@@ -21,8 +21,10 @@ from training.fersnet.guides import PREPROCESSING, expression_network, identity_
 from training.fersnet.learner import FERSNetLearner
 from training.fersnet.records import write_records
 from training.fersnet.sheet import contact_sheet
+from training.fersnet.views import VIEWS
 from training.records import write_file
-from training.run import RunFolder, versions
+from training.run import RunFolder, lacking, load_last, versions
+from utils.files import UserError
 
 SAVE_SECONDS = 60
 SHEET_SUBJECTS = 4
@@ -45,16 +47,30 @@ class FoldRun(RunFolder):
             digest.update(Path(settings.pretrain).read_bytes())
         super().__init__(settings, runtime, out, digest.hexdigest())
         self.recipe, self.faces = settings.recipe, faces
-        self.fold_of = assign_folds(faces.labels, faces.subjects, FOLDS)
-        self.wanted = range(FOLDS) if settings.fold == "all" else (int(settings.fold) - 1,)
+        self.fold_of = FOLD_RULES[self.recipe.folds](faces.labels, faces.subjects, FOLDS)
         self.rows, self.results = [], []
         self._unfinished = None  # what last.t7 holds, until the fold that it was written in goes on
         self._saved = time.monotonic()
 
     @property
+    def wanted(self):
+        """The folds that this run is about, in order: those that were asked for and those that were there."""
+        asked = self.settings.fold
+        asked = range(FOLDS) if asked == "all" else (int(number) - 1 for number in asked.split())
+        return sorted({*asked, *self._finished()})
+
+    @property
     def remaining(self):
         """The folds that are not finished."""
-        return [fold for fold in self.wanted if fold not in {result["fold"] for result in self.results}]
+        return [fold for fold in self.wanted if fold not in self._finished()]
+
+    @property
+    def is_within_a_fold(self):
+        """Whether last.t7 was written in the middle of the fold that remains first."""
+        return self._unfinished is not None
+
+    def _finished(self):
+        return {result["fold"] for result in self.results}
 
     def epoch(self, fold):
         """The epoch of `fold` to train next."""
@@ -68,6 +84,46 @@ class FoldRun(RunFolder):
         """(training faces, held-out faces): `SubjectFaces` that have no subject in common."""
         held_out = self.fold_of == fold
         return self.faces.select(~held_out), self.faces.select(held_out)
+
+    def begin(self):
+        """See `RunFolder`. Other folds of the same cross-validation that are finished in this folder are kept."""
+        earlier = self._earlier()
+        if earlier is None:
+            super().begin()
+            return
+        self.rows, self.results = earlier["rows"], earlier["results"]
+        done = ", ".join(str(fold + 1) for fold in sorted(self._finished()))
+        print(f"Joined to what is finished in {self.out}: folds {done}", flush=True)
+        self.save_last(None)
+        self.log(f"joined to folds {done}: {self.settings}")
+
+    def _earlier(self):
+        """The content of a last.t7 whose folds are finished, others than this run's but of equal settings; or None."""
+        try:
+            settings, content = load_last(self.out, self.settings.dataset, self.settings.model)
+        except UserError:  # there is none, or what there is will be moved aside
+            return None
+        same = (
+            content["kind"] == self.kind
+            and not lacking(content, self.CONTENT)
+            and replace(settings, fold=self.settings.fold) == self.settings
+            and (content["data"], content["precision"]) == (self.fingerprint, self.runtime.precision)
+        )
+        if not same or content["learner"] is not None or not content["results"]:
+            return None
+        return content if {result["fold"] for result in content["results"]}.isdisjoint(self.wanted) else None
+
+    def adopt(self, content, log):
+        """Take over the finished folds of another run: the content of its last.t7, the text of its run.log."""
+        known = self._finished()
+        self.rows += [row for row in content["rows"] if row["fold"] not in known]
+        self.results += [result for result in content["results"] if result["fold"] not in known]
+        _sort(self.rows)
+        _sort(self.results)
+        self.save_last(None)
+        self.write_records()
+        with open(self.out / "run.log", "a", encoding="utf-8") as stream:
+            stream.write(log)
 
     def write_first(self):
         """See `RunFolder`."""
@@ -107,16 +163,23 @@ class FoldRun(RunFolder):
         return learner
 
     def _guides(self, fold, training, content):
-        """The networks that tell subjects and expressions apart: trained, or empty where `content` has them."""
+        """The networks that tell subjects and expressions apart: trained, or empty where `content` has them.
+
+        None in place of the second where the recipe gives it no weight.
+        """
         if content is not None:
             return SmallClassifier(len(training.subjects.unique())), SmallClassifier(len(self.faces.class_names))
-        print(f"fold {fold + 1}: learning to tell people apart, and expressions, as guides", flush=True)
-        return tuple(make(training, self.seed(fold), self.runtime) for make in (identity_network, expression_network))
+        print(f"fold {fold + 1}: guides learn to tell people apart, and expressions", flush=True)
+        identity = identity_network(training, self.seed(fold), self.runtime)
+        if not self.recipe.expression:
+            return identity, None
+        return identity, expression_network(training, self.seed(fold), self.runtime)
 
     def record(self, fold, figures, tested, learner, network, held_out, seconds):
         """Keep the results of an epoch: last.t7, CSVs, data.txt, a sheet of faces synthesized by `network`."""
         epoch = self.epoch(fold)
         self.rows.append({"fold": fold, "epoch": epoch, "Training": figures, "Test": tested})
+        _sort(self.rows)
         self.position = None
         if network.synthesizes:
             path = self.folder / f"fold{fold + 1:02d}" / f"epoch{epoch:03d}.png"
@@ -129,36 +192,48 @@ class FoldRun(RunFolder):
 
     def finish_fold(self, fold, learner, training, held_out):
         """After the last epoch of a fold: its checkpoint, the measures of synthesis, the tuning with such faces."""
+        began = time.perf_counter()
         mine = [row for row in self.rows if row["fold"] == fold]
         best = max(mine, key=lambda row: row["Test"]["Acc"])
         network = self.runtime.for_inference(learner.averaged)
-        result = {"fold": fold, "faces": len(held_out), **mine[-1]["Test"]}
+        sequences = len(held_out.sequences.unique())
+        result = {"fold": fold, "faces": len(held_out), "sequences": sequences, **mine[-1]["Test"]}
         result |= {"BestAcc": best["Test"]["Acc"], "BestEpoch": best["epoch"]}
-        result |= dict.fromkeys(("TargetShare", "JudgeAcc", "TunedAcc"))
+        result["BestSeqAcc"] = max(row["Test"]["SeqAcc"] for row in mine)
+        result |= dict.fromkeys(f"{figure}{view}" for figure in ("TargetShare", "JudgeAcc") for view in VIEWS)
+        result |= dict.fromkeys(("TunedAcc", "TunedSeqAcc", "BestTunedAcc", "BestTunedSeqAcc"))
         if network.synthesizes:
             print(f"fold {fold + 1}: an independent network reads the synthesized faces", flush=True)
             judge = self.runtime.for_inference(judge_network(training, self.seed(fold), self.runtime))
-            shares = share_read_as_wanted(network, judge, held_out, self.runtime)
-            result["TargetShare"], result["JudgeAcc"] = shares
+            result |= judged(network, judge, held_out, self.runtime)
         self._save_network(f"Fold{fold + 1:02d}_model_classify.t7", learner.averaged, result)
         if self.recipe.synthetic:
             print(f"fold {fold + 1}: tuning with {self.recipe.synthetic:,} synthesized faces", flush=True)
-            tuned = self._tune(learner.averaged, network, training, self.seed(fold))
-            tested = evaluate_fold(self.runtime.for_inference(tuned), held_out, self.runtime)
-            result |= {"TunedAcc": tested["Acc"], "tuned_confusion": tested["confusion"]}
-            self._save_network(f"Fold{fold + 1:02d}_model_tuned.t7", tuned, result)
+            tested = self._tune(learner.averaged, network, training, held_out, self.seed(fold))
+            result |= {f"Tuned{figure}": tested[-1][figure] for figure in ("Acc", "SeqAcc")}
+            result |= {f"BestTuned{figure}": max(each[figure] for each in tested) for figure in ("Acc", "SeqAcc")}
+            result["tuned_confusion"] = tested[-1]["confusion"]
+            self._save_network(f"Fold{fold + 1:02d}_model_tuned.t7", learner.averaged, result)
         self.results.append(result)
+        _sort(self.results)
         self.save_last(None)
         self.write_records()
-        self.log(f"fold {fold + 1} finished")
+        self.log(f"fold {fold + 1} finished: {time.perf_counter() - began:.1f} s")
 
-    def _tune(self, averaged, network, training, seed):
-        """The network `averaged`, its recognition tuned with real faces and those that `network` synthesizes."""
-        recipe = self.recipe
+    def _tune(self, averaged, network, training, held_out, seed):
+        """Tune the recognition of `averaged` with real faces and those that `network` synthesizes.
+
+        The statistics of its batch norms stay those of real faces. Returns what each epoch reaches on held-out faces.
+        """
+        recipe, tested = self.recipe, []
         images, labels = synthesize_to_balance(network, training, recipe.synthetic, seed, self.runtime)
         images, labels = torch.cat((training.images, images)), torch.cat((training.labels, labels))
-        tune = partial(train_classifier, weight_decay=recipe.weight_decay, rate=recipe.tuning_rate)
-        return tune(averaged, images, labels, recipe.tuning_epochs, seed, self.runtime)
+        train_classifier(
+            averaged, images, labels, recipe.tuning_epochs, seed, self.runtime,
+            rate=recipe.tuning_rate, weight_decay=recipe.weight_decay, fixed_norms=True,
+            after_epoch=lambda tuned: tested.append(recognition_figures(tuned, held_out, self.runtime)),
+        )  # fmt: skip
+        return tested
 
     def _save_network(self, name, network, result):
         subjects = self.faces.subjects.cpu()[self.fold_of == result["fold"]].unique().tolist()
@@ -198,7 +273,12 @@ class FoldRun(RunFolder):
         folds = ", ".join(str(fold + 1) for fold in self.wanted)
         data = {
             "source": self.faces.description,
-            "protocol": f"{FOLDS} folds, no subject in two of them (folds.csv); folds of this run: {folds}",
+            "protocol": f"{FOLDS} folds, {self.recipe.folds}, no subject in two of them (folds.csv); here: {folds}",
         }
         header = self.header(data, {"pre-trained": self.settings.pretrain or "no"})
         write_records(self.out, self.folder, header, self.rows, self.results, self.faces.class_names)
+
+
+def _sort(items):
+    """Bring rows or results into the order of the folds, in place; epochs stay in theirs."""
+    items.sort(key=lambda item: item["fold"])
