@@ -38,7 +38,7 @@ __all__ = ["EmotionRecognizer", "Face"]
 
 CALIBRATION_FACES = 512  # of the training, for a network with 8 bits
 BATCH = 16  # pictures whose faces go through the network together
-SMOOTH = 0.5  # seconds, as in inference.video, which is slow to import
+SMOOTH = 0.5  # seconds, as in inference.videos.video, which is slow to import
 # Flags that mean nothing beside one that does something else instead.
 IDLE = {
     "export": (
@@ -218,8 +218,8 @@ def synthesize(inputs, output_paths, arguments):
 
 def read_video(recognizer, path, add, output_paths, arguments):
     """Tabulate the faces of a video and its people, annotate it, plot them. Returns whether it could be read."""
-    from inference.summary import COLUMNS, Summary, sentence
-    from inference.video import Watcher, count_frames, read_frames, watch
+    from inference.videos.summary import COLUMNS, Summary, sentence
+    from inference.videos.video import Watcher, count_frames, read_frames, watch
 
     drawn = not arguments.no_pictures
     endings = (".csv", PEOPLE, ".mp4", ".png") if drawn else (".csv", PEOPLE)
@@ -284,7 +284,7 @@ def recording(pictured, rate):
     if not pictured:
         yield lambda moment: None
         return
-    from inference import video
+    from inference.videos import video
 
     people = []
     with video.video_writer(pictured[0], rate) as writer:
@@ -303,7 +303,7 @@ def watch_camera(recognizer, arguments):
     """Show what the camera sees in a window until it is closed."""
     from matplotlib import pyplot
 
-    from inference.video import Newest, Watcher, annotate, watch
+    from inference.videos.video import Newest, Watcher, annotate, watch
 
     if not has_window(pyplot):
         raise UserError("--webcam needs a window, and there is no display here: record a video and give its file.")

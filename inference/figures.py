@@ -10,7 +10,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from inference.tracks import PATIENCE
+from inference.videos.tracks import PATIENCE
 from utils.tasks import DIMENSIONS, EMOTIONS, VAD_LIMIT
 
 _SEVEN = ("#d62728", "#7f9f3f", "#7b52ab", "#f0a30a", "#1f77b4", "#e377c2", "#7f7f7f")

@@ -125,12 +125,12 @@ class EmotionRecognizer:
         return Faces(read) if several else read[0]
 
     def recognize_video(self, path, every=1, smooth=None):
-        """Yield an `inference.video.Moment` for each `every`th frame of a video file: number, seconds, people.
+        """Yield an `inference.videos.video.Moment` for each `every`th frame of a video file: number, seconds, people.
 
-        Its people have the same number from frame to frame; smooth: see `inference.video.SMOOTH`. Raises UserError
-        when the file cannot be read.
+        Its people have the same number from frame to frame; smooth: see `inference.videos.video.SMOOTH`. Raises
+        UserError when the file cannot be read.
         """
-        from inference.video import SMOOTH, watch_file
+        from inference.videos.video import SMOOTH, watch_file
 
         return watch_file(self, path, every, SMOOTH if smooth is None else smooth)
 

@@ -7,7 +7,7 @@ import pytest
 
 from data.demo.drawing import draw_face
 from inference.detector import Box
-from inference.tracks import CUT, PATIENCE, Smoother, Tracker, look_of
+from inference.videos.tracks import CUT, PATIENCE, Smoother, Tracker, look_of
 
 CROPS = {name: draw_face(emotion, (0, 0, 0), seed) for name, emotion, seed in (("ann", 3, 1), ("bob", 0, 8))}
 

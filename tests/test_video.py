@@ -9,10 +9,10 @@ import pytest
 
 import visualize
 from data.demo.drawing import draw_face
-from inference import summary, video
 from inference.recognizer import EmotionRecognizer, Face
-from inference.tracks import PATIENCE
-from inference.video import Moment, Newest, Person, Watcher, read_frames, watch
+from inference.videos import summary, video
+from inference.videos.tracks import PATIENCE
+from inference.videos.video import Moment, Newest, Person, Watcher, read_frames, watch
 from tests.test_recognizer import face_of
 from tests.test_visualize import make_model, read_table, run, save
 from utils.files import UserError

@@ -338,7 +338,7 @@ def test_ctrl_c_in_a_video_keeps_what_was_read_so_far(film, tmp_path, checkpoint
             raise KeyboardInterrupt
         return frame
 
-    monkeypatch.setattr("inference.video.annotate", interrupted)
+    monkeypatch.setattr("inference.videos.video.annotate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(checkpoints, film, "--out", out, "--csv", tmp_path / "all.csv")
     rows = read_table(out / "film_emotion.csv")

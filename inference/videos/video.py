@@ -15,7 +15,7 @@ from inference.detector import is_face_already, suppressed
 from inference.figures import COLOURS
 from inference.places import placing
 from inference.recognizer import Face
-from inference.tracks import Smoother, Tracker
+from inference.videos.tracks import Smoother, Tracker
 from utils.files import UserError
 from utils.pictures import AGAIN, Unreadable, in_batches, prefetch, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from inference import results
-from inference.tracks import PATIENCE
+from inference.videos.tracks import PATIENCE
 from utils.files import as_text
 from utils.tasks import DIMENSIONS, EMOTIONS
 
