@@ -2,8 +2,8 @@
 
     python visualize.py photo.jpg                    # a line a face, and photo_emotion.png beside the photo
     python visualize.py holiday/ --recursive --csv faces.csv
-    python visualize.py talk.mp4                     # an annotated video, a table, a plot over time
-    python visualize.py --webcam
+    python visualize.py talk.mp4                     # an annotated video, tables, a plot over time for each person
+    python visualize.py --webcam                     # or the address of a camera: rtsp://...
     python visualize.py photo.jpg --synthesize all   # each face with other expressions (FERSNet)
     python visualize.py --export onnx
 
@@ -16,6 +16,8 @@ From Python:
 
 import argparse
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,23 +26,37 @@ from tqdm import tqdm
 
 from inference import detector, results
 from inference.networks import RELEASED, RELEASED_SYNTHESIZER, load_networks
-from inference.places import OutputPaths, expand, marks, placing, save_figure
+from inference.places import PEOPLE, OutputPaths, expand, given_input, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
 from training.engine import CROPS
-from training.runtime import DEVICES, PRECISIONS
+from training.runtime import DEVICES, PRECISIONS, decide
 from utils import pictures
 from utils.files import UserError, as_text, exit_code, given_path
-from utils.pictures import Unreadable, is_video, prefetch
+from utils.pictures import Unreadable, in_batches, is_video, prefetch
 
 __all__ = ["EmotionRecognizer", "Face"]
 
 CALIBRATION_FACES = 512  # of the training, for a network with 8 bits
-BATCH = 16  # pictures or frames whose faces go through the network together
+BATCH = 16  # pictures whose faces go through the network together
+SMOOTH = 0.5  # seconds, as in inference.video, which is slow to import
 # Flags that mean nothing beside one that does something else instead.
 IDLE = {
-    "export": ("inputs", "recursive", "webcam", "synthesize", "csv", "json", "no_pictures", "show"),
-    "webcam": ("inputs", "recursive", "synthesize", "out", "csv", "json", "no_pictures", "show"),
-    "synthesize": ("csv", "json", "no_pictures", "show"),
+    "export": (
+        "inputs",
+        "recursive",
+        "webcam",
+        "synthesize",
+        "csv",
+        "json",
+        "no_pictures",
+        "show",
+        "explain",
+        "every",
+        "smooth",
+    ),
+    "webcam": ("inputs", "recursive", "synthesize", "out", "csv", "json", "no_pictures", "show", "explain", "every"),
+    "synthesize": ("csv", "json", "no_pictures", "show", "explain", "every", "smooth"),
+    "no_pictures": ("show", "explain"),
 }
 MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; dominance -2 submissive .. 2 in control"
 
@@ -58,19 +74,22 @@ def main(arguments):
         raise UserError(f"Nothing to look at: give {kinds}.")
     if arguments.synthesize:
         return synthesize(stills, output_paths, arguments)
+    decide(arguments.device, arguments.precision, "off")  # the settings of this process, which is ours
     recognizer = EmotionRecognizer(
         arguments.checkpoints, arguments.face, arguments.face_model, arguments.crops, arguments.device,
-        arguments.precision,
+        arguments.precision, arguments.confidence, arguments.explain,
     )  # fmt: skip
     warn_of_drawn_faces(recognizer, arguments)
     if arguments.webcam is not None:
         return watch_camera(recognizer, arguments)
     print_line(arguments, MEANING)
-    failures = 0
-    with results.table(arguments.csv, arguments.json) as add:
+    videos, failures = [path for path in inputs if is_video(path)], 0
+    check_kinds(stills, videos, arguments)
+    columns = results.VIDEO_COLUMNS if videos else results.COLUMNS
+    with results.table(arguments.csv, arguments.json, columns) as add:
         for seen in read_stills(recognizer, stills):
             failures += report_picture(seen, add, output_paths, arguments)
-        for path in filter(is_video, inputs):
+        for path in videos:
             failures += not read_video(recognizer, path, add, output_paths, arguments)
     if failures:
         print(f"{failures} of {len(inputs)} could not be read", file=sys.stderr)
@@ -97,15 +116,12 @@ def export(output_paths, arguments):
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of one picture: `error`, or what is drawn of it, its height and width, and its faces and a remark
-    (None: nothing to remark).
-    """
+    """What became of one picture: `error`, or what is drawn of it, its height and width, and its faces."""
 
     path: Path
     picture: np.ndarray | None = None
     size: tuple = ()
     faces: tuple = ()
-    remark: str | None = None
     error: str | None = None
 
 
@@ -115,8 +131,7 @@ def read_stills(recognizer, paths):
     def look(path):
         try:
             picture = pictures.read_picture(path)
-            grey = pictures.to_grey(picture)
-            return pictures.thinned(picture), grey.shape, recognizer.find(grey)
+            return pictures.thinned(picture), picture.shape[:2], recognizer.find(picture)
         except Unreadable as error:
             return str(error)
 
@@ -134,8 +149,8 @@ def read_batch(recognizer, batch):
         if isinstance(looked, str):
             yield Seen(path, error=looked)
         else:
-            picture, size, found = looked
-            yield Seen(path, picture, size, tuple(next(faces)), found.remark)
+            picture, size, _ = looked
+            yield Seen(path, picture, size, tuple(next(faces)))
 
 
 def report_picture(seen, add, output_paths, arguments):
@@ -143,8 +158,8 @@ def report_picture(seen, add, output_paths, arguments):
     if seen.error:
         print(f"error: {seen.error}", file=sys.stderr)
         return True
-    if seen.remark:
-        print_line(arguments, f"{seen.path}: {seen.remark}")
+    if not seen.faces:
+        print_line(arguments, f"{seen.path}: no face found")
     for number, face in enumerate(seen.faces, 1):
         add(results.row(seen.path, number, face))
         print_line(arguments, line(seen.path, face))
@@ -166,7 +181,9 @@ def line(path, face):
     values = "  ".join(
         f"{name[0].upper()} {value:+.2f}" for name, value in face.dimensions.items() if value is not None
     )
-    return f"{path}  [{left},{top} {right},{bottom}]  {face.emotion} {face.probability:.0%}  {values}"
+    sure = "" if face.confidence is None else f"  face {face.confidence:.0%}"
+    unsure = "  unsure" if face.unsure else ""
+    return f"{path}  [{left},{top} {right},{bottom}]{sure}  {face.emotion} {face.probability:.0%}  {values}{unsure}"
 
 
 def synthesize(inputs, output_paths, arguments):
@@ -176,18 +193,18 @@ def synthesize(inputs, output_paths, arguments):
 
     synthesizer = FaceSynthesizer(arguments.checkpoints or RELEASED_SYNTHESIZER, arguments.device, arguments.precision)
     expressions = synthesizer.expressions(arguments.synthesize)
-    locate, failures = detector.Finder(arguments.face, arguments.face_model), 0
+    locate, failures = detector.Finder(arguments.face, arguments.face_model, arguments.confidence), 0
     for path in inputs:
         try:
-            grey = pictures.to_grey(pictures.read_picture(path))
+            picture = pictures.read_picture(path)
         except Unreadable as error:
             print(f"error: {error}", file=sys.stderr)
             failures += 1
             continue
-        boxes, remark = locate(grey)
-        if remark:
-            print_line(arguments, f"{path}: {remark}")
-        if boxes:
+        boxes, grey = locate(picture), pictures.to_grey(picture)
+        if not boxes:
+            print_line(arguments, f"{path}: no face found")
+        else:
             faces = np.stack([detector.crop_face(grey, box, synthesizer.size) for box in boxes])
             synthesized = synthesizer.synthesize(faces, expressions)
             rows = [(str(number), [face, *others])
@@ -200,59 +217,114 @@ def synthesize(inputs, output_paths, arguments):
 
 
 def read_video(recognizer, path, add, output_paths, arguments):
-    """Annotate a video, tabulate its faces, plot them over time. Returns whether it could be read."""
-    from inference.figures import draw_timeline
-    from inference.video import annotate, count_frames, read_frames, video_writer
+    """Tabulate the faces of a video and its people, annotate it, plot them. Returns whether it could be read."""
+    from inference.summary import COLUMNS, Summary, sentence
+    from inference.video import Watcher, count_frames, read_frames, watch
 
-    video, table, plot = output_paths.beside(path, "_emotion", ".mp4", ".csv", ".png")
-    rows, stopped = [], None
+    drawn = not arguments.no_pictures
+    endings = (".csv", PEOPLE, ".mp4", ".png") if drawn else (".csv", PEOPLE)
+    table, people, *pictured = output_paths.beside(path, "_emotion", *endings)
+    summary, stopped, codec = Summary(), None, None
     try:
         total, rate = count_frames(path)
         bar = tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-        with bar, video_writer(video, rate) as write, results.table(table) as add_here:
+        with bar, recording(pictured, rate) as record, results.table(table, columns=results.VIDEO_COLUMNS) as add_here:
             try:
-                for frames in in_batches(read_frames(path), BATCH):
-                    greys = [pictures.to_grey(frame) for _, _, frame in frames]
-                    read = recognizer.read_faces([recognizer.find(grey) for grey in greys])
-                    for (number, seconds, frame), faces in zip(frames, read, strict=True):
-                        write(annotate(frame, faces))
-                        for place, face in enumerate(faces, 1):
-                            row = results.row(path, place, face, number, seconds)
+                watcher = Watcher(recognizer, arguments.smooth if arguments.smooth is not None else SMOOTH)
+                for moment in watch(watcher, read_frames(path), arguments.every or 1):
+                    record(moment)
+                    if moment.people is not None:
+                        for person in moment.people:
+                            row = results.row(path, person.number, person.face, moment.number, moment.seconds,
+                                              person.smooth)  # fmt: skip
                             add_here(row)
                             add(row)
-                            rows += [row] if place == 1 else []
-                    bar.update(len(frames))
+                        summary.add(moment)
+                    bar.update()
             except KeyboardInterrupt as error:  # what was seen so far is written
                 stopped = error
+            codec = record(None)
     except Unreadable as error:
         print(f"error: {error}", file=sys.stderr)
         return False
-    save_figure(draw_timeline(rows, as_text(path.name)), plot, path)
-    print_line(arguments, f"{path}: {len(rows)} frames with faces. Written: {video}, {table.name}, {plot.name}")
+    rows = summary.rows(path)
+    with results.table(people, columns=COLUMNS) as add_person:
+        for row in rows:
+            add_person(row)
+    if drawn:
+        from inference.figures import draw_timelines
+
+        points = {number: one.points for number, one in summary.people.items()}
+        save_figure(draw_timelines(points, as_text(path.name)), pictured[1], path)
+    written = ", ".join(str(one) if place == 0 else one.name for place, one in enumerate((table, people, *pictured)))
+    print_line(arguments, f"{path}: {summary.frames} frames with faces. Written: {written}")
+    for row in rows:
+        print_line(arguments, sentence(row))
+    if codec is not None:
+        print_line(arguments, f"  {SPOKEN[codec]}")
     if stopped is not None:
         raise stopped
     return True
+
+
+SPOKEN = {
+    "H.264": "The annotated video is H.264, without sound.",
+    "MPEG-4": "The annotated video is MPEG-4 part 2, since this OpenCV writes no H.264: VLC plays it, browsers do not. "
+    "It has no sound.",
+}
+
+
+@contextmanager
+def recording(pictured, rate):
+    """A function that adds a `Moment` to the annotated video, and that given None tells its codec (None: none).
+
+    pictured: the path of the video first; empty where none is wanted. Frames that were not looked at show the people of
+    the last that was.
+    """
+    if not pictured:
+        yield lambda moment: None
+        return
+    from inference import video
+
+    people = []
+    with video.video_writer(pictured[0], rate) as writer:
+
+        def record(moment):
+            nonlocal people
+            if moment is None:
+                return writer.codec
+            people = people if moment.people is None else moment.people
+            writer.add(video.annotate(moment.frame, people), moment.seconds)
+
+        yield record
 
 
 def watch_camera(recognizer, arguments):
     """Show what the camera sees in a window until it is closed."""
     from matplotlib import pyplot
 
-    from inference.video import annotate, read_frames
+    from inference.video import Newest, Watcher, annotate, watch
 
     if not has_window(pyplot):
         raise UserError("--webcam needs a window, and there is no display here: record a video and give its file.")
+    camera = Newest(arguments.webcam)
     figure, axes = pyplot.subplots()
     axes.set_axis_off()
     shown = None
-    for _, _, frame in read_frames(arguments.webcam):
-        picture = annotate(frame, recognizer.recognize(frame))
-        if shown is None:
-            shown = axes.imshow(picture)
-        shown.set_data(picture)
-        pyplot.pause(0.001)
-        if not pyplot.fignum_exists(figure.number):
-            break
+    watcher = Watcher(recognizer, SMOOTH if arguments.smooth is None else arguments.smooth)
+    began = time.monotonic()
+    frames = ((number, time.monotonic() - began, frame) for number, frame in enumerate(camera))
+    try:
+        for moment in watch(watcher, frames, batch=1):
+            picture = annotate(moment.frame, moment.people)
+            if shown is None:
+                shown = axes.imshow(picture)
+            shown.set_data(picture)
+            pyplot.pause(0.001)
+            if not pyplot.fignum_exists(figure.number):
+                break
+    finally:
+        camera.close()
     return 0
 
 
@@ -271,18 +343,6 @@ def show(path):
 def has_window(pyplot):
     """Whether this matplotlib can open windows here."""
     return pyplot.get_backend().lower() not in ("agg", "pdf", "ps", "svg", "template", "cairo")
-
-
-def in_batches(items, size):
-    """Lists of up to `size` items."""
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def warn_of_drawn_faces(recognizer, arguments):
@@ -306,7 +366,34 @@ def check_flags(arguments):
         foreign = [name for name in idle if mode in given and name in given]
         if foreign:
             shown = "a FILE" if foreign[0] == "inputs" else f"--{foreign[0].replace('_', '-')}"
-            raise UserError(f"{shown} means nothing with --{mode}: leave one of them out.")
+            raise UserError(f"{shown} means nothing with --{mode.replace('_', '-')}: leave one of them out.")
+
+
+def check_kinds(stills, videos, arguments):
+    """Raise UserError for a flag that means nothing for what is looked at."""
+    for flag, asked, meant, kind in (("--explain", arguments.explain, stills, "pictures"),
+                                     ("--every", arguments.every is not None, videos, "videos"),
+                                     ("--smooth", arguments.smooth is not None, videos, "videos")):  # fmt: skip
+        if asked and not meant:
+            raise UserError(f"{flag} is for {kind}, and there is none here: leave it out.")
+
+
+def given_camera(text):
+    """The number of a camera, or its address; for `type=` of argparse."""
+    if text.isdecimal():
+        return int(text)
+    if "://" not in text:
+        raise argparse.ArgumentTypeError(
+            f"invalid camera: {text!r} is no number and no address (rtsp://... or http://...)"
+        )
+    return text
+
+
+def given_count(text):
+    """A whole number from 1; for `type=` of argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"invalid count: {text!r} is no whole number from 1")
+    return int(text)
 
 
 def build_parser():
@@ -317,28 +404,39 @@ def build_parser():
         epilog=f"Scales: {MEANING}.",
     )
     parser.add_argument(
-        "inputs", nargs="*", type=given_path, metavar="FILE", help="pictures, videos, or folders of them"
+        "inputs", nargs="*", type=given_input, metavar="FILE", help="pictures, videos, or folders of them"
     )
     parser.add_argument("--recursive", action="store_true", help="also the folders below a folder")
-    parser.add_argument("--webcam", nargs="?", type=int, const=0, metavar="N", help="watch camera N (default: 0)")
+    parser.add_argument("--webcam", nargs="?", type=given_camera, const=0, metavar="N",
+                        help="watch camera N (default: 0), or the one at rtsp://... or http://...")  # fmt: skip
 
     faces = parser.add_argument_group("faces and network")
     faces.add_argument("--face", choices=detector.FACE_CHOICES, default="auto",
                        help="find faces, or none: take the middle square of each picture (default: auto)")  # fmt: skip
     faces.add_argument("--face-model", type=given_path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
+    faces.add_argument("--confidence", type=float, default=detector.CONFIDENCE, metavar="T",
+                       help=f"what is less surely a face is none, 0 to 1 (default: {detector.CONFIDENCE})")  # fmt: skip
     faces.add_argument("--checkpoints", type=given_path, metavar="DIR",
                        help=f"folder of .t7 files, or one file (default: {RELEASED.name}; with --synthesize "
                             f"{RELEASED_SYNTHESIZER.name})")  # fmt: skip
-    faces.add_argument("--crops", choices=tuple(CROPS), default="fourcrop",
-                       help="1, 2, 4 or the evaluation's 10 views of each face (default: fourcrop)")  # fmt: skip
+    faces.add_argument("--crops", choices=tuple(CROPS),
+                       help="1, 2, 4 or the evaluation's 10 views of each face (default: fourcrop; of videos and "
+                            "cameras center)")  # fmt: skip
     faces.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     faces.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
+
+    videos = parser.add_argument_group("videos and cameras")
+    videos.add_argument("--every", type=given_count, metavar="N", help="look at every Nth frame only (default: 1)")
+    videos.add_argument("--smooth", type=float, metavar="SECONDS",
+                        help=f"time over which values are smoothed, 0: not at all (default: {SMOOTH})")  # fmt: skip
 
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=given_path, metavar="DIR", help="folder for results (default: beside each file)")
     output.add_argument("--csv", type=given_path, metavar="FILE", help="also write a table, a row a face")
     output.add_argument("--json", type=given_path, metavar="FILE", help="the same as JSON")
-    output.add_argument("--no-pictures", action="store_true", help="do not draw pictures")
+    output.add_argument("--no-pictures", action="store_true", help="do not draw pictures, nor annotate videos")
+    output.add_argument("--explain", action="store_true",
+                        help="also draw what in each face spoke for its emotion (Grad-CAM)")  # fmt: skip
     output.add_argument("--show", action="store_true", help="open each drawn picture in a window")
     output.add_argument("--quiet", action="store_true", help="print errors only")
     output.add_argument("--synthesize", nargs="+", metavar="EXPRESSION",

