@@ -38,7 +38,7 @@ VARIANTS = (
 )
 PUBLISHED = {"CK+": (94.66, 96.39, 97.42, 98.04), "Oulu-CASIA": (73.33, 77.92, 83.0, 87.63)}
 PASSED_ON = ("data", "model", "recipe", "epochs", "bs", "lr", "pretrain", "device", "precision")
-SECONDS = re.compile(r"fold \d+(?:, epoch \d+| finished): ([\d.]+) s$")
+SECONDS = re.compile(r"fold \d+(?:, epoch \d+| guides| finished): ([\d.]+) s$")
 
 
 @dataclass(frozen=True)

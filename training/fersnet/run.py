@@ -169,11 +169,13 @@ class FoldRun(RunFolder):
         """
         if content is not None:
             return SmallClassifier(len(training.subjects.unique())), SmallClassifier(len(self.faces.class_names))
+        began, expression = time.perf_counter(), None
         print(f"fold {fold + 1}: guides learn to tell people apart, and expressions", flush=True)
         identity = identity_network(training, self.seed(fold), self.runtime)
-        if not self.recipe.expression:
-            return identity, None
-        return identity, expression_network(training, self.seed(fold), self.runtime)
+        if self.recipe.expression:
+            expression = expression_network(training, self.seed(fold), self.runtime)
+        self.log(f"fold {fold + 1} guides: {time.perf_counter() - began:.1f} s")
+        return identity, expression
 
     def record(self, fold, figures, tested, learner, network, held_out, seconds):
         """Keep the results of an epoch: last.t7, CSVs, data.txt, a sheet of faces synthesized by `network`."""
