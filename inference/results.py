@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from utils.files import UserError, as_text, as_user_error, move_aside, replacing
 from utils.tables import to_csv
@@ -98,7 +98,8 @@ class _Waiting:
             raise UserError(f"{path} is a folder: choose another name.")
         with as_user_error(path, REMEDY):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.stream = stack.enter_context(tempfile.TemporaryFile(dir=path.parent))
+            self.stream = tempfile.TemporaryFile(dir=path.parent)
+        stack.callback(self._discard)
 
     def add(self, new):
         self.rows.append(new)
@@ -108,7 +109,12 @@ class _Waiting:
     def write(self):
         with as_user_error(self.path, REMEDY):
             self.stream.write(self.as_text_of(self.rows, self.columns, self.empty).encode())
+            self.stream.flush()
         self.rows, self.empty = [], False
+
+    def _discard(self):
+        with suppress(OSError):  # what a full disk did not take is tried once more, and was told already
+            self.stream.close()
 
     def copy_to(self, target):
         """Write everything to the path `target`."""

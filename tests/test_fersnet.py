@@ -336,7 +336,7 @@ def test_each_optimizer_touches_its_own_network(runtime):
     assert changed_by(learner.discriminator, step) >= {name for name in parameters if name.endswith("weight")}
 
     losses = learner._synthesis_losses(batch, learner.model(batch.faces, batch.target_labels)["synthesized"])
-    learner._weighted(losses).backward()
+    learner._weighted(dict.fromkeys(learner.figures, 0.0) | losses).backward()
     assert all(p.grad is None for p in learner.discriminator.parameters())
     assert all(p.grad is None for guide in (learner.identity, learner.expression) for p in guide.parameters())
     assert all(p.requires_grad for p in learner.discriminator.parameters())

@@ -179,7 +179,7 @@ def orthogonality_loss(model, dtype=torch.float32):
     """
     blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
     total = sum(orthogonality(block.conv1.weight.to(dtype), block.conv1.stride[0]) for block in blocks)
-    shortcuts = [layer for block in blocks for layer in block.shortcut if isinstance(layer, nn.Conv2d)]
+    shortcuts = [layer for block in blocks for layer in block.shortcut.modules() if isinstance(layer, nn.Conv2d)]
     return total + sum(matrix_orthogonality(shortcut.weight.to(dtype)) for shortcut in shortcuts)
 
 

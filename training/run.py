@@ -269,7 +269,7 @@ class Run(RunFolder):
         for split in SPLITS:
             for name, figures in results[split].items():
                 for metric, value in figures.items():
-                    if not isinstance(value, list):
+                    if metric in TASKS[name].rules.test_metrics:
                         self.board.add_scalar(f"{name}/{metric}/{split}", value, results["epoch"])
         self.board.flush()
 
