@@ -37,7 +37,7 @@ from training.losses import constraint_tables  # noqa: E402
 from training.metrics import concordance  # noqa: E402
 from training.recipes import RECIPES  # noqa: E402
 from training.runtime import decide  # noqa: E402
-from utils.tasks import EMOTIONS, SPLITS, TASKS  # noqa: E402
+from utils.tasks import SPLITS, TASKS  # noqa: E402
 
 PAPER = {name: value for name, value in vars(RECIPES["paper"]).items() if name not in ("epochs", "width", "pooled")}
 # {study: {line of the table: changes to the default recipe; "tasks" are those that are trained}}
@@ -103,8 +103,7 @@ def train(tasks, of_class, recipe, seed, h5_path, faces, ratings, threads):
     training = load_split(h5_path, "Training", limit=faces).to(runtime.device)
     public = load_split(h5_path, "PublicTest").to(runtime.device)
     if of_class:
-        means = torch.stack([training.vad[training.labels == label].mean(dim=0) for label in range(len(EMOTIONS))])
-        training = replace(training, vad=means[training.labels])
+        training = replace(training, vad=training.class_means().float()[training.labels])
     preprocessing = training.pixel_statistics()
     torch.manual_seed(seed)
     model = MultiTask(tasks, recipe.sharing, **recipe.network_options)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from data.batches import FACE_SIZE
+from utils.tasks import EMOTIONS
 
 BLOCK = 8192  # pictures at a time where all are looked at once
 
@@ -64,6 +65,10 @@ class Faces:
         """The same faces on `device`."""
         vad = None if self.vad is None else self.vad.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), vad=vad)
+
+    def class_means(self):
+        """(7, 3) float64: the mean V/A/D of each class; not a number for one without faces."""
+        return torch.stack([self.vad[self.labels == label].double().mean(dim=0) for label in range(len(EMOTIONS))])
 
     def pixel_statistics(self):
         """Mean and standard deviation of all pixels, in units of 0..1, exact whatever the number of faces."""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from data import DATASETS
-from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict
+from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict, temperature_of
 from inference.ratings import floors, read_ratings
 from training import metrics
 from training.calibration import calibration_terms, figures_of_terms
@@ -62,7 +62,7 @@ def main(arguments):
 
     outputs = predict(networks)
     samples = list(all_samples(arguments.split, dataset, blocks, outputs))
-    temperature = next((network.temperature for network in networks if "classify" in network.tasks), 1.0)
+    temperature = temperature_of(networks)
     report = {sample.title: sample.figures(temperature) for sample in samples}
     for block in blocks:
         report |= floor_figures(block, dataset, outputs[block.split], temperature)

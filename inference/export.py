@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from data.batches import CROP_SIZE, FACE_SIZE, center_crop, normalise
+from inference.networks import temperature_of
 from inference.places import placing
 from models.resnet import fold_batch_norms
 from utils.files import UserError
@@ -29,7 +30,7 @@ class Exported(nn.Module):
         for model in self.models:
             fold_batch_norms(model)
         self.plans = [(network.preprocessing, network.tasks) for network in networks]
-        self.temperature = next((network.temperature for network in networks if "classify" in network.tasks), 1.0)
+        self.temperature = temperature_of(networks)
 
     def forward(self, crops):
         outputs = {}

@@ -130,6 +130,11 @@ def _companions(path, networks, splits):
     return companions
 
 
+def temperature_of(networks):
+    """The temperature of the one of several `Network`s that classifies; 1 where none does."""
+    return next((network.temperature for network in networks if "classify" in network.tasks), 1.0)
+
+
 def ready_to_predict(networks, runtime):
     """The same `Network`s on the device of `runtime`, in the form that predicts fastest."""
     return [replace(network, model=runtime.for_inference(runtime.place(network.model))) for network in networks]

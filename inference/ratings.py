@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from utils.files import UserError
-from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, VAD_LIMIT
+from utils.tasks import DIMENSIONS, SPLITS, VAD_LIMIT
 
 COLUMNS = ["index", *DIMENSIONS]
 WHERE = {"block": "", "split": "PublicTest"}  # optional columns, and what holds without them
@@ -76,9 +76,8 @@ def floors(ratings, labels, probabilities, training):
     """
     found = {"mean rating of the true class, the face itself left out": _others_of_class(ratings.double(), labels)}
     if probabilities is not None and training.vad is not None:
-        means = torch.stack([training.vad[training.labels == label].double().mean(0) for label in range(len(EMOTIONS))])
         found["mean annotation of the classes, weighted by the network's probabilities"] = (
-            probabilities.double() @ means.nan_to_num()
+            probabilities.double() @ training.class_means().nan_to_num()
         )
     if training.vad is not None:
         found["one value for all: the mean annotation"] = training.vad.double().mean(0).expand(len(labels), 3)

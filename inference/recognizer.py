@@ -10,7 +10,7 @@ from PIL import Image
 from data.batches import FACE_SIZE
 from inference import detector, results
 from inference.explain import heat_maps
-from inference.networks import load_networks, predict_tasks, ready_to_predict
+from inference.networks import load_networks, predict_tasks, ready_to_predict, temperature_of
 from training.runtime import choose
 from utils.files import UserError
 from utils.pictures import from_pil, read_picture, to_grey
@@ -109,7 +109,7 @@ class EmotionRecognizer:
         self.crops, self.explain = crops, explain
         with torch.random.fork_rng(devices=[]):  # a network is made of random numbers before its weights are read
             self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
-        self.temperature = next(network.temperature for network in self.networks if "classify" in network.tasks)
+        self.temperature = temperature_of(self.networks)
         self.locate = detector.Finder(face, face_model, confidence)
 
     def recognize(self, image, bgr=False):

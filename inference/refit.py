@@ -78,7 +78,7 @@ def refit(source, dataset, runtime, blocks=()):
         split: {"classify": of_split["classify"]} if isinstance(of_split, dict) else of_split
         for split, of_split in content.get("results", {}).items()
     }
-    heads = f"fitted to the annotations of {len(target):,} training faces, the trunk unchanged"
+    heads = f"fitted to the annotations of {len(splits['Training']):,} training faces, the trunk unchanged"
     return {
         **content, "net": whole.state_dict(), "tasks": list(TASKS), "results": results, "temperature": temperature,
         "heads": {"V/A/D": heads, "spread": factors},

@@ -61,3 +61,19 @@ def run_program(out, *flags):
     """Run mainpro_FER.py on the processor in this process; returns its exit code."""
     parser = build_parser()
     return mainpro_FER.main(parser.parse_args(["--device", "cpu", "--out", str(out), *map(str, flags)]))
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A folder with the checkpoints of a narrow network."""
+    from tests.test_visualize import make_model, save
+
+    return save(tmp_path_factory.mktemp("checkpoints"), make_model())
+
+
+@pytest.fixture(scope="module")
+def recognizer(checkpoints):
+    """An `EmotionRecognizer` of that network."""
+    from inference.recognizer import EmotionRecognizer
+
+    return EmotionRecognizer(checkpoints, device="cpu", precision="fp32")

@@ -27,16 +27,6 @@ from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("checkpoints"), make_model())
-
-
-@pytest.fixture(scope="module")
-def recognizer(checkpoints):
-    return EmotionRecognizer(checkpoints, device="cpu", precision="fp32")
-
-
 def test_every_kind_of_picture_means_the_same(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "a.png")
     opaque = np.dstack([COLOUR, np.full((20, 30), 255, np.uint8)])

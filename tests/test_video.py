@@ -9,27 +9,17 @@ import pytest
 
 import visualize
 from data.demo.drawing import draw_face
-from inference.recognizer import EmotionRecognizer, Face
+from inference.recognizer import Face
 from inference.videos import summary, video
 from inference.videos.tracks import PATIENCE
 from inference.videos.video import Moment, Newest, Person, Watcher, read_frames, watch
 from tests.test_recognizer import face_of
-from tests.test_visualize import make_model, read_table, run, save
+from tests.test_visualize import read_table, run
 from utils.files import UserError
 from utils.pictures import Unreadable, is_video
 from utils.tasks import EMOTIONS
 
 SIDE = 130
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("checkpoints"), make_model())
-
-
-@pytest.fixture(scope="module")
-def recognizer(checkpoints):
-    return EmotionRecognizer(checkpoints, device="cpu", precision="fp32")
 
 
 def scene(places, level):

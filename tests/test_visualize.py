@@ -50,16 +50,6 @@ def save(folder, network, tasks=tuple(TASKS), **changes):
     return folder
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("checkpoints"), make_model())
-
-
-@pytest.fixture(scope="module")
-def recognizer(checkpoints):
-    return EmotionRecognizer(checkpoints, device="cpu", precision="fp32")
-
-
 def run(checkpoints, *arguments):
     flags = ["--checkpoints", checkpoints, "--device", "cpu", "--precision", "fp32", *arguments]
     return visualize.main(visualize.build_parser().parse_args([str(flag) for flag in flags]))
