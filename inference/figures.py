@@ -5,6 +5,8 @@ from functools import cache
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
@@ -15,6 +17,8 @@ from utils.tasks import DIMENSIONS, EMOTIONS, VAD_LIMIT
 
 _SEVEN = ("#d62728", "#7f9f3f", "#7b52ab", "#f0a30a", "#1f77b4", "#e377c2", "#7f7f7f")
 COLOURS = dict(zip(EMOTIONS, _SEVEN, strict=True))
+# Places in a figure, of the plane, of what explains its colours, and of the probabilities.
+PLANE, PLANE_BAR, BARS = (0.67, 0.55, 0.24, 0.42), (0.935, 0.55, 0.012, 0.42), (0.68, 0.07, 0.29, 0.4)
 SHOWN = (670, 768)  # height and width of the picture in the figure, pixels
 MOST_BARS = 4  # faces whose probabilities are drawn as bars; more become a table of shades
 MOST_ROWS = 25  # of that table
@@ -51,22 +55,58 @@ def draw(picture, faces, title="", size=None):
     picture was thinned. Dominance is the colour of a point in the plane. Faces that have heat are shown once more
     below.
     """
-    figure = Figure(figsize=(12.8, 7.2), dpi=100)
-    FigureCanvasAgg(figure)
-    # Fixed places: to search for good ones, everything would be drawn twice.
+    figure = _new_figure()
     size = size or picture.shape[:2]
+    few = len(faces) <= MOST_BARS
+    placed = [(number, face) for number, face in enumerate(faces, 1) if None not in face.dimensions.values()]
+    figure.figimage(_frames(bool(placed), few), zorder=-1)
     heated = [(number, face) for number, face in enumerate(faces, 1) if face.heat is not None]
     explained = heated[:MOST_EXPLAINED]
     low = 0.24 if explained else 0.02
     draw_picture(figure.add_axes((0.01, low, 0.6, 0.95 - low)), reduced(picture), faces, title, size)
-    draw_plane(figure.add_axes((0.67, 0.55, 0.24, 0.42)), figure.add_axes((0.935, 0.55, 0.012, 0.42)), faces)
-    axes = figure.add_axes((0.68, 0.07, 0.29, 0.4))
-    (draw_bars if len(faces) <= MOST_BARS else draw_shades)(axes, faces)
+    draw_points(_over(figure, PLANE, frame_plane), placed, len(faces) > 1)
+    if few:
+        draw_bars(_over(figure, BARS, frame_bars), faces)
+    else:
+        draw_shades(figure.add_axes(BARS), faces)
     if len(explained) < len(heated):
         figure.text(0.01, 0.005, f"the largest {len(explained)} of {len(heated)} faces", fontsize=7)
     for place, (number, face) in enumerate(explained):
         draw_heat(figure.add_axes((0.01 + 0.12 * place, 0.02, 0.115, 0.17)), number, face)
     return figure
+
+
+def _new_figure():
+    """An empty one, 1280 x 720. Things have fixed places: to search for good ones, all would be drawn twice."""
+    figure = Figure(figsize=(12.8, 7.2), dpi=100)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@cache
+def _frames(dominance, bars):
+    """The axes that are the same in each figure, uint8 (720, 1280, 4): drawing axes takes longer than what is in them.
+
+    dominance, bars: whether the colours of the plane's points are explained, and whether there are bars.
+    """
+    figure = _new_figure()
+    frame_plane(figure.add_axes(PLANE))
+    if dominance:
+        explain_dominance(figure.add_axes(PLANE_BAR))
+    if bars:
+        frame_bars(figure.add_axes(BARS))
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba()).copy()
+
+
+def _over(figure, place, frame):
+    """Axes over their picture in `_frames`, for what is in them alone; frame: what drew them."""
+    axes = figure.add_axes(place)
+    frame(axes)
+    axes.set_axis_off()
+    for line in (*axes.lines, *axes.patches):
+        line.set_visible(False)
+    return axes
 
 
 def draw_heat(axes, number, face):
@@ -111,8 +151,8 @@ def draw_picture(axes, picture, faces, title, size):
         )  # fmt: skip
 
 
-def draw_plane(axes, bar_axes, faces):
-    """Each face as a point: valence across, arousal up, dominance as colour, which `bar_axes` explain."""
+def frame_plane(axes):
+    """The plane in which each face is a point: valence across, arousal up."""
     axes.set_xlim(-VAD_LIMIT, VAD_LIMIT)
     axes.set_ylim(-VAD_LIMIT, VAD_LIMIT)
     axes.set_aspect("equal")
@@ -122,20 +162,34 @@ def draw_plane(axes, bar_axes, faces):
     axes.set_xlabel("unpleasant  \N{LEFTWARDS ARROW}  valence  \N{RIGHTWARDS ARROW}  pleasant", fontsize=8)
     axes.set_ylabel("calm  \N{LEFTWARDS ARROW}  arousal  \N{RIGHTWARDS ARROW}  excited", fontsize=8)
     axes.tick_params(labelsize=7)
-    placed = [(number, face) for number, face in enumerate(faces, 1) if None not in face.dimensions.values()]
-    if not placed:
-        bar_axes.remove()
-        return
-    points = axes.scatter(
+
+
+def explain_dominance(axes):
+    """The colours of the points in the plane."""
+    colours = ScalarMappable(Normalize(-VAD_LIMIT, VAD_LIMIT), "coolwarm")
+    axes.figure.colorbar(colours, cax=axes).set_label("dominance: submissive to in control", fontsize=8)
+    axes.tick_params(labelsize=7)
+
+
+def draw_points(axes, placed, numbered):
+    """Points in the plane, dominance as colour. placed: [(number, `Face` with all three values)]."""
+    axes.scatter(
         [face.valence for _, face in placed], [face.arousal for _, face in placed],
         c=[face.dominance for _, face in placed], cmap="coolwarm", vmin=-VAD_LIMIT, vmax=VAD_LIMIT, s=90,
         edgecolors="black", linewidths=0.8, zorder=3,
     )  # fmt: skip
-    for number, face in placed if len(faces) > 1 else ():
+    for number, face in placed if numbered else ():
         axes.annotate(str(number), (face.valence, face.arousal), (5, 5), textcoords="offset points", fontsize=7)
-    bar = axes.figure.colorbar(points, cax=bar_axes)
-    bar.set_label("dominance: submissive to in control", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+
+
+def frame_bars(axes):
+    """A row for each emotion, for the bars of its probability."""
+    axes.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=8)
+    axes.set_ylim(len(EMOTIONS) - 0.3, -0.7)
+    axes.set_xlim(0, 1.18)
+    axes.set_xlabel("probability", fontsize=8)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_bars(axes, faces):
@@ -147,12 +201,6 @@ def draw_bars(axes, faces):
         bars = axes.barh(places, values, height * 0.9, color=[COLOURS[name] for name in EMOTIONS])
         texts = [f"{value:.0%}" + (f"  (face {number + 1})" if len(faces) > 1 else "") for value in values]
         axes.bar_label(bars, texts if height > 0.25 else [f"{v:.0%}" for v in values], fontsize=7, padding=2)
-    axes.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.18)
-    axes.set_xlabel("probability", fontsize=8)
-    axes.tick_params(axis="x", labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_shades(axes, faces):

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 import visualize
@@ -498,6 +500,31 @@ def test_the_figure_shows_boxes_bars_and_points():
     assert np.allclose(points.get_array(), [0.7, 0.7]) and points.get_clim() == (-2, 2)
     widths = [bar.get_width() for bar in bars.patches]
     assert widths == pytest.approx([p for face in faces for p in face.probabilities.values()])
+
+
+def pixels(figure):
+    """RGBA of a whole figure, (720, 1280, 4)."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba()).astype(int)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_axes_that_are_drawn_once_look_as_those_of_a_figure_of_their_own(count):
+    faces = [a_face(number) for number in range(count)]
+    whole = Figure(figsize=(12.8, 7.2), dpi=100)
+    FigureCanvasAgg(whole)
+    plane, bars = whole.add_axes(figures.PLANE), whole.add_axes(figures.BARS)
+    figures.frame_plane(plane)
+    figures.draw_points(plane, list(enumerate(faces, 1)), count > 1)
+    if faces:
+        figures.explain_dominance(whole.add_axes(figures.PLANE_BAR))
+    figures.frame_bars(bars)
+    figures.draw_bars(bars, faces)
+    for _ in range(2):  # the second one has them already
+        drawn = figures.draw(np.zeros((100, 200, 3), np.uint8), faces)
+        different = np.abs(pixels(drawn) - pixels(whole))[:, 790:].max(axis=2) > 0  # right of the picture
+        assert not different[:380].any()
+        assert different.mean() < 0.005  # a bar hides half of the line from which it begins
 
 
 def test_the_figure_of_many_faces_has_a_row_for_each():
