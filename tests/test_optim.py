@@ -14,7 +14,7 @@ def test_orthogonalising_keeps_the_directions_and_evens_out_their_strengths(shap
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, strengths, right = torch.linalg.svd(matrix, full_matrices=False)
     assert strengths.max() / strengths.min() > 1.5
-    inside = left.T @ orthogonalise(matrix) @ right.T
+    inside = left.T @ orthogonalise(matrix[None])[0] @ right.T
     assert (inside - inside.diag().diag()).abs().max() < 0.02
     assert 0.65 < inside.diag().min() and inside.diag().max() < 1.25
 
@@ -40,12 +40,38 @@ def test_orthogonalising_is_four_rounds_on_each_singular_value(strengths, dtype,
     left = torch.linalg.qr(torch.randn(rank, rank, generator=generator))[0]
     right = torch.linalg.qr(torch.randn(9 * rank, rank, generator=generator))[0]
     expected = left * rounds_by_hand(values) @ right.T
-    found = orthogonalise(left * values @ right.T, dtype)
+    found = orthogonalise((left * values @ right.T)[None], dtype)[0]
     assert (found - expected).norm() < error * expected.norm()
 
 
 def test_nothing_to_orthogonalise_stays_nothing():
-    assert not orthogonalise(torch.zeros(4, 9)).any()
+    assert not orthogonalise(torch.zeros(2, 4, 9)).any()
+
+
+def test_matrices_that_are_orthogonalised_together_know_nothing_of_each_other():
+    matrices = (
+        torch.randn(3, 6, 20, generator=torch.Generator().manual_seed(2)) * torch.tensor([1, 1e3, 0])[:, None, None]
+    )
+    together = orthogonalise(matrices)
+    for one, alone in zip(together, matrices, strict=True):
+        assert torch.allclose(one, orthogonalise(alone[None])[0], atol=1e-6)
+
+
+def test_kernels_of_all_shapes_step_as_if_they_were_alone():
+    shapes = [(4, 2, 3, 3), (8, 4, 1, 1), (4, 2, 3, 3), (8, 4, 3, 3)]
+    generator = torch.Generator().manual_seed(3)
+    kernels = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    alone = [torch.nn.Parameter(kernel.detach().clone()) for kernel in kernels]
+    group = {"orthogonal": True, "weight_decay": 0.1}
+    optimizer = Muon([{"params": kernels, **group}], 0.1, 0.9, torch.float32)
+    others = [Muon([{"params": [kernel], **group}], 0.1, 0.9, torch.float32) for kernel in alone]
+    for _ in range(2):
+        for kernel, other in zip(kernels, alone, strict=True):
+            kernel.grad = torch.randn(kernel.shape, generator=generator)
+            other.grad = kernel.grad.clone()
+        for each in (optimizer, *others):
+            each.step()
+    assert all(torch.allclose(kernel, other, atol=1e-6) for kernel, other in zip(kernels, alone, strict=True))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -61,7 +87,7 @@ def test_a_kernel_steps_along_its_orthogonalised_momentum(channels_last):
         kernel.grad = gradient.clone()
         optimizer.step()
         momentum = 0.9 * momentum + gradient.reshape(20, 18)
-        step = orthogonalise(gradient.reshape(20, 18) + 0.9 * momentum) * (20 / 18) ** 0.5
+        step = orthogonalise((gradient.reshape(20, 18) + 0.9 * momentum)[None])[0] * (20 / 18) ** 0.5
         expected = expected * (1 - 0.1 * 0.5) - 0.1 * step.reshape(20, 2, 3, 3)
     assert torch.allclose(kernel.detach(), expected, atol=1e-4)
 

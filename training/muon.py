@@ -4,6 +4,8 @@ Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024 (
 PyTorch's own `torch.optim.Muon` takes matrices only.
 """
 
+from collections import defaultdict
+
 import torch
 
 # Quintic Newton-Schulz iteration of the source: a round multiplies X by FIRST + SECOND X X^T + THIRD (X X^T)^2. It has
@@ -12,32 +14,37 @@ FIRST, SECOND, THIRD = 3.4445, -4.7750, 2.0315
 PAIRS_OF_ROUNDS = 2
 
 
-def orthogonalise(matrix, dtype=torch.float32):
-    """The nearest orthogonal matrix, roughly: U V^T of matrix = U S V^T with singular values 0.7 to 1.2.
+def orthogonalise(matrices, dtype=torch.float32):
+    """The nearest orthogonal matrices, roughly: U V^T of each U S V^T, with singular values 0.7 to 1.2.
 
-    matrix (rows, columns) -> the same shape, float32; dtype: of the multiplications.
+    matrices (n, rows, columns) -> the same shape, float32; dtype: of the multiplications.
 
     Kernels are matrices much longer than they are wide, so rounds are made on the small X X^T before X sees their
     product. Two at a time: after more, in bf16, little of X's smaller singular values would be left in it.
     """
-    x = (matrix / matrix.norm().clamp_min(1e-7)).to(dtype)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
+    x = (matrices / _size(matrices)).to(dtype)
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
     for number in range(PAIRS_OF_ROUNDS):
-        gram = x @ x.T
+        gram = x @ x.mT
         if number == 0:  # sqrt(|X X^T|) bounds the largest singular value, and is nearer to it than |X| is
-            square = gram.norm().clamp_min(1e-7)
+            square = _size(gram)
             x, gram = x / square.sqrt(), gram / square
         one = _round(gram)
         other = _round(gram @ one @ one)  # all of these commute: they are polynomials of one matrix
         x = (other @ one) @ x
-    return (x.T if tall else x).float()
+    return (x.mT if tall else x).float()
+
+
+def _size(matrices):
+    """The Frobenius norm of each, (n, 1, 1), never 0."""
+    return torch.linalg.matrix_norm(matrices, keepdim=True).clamp_min(1e-7)
 
 
 def _round(gram):
     """What a round multiplies X by, given X X^T."""
-    factor = torch.addmm(gram, gram, gram, beta=SECOND, alpha=THIRD)
-    factor.diagonal().add_(FIRST)
+    factor = torch.baddbmm(gram, gram, gram, beta=SECOND, alpha=THIRD)
+    factor.diagonal(dim1=1, dim2=2).add_(FIRST)
     return factor
 
 
@@ -70,7 +77,7 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(updates, momenta, alpha=group["momentum"])
             if group["orthogonal"]:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                updates = [self._orthogonal(update) for update in updates]
+                updates = self._orthogonal(updates)
             torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     def _momentum(self, parameter):
@@ -79,8 +86,14 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(parameter)
         return state["momentum"]
 
-    def _orthogonal(self, update):
-        rows, inputs, height, width = update.shape
-        matrix = update.permute(0, 2, 3, 1).flatten(1)  # no copy in channels-last layout; columns may come in any order
-        step = orthogonalise(matrix, self.dtype).mul_(max(1, rows / matrix.shape[1]) ** 0.5)
-        return step.view(rows, height, width, inputs).permute(0, 3, 1, 2)
+    def _orthogonal(self, updates):
+        """Those of one shape at once: a GPU waits longer for operations to be started than it takes for them."""
+        steps, places = [None] * len(updates), defaultdict(list)
+        for place, update in enumerate(updates):
+            places[update.shape].append(place)
+        for (rows, inputs, height, width), same in places.items():
+            matrices = torch.stack([updates[place].permute(0, 2, 3, 1) for place in same]).flatten(2)  # in any order
+            together = orthogonalise(matrices, self.dtype).mul_(max(1, rows / matrices.shape[2]) ** 0.5)
+            for place, step in zip(same, together.view(-1, rows, height, width, inputs), strict=True):
+                steps[place] = step.permute(0, 3, 1, 2)
+        return steps
