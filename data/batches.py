@@ -14,8 +14,8 @@ CROP_SIZE = 44
 
 
 def normalise(pixels, mean, std):
-    """uint8 pixels (any shape) to float32 (pixels / 255 - mean) / std; mean and std in units of 0..1."""
-    return pixels.float().mul_(1 / (255 * std)).sub_(mean / std)
+    """Pixels 0..255 (any shape) to float32 (pixels / 255 - mean) / std; mean and std in units of 0..1."""
+    return pixels.mul(1 / (255 * std)).sub_(mean / std)
 
 
 def center_crop(images):

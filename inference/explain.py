@@ -26,7 +26,7 @@ def heat_maps(networks, images, emotions, runtime):
     handle = trunk.layer4.register_forward_hook(lambda module, inputs, output: maps.append(output))
     try:
         with torch.enable_grad(), runtime.autocast():
-            pixels = normalise(center_crop(images).float(), **network.preprocessing).requires_grad_()
+            pixels = normalise(center_crop(images), **network.preprocessing).requires_grad_()
             logits = network.model(pixels)["classify"].float()
             chosen = logits.gather(1, emotions.to(logits.device)[:, None]).sum()
             (gradient,) = torch.autograd.grad(chosen, maps[0])

@@ -35,7 +35,7 @@ class Exported(nn.Module):
     def forward(self, crops):
         outputs = {}
         for model, (preprocessing, tasks) in zip(self.models, self.plans, strict=True):
-            found = model(normalise(crops.clone(), **preprocessing))
+            found = model(normalise(crops, **preprocessing))
             outputs |= {task: found[task] for task in tasks}
         values = [outputs[name] for name in TASKS if name in outputs and TASKS[name].dimension is not None]
         probabilities = (outputs["classify"] / self.temperature).softmax(1)

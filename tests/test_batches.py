@@ -109,6 +109,9 @@ def test_incomplete_last_batch_is_left_out_unless_alone(count, batch, steps):
 def test_normalise_equals_formula(images):
     expected = (images.numpy() / 255 - 0.4) / 0.2
     assert np.allclose(normalise(images, mean=0.4, std=0.2).numpy(), expected, atol=1e-5)
+    floats = images.float()
+    assert np.allclose(normalise(floats, mean=0.4, std=0.2).numpy(), expected, atol=1e-5)
+    assert torch.equal(floats, images.float()), "what was given stays as it was"
 
 
 def test_the_mirrored_pair_is_the_centre_of_the_picture_and_of_its_mirror_image(images):
