@@ -656,12 +656,12 @@ def test_the_identity_network_tells_people_apart(runtime, monkeypatch):
 
 def test_the_expression_network_tells_expressions_apart(runtime, monkeypatch):
     monkeypatch.setattr("training.fersnet.guides.GUIDE_EPOCHS", 150)
-    faces = drawn_faces(12)
+    faces = drawn_faces(20)
     known, unknown = faces.select(faces.subjects < 10), faces.select(faces.subjects >= 10)
     network = expression_network(known, 0, runtime)
     with torch.no_grad():
         told = network(unknown.images[:, None].float() / 255).argmax(1)
-    assert (told == unknown.labels).double().mean() >= 0.7  # one in seven by chance
+    assert (told == unknown.labels).double().mean() >= 0.5  # of 70, one in seven by chance
 
 
 def test_drawn_and_unchanged_faces_are_compared_with_the_real_ones(runtime):
