@@ -5,7 +5,6 @@ Patterns of single pixels, which a network may read and people do not see, do no
 
 import torch
 import torch.nn.functional as F
-from torchvision.transforms.functional import gaussian_blur
 
 SIGMA = 1.0  # of the blur, in pixels of a picture of 48
 MOST_SIGMA, MOST_SHIFT, MOST_NOISE = 1.5, 3, 0.1  # of a glimpse
@@ -13,9 +12,13 @@ SIDE = 48
 
 
 def blurred(pictures, sigma=SIGMA):
-    """Pictures after a Gaussian blur; sigma: in pixels of a picture of 48x48."""
+    """Pictures after a Gaussian blur, mirrored at their edges; sigma: in pixels of a picture of 48x48."""
     sigma = sigma * pictures.shape[-1] / SIDE
-    return gaussian_blur(pictures, 2 * max(1, round(3 * sigma)) + 1, sigma)
+    reach = max(1, round(3 * sigma))
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).to(pictures) / sigma).square())
+    weights /= weights.sum()
+    padded = F.pad(pictures, (reach,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, weights[None, None, None, :]), weights[None, None, :, None])
 
 
 def halved(pictures):
