@@ -6,6 +6,8 @@ Patterns of single pixels, which a network may read and people do not see, do no
 import torch
 import torch.nn.functional as F
 
+from training.fersnet.similarity import gaussian_means
+
 SIGMA = 1.0  # of the blur, in pixels of a picture of 48
 MOST_SIGMA, MOST_SHIFT, MOST_NOISE = 1.5, 3, 0.1  # of a glimpse
 SIDE = 48
@@ -15,10 +17,7 @@ def blurred(pictures, sigma=SIGMA):
     """Pictures after a Gaussian blur, mirrored at their edges; sigma: in pixels of a picture of 48x48."""
     sigma = sigma * pictures.shape[-1] / SIDE
     reach = max(1, round(3 * sigma))
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).to(pictures) / sigma).square())
-    weights /= weights.sum()
-    padded = F.pad(pictures, (reach,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(padded, weights[None, None, None, :]), weights[None, None, :, None])
+    return gaussian_means(F.pad(pictures, (reach,) * 4, mode="reflect"), sigma, reach)
 
 
 def halved(pictures):
