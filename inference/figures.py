@@ -19,6 +19,10 @@ _SEVEN = ("#d62728", "#7f9f3f", "#7b52ab", "#f0a30a", "#1f77b4", "#e377c2", "#7f
 COLOURS = dict(zip(EMOTIONS, _SEVEN, strict=True))
 # Places in a figure, of the plane, of what explains its colours, and of the probabilities.
 PLANE, PLANE_BAR, BARS = (0.67, 0.55, 0.24, 0.42), (0.935, 0.55, 0.012, 0.42), (0.68, 0.07, 0.29, 0.4)
+# What the axes that are drawn once and those over them have in common, and the points and what explains them.
+PLANE_SCALE = {"xlim": (-VAD_LIMIT, VAD_LIMIT), "ylim": (-VAD_LIMIT, VAD_LIMIT), "aspect": "equal"}
+BARS_SCALE = {"xlim": (0, 1.18), "ylim": (len(EMOTIONS) - 0.3, -0.7), "xlabel": "probability"}
+DOMINANCE = {"cmap": "coolwarm", "norm": Normalize(-VAD_LIMIT, VAD_LIMIT)}
 SHOWN = (670, 768)  # height and width of the picture in the figure, pixels
 MOST_BARS = 4  # faces whose probabilities are drawn as bars; more become a table of shades
 MOST_ROWS = 25  # of that table
@@ -64,9 +68,9 @@ def draw(picture, faces, title="", size=None):
     explained = heated[:MOST_EXPLAINED]
     low = 0.24 if explained else 0.02
     draw_picture(figure.add_axes((0.01, low, 0.6, 0.95 - low)), reduced(picture), faces, title, size)
-    draw_points(_over(figure, PLANE, frame_plane), placed, len(faces) > 1)
+    draw_points(_over(figure, PLANE, PLANE_SCALE), placed, len(faces) > 1)
     if few:
-        draw_bars(_over(figure, BARS, frame_bars), faces)
+        draw_bars(_over(figure, BARS, BARS_SCALE), faces)
     else:
         draw_shades(figure.add_axes(BARS), faces)
     if len(explained) < len(heated):
@@ -99,13 +103,10 @@ def _frames(dominance, bars):
     return np.asarray(figure.canvas.buffer_rgba()).copy()
 
 
-def _over(figure, place, frame):
-    """Axes over their picture in `_frames`, for what is in them alone; frame: what drew them."""
-    axes = figure.add_axes(place)
-    frame(axes)
+def _over(figure, place, scale):
+    """Axes of a place and a scale over their picture in `_frames`, for what is in them alone."""
+    axes = figure.add_axes(place, **scale)
     axes.set_axis_off()
-    for line in (*axes.lines, *axes.patches):
-        line.set_visible(False)
     return axes
 
 
@@ -153,9 +154,7 @@ def draw_picture(axes, picture, faces, title, size):
 
 def frame_plane(axes):
     """The plane in which each face is a point: valence across, arousal up."""
-    axes.set_xlim(-VAD_LIMIT, VAD_LIMIT)
-    axes.set_ylim(-VAD_LIMIT, VAD_LIMIT)
-    axes.set_aspect("equal")
+    axes.set(**PLANE_SCALE)
     axes.axhline(0, color="0.8", linewidth=1, zorder=0)
     axes.axvline(0, color="0.8", linewidth=1, zorder=0)
     axes.add_patch(Circle((0, 0), VAD_LIMIT, fill=False, edgecolor="0.85", zorder=0))
@@ -166,8 +165,8 @@ def frame_plane(axes):
 
 def explain_dominance(axes):
     """The colours of the points in the plane."""
-    colours = ScalarMappable(Normalize(-VAD_LIMIT, VAD_LIMIT), "coolwarm")
-    axes.figure.colorbar(colours, cax=axes).set_label("dominance: submissive to in control", fontsize=8)
+    bar = axes.figure.colorbar(ScalarMappable(**DOMINANCE), cax=axes)
+    bar.set_label("dominance: submissive to in control", fontsize=8)
     axes.tick_params(labelsize=7)
 
 
@@ -175,8 +174,7 @@ def draw_points(axes, placed, numbered):
     """Points in the plane, dominance as colour. placed: [(number, `Face` with all three values)]."""
     axes.scatter(
         [face.valence for _, face in placed], [face.arousal for _, face in placed],
-        c=[face.dominance for _, face in placed], cmap="coolwarm", vmin=-VAD_LIMIT, vmax=VAD_LIMIT, s=90,
-        edgecolors="black", linewidths=0.8, zorder=3,
+        c=[face.dominance for _, face in placed], s=90, edgecolors="black", linewidths=0.8, zorder=3, **DOMINANCE,
     )  # fmt: skip
     for number, face in placed if numbered else ():
         axes.annotate(str(number), (face.valence, face.arousal), (5, 5), textcoords="offset points", fontsize=7)
@@ -184,10 +182,9 @@ def draw_points(axes, placed, numbered):
 
 def frame_bars(axes):
     """A row for each emotion, for the bars of its probability."""
+    axes.set(**BARS_SCALE)
     axes.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=8)
-    axes.set_ylim(len(EMOTIONS) - 0.3, -0.7)
-    axes.set_xlim(0, 1.18)
-    axes.set_xlabel("probability", fontsize=8)
+    axes.xaxis.label.set_size(8)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -92,7 +92,8 @@ class Muon(torch.optim.Optimizer):
         for place, update in enumerate(updates):
             places[update.shape].append(place)
         for (rows, inputs, height, width), same in places.items():
-            matrices = torch.stack([updates[place].permute(0, 2, 3, 1) for place in same]).flatten(2)  # in any order
+            # Columns may come in any order; in this one they lie together in channels-last layout.
+            matrices = torch.stack([updates[place].permute(0, 2, 3, 1) for place in same]).flatten(2)
             together = orthogonalise(matrices, self.dtype).mul_(max(1, rows / matrices.shape[2]) ** 0.5)
             for place, step in zip(same, together.view(-1, rows, height, width, inputs), strict=True):
                 steps[place] = step.permute(0, 3, 1, 2)
