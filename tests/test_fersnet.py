@@ -364,6 +364,13 @@ def test_running_statistics_are_those_of_real_faces(runtime):
     assert {m.momentum for m in reference.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}
 
 
+def test_weights_that_both_passes_share_in_bf16_learn(runtime):
+    learner = make_learner(replace(runtime, precision="bf16"))
+    batch = first_batch(learner, drawn_faces())
+    weights = {name for name, parameter in learner.model.named_parameters() if parameter.dim() == 4}
+    assert changed_by(learner.model, lambda: learner.step(batch, 0, 10)) >= weights
+
+
 @pytest.mark.parametrize("unpaired", (0.0, 0.4))
 def test_the_losses_are_their_formulas(runtime, monkeypatch, unpaired):
     monkeypatch.setattr("training.fersnet.learner.glimpse", lambda pictures: pictures.flip(3))

@@ -86,6 +86,6 @@ def judge_network(faces, seed, runtime):
     another network. It learnt from all of the `VIEWS`, and so can judge each.
     """
     torch.manual_seed(seed)
-    trunk = ResNet18(base=JUDGE_CHANNELS)
+    trunk = ResNet18(base=JUDGE_CHANNELS, pooled=True)
     network = runtime.place(nn.Sequential(trunk, nn.Linear(trunk.width, len(faces.class_names))))
     return train_classifier(network, faces.images, faces.labels, JUDGE_EPOCHS, seed, runtime, view=any_view)

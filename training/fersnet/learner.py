@@ -142,13 +142,15 @@ class FERSNetLearner(Learner):
         rate = learning_rate(self.recipe, number, steps_per_epoch)
         set_learning_rate(self.optimizer, rate)
         parts = dict.fromkeys(self.figures, batch.faces.new_zeros(()))
-        if self.discriminator is not None and self.recipe.discriminator_steps:
+        discriminates = self.discriminator is not None and self.recipe.discriminator_steps
+        with self.runtime.autocast():  # one context for both passes, so that the weights are cast once
+            if discriminates:
+                synthesized = self._synthesize(batch)
+            outputs = self.model(batch.faces, None if self.discriminator is None else batch.target_labels)
+        if discriminates:
             set_learning_rate(self.discriminator_optimizer, rate)
-            synthesized = self._synthesize(batch)
             for _ in range(self.recipe.discriminator_steps):
                 parts["Discriminator"] = self._discriminator_step(batch, synthesized)
-        with self.runtime.autocast():
-            outputs = self.model(batch.faces, None if self.discriminator is None else batch.target_labels)
         loss = recognition = F.cross_entropy(outputs["classify"], batch.labels)
         if self.discriminator is not None:
             parts |= self._synthesis_losses(batch, outputs["synthesized"])
@@ -171,24 +173,23 @@ class FERSNetLearner(Learner):
             + recipe.cycle * parts["Cycle"]
         )
 
-    @torch.no_grad()
     def _synthesize(self, batch):
         self.model.eval()
-        with self.runtime.autocast():
-            synthesized = self.model(batch.faces, batch.target_labels)["synthesized"]
+        # With gradients, though none is wanted: weights cast without them would serve the next pass, and get none.
+        synthesized = self.model(batch.faces, batch.target_labels)["synthesized"].detach()
         self.model.train()
         return synthesized
 
     def _discriminator_step(self, batch, synthesized):
-        with self.runtime.autocast():
-            real = self.discriminator(batch.real, batch.real_labels)
-            false = self.discriminator(synthesized, batch.target_labels)
-        refused = false.square().mean()
+        seen = [(batch.real, batch.real_labels), (synthesized, batch.target_labels)]
         if self.recipe.mismatched:
-            with self.runtime.autocast():
-                wrong = self.discriminator(batch.faces, batch.target_labels)
-            refused = torch.lerp(refused, wrong.square().mean(), self.recipe.mismatched)
-        loss = 0.5 * ((real - 1).square().mean() + refused)
+            seen.append((batch.faces, batch.target_labels))
+        with self.runtime.autocast():
+            real, *refused = self.discriminator(*map(torch.cat, zip(*seen, strict=True))).chunk(len(seen))
+        false = refused[0].square().mean()
+        if self.recipe.mismatched:
+            false = torch.lerp(false, refused[1].square().mean(), self.recipe.mismatched)
+        loss = 0.5 * ((real - 1).square().mean() + false)
         loss.backward()
         self.discriminator_optimizer.step()
         self.discriminator_optimizer.zero_grad(set_to_none=True)
