@@ -78,10 +78,13 @@ def recognition_figures(network, faces, runtime):
     By face and, SeqAcc, by sequence (see `sequence_accuracy`). Raises UserError when what the network predicts is not
     finite.
     """
-    logits = recognize(network, faces.images, runtime)
+    logits = recognize(network, faces.images, runtime).cpu()  # where there is float64, which Apple's GPUs lack
     check_predictions({"classify": logits}, "held-out faces")
-    sequences = sequence_accuracy(logits, faces.labels, faces.sequences)
-    return {**classification_metrics(logits, faces.labels), "SeqAcc": sequences}
+    labels = faces.labels.cpu()
+    return {
+        **classification_metrics(logits, labels),
+        "SeqAcc": sequence_accuracy(logits, labels, faces.sequences.cpu()),
+    }
 
 
 def evaluate_fold(network, faces, runtime):
@@ -107,8 +110,8 @@ def evaluate_fold(network, faces, runtime):
 
 
 def _unit(images):
-    """uint8 (N, S, S) to float (N, 1, S, S) in 0..1."""
-    return images[:, None].float() / 255
+    """uint8 (N, S, S) to float (N, 1, S, S) in 0..1, on the CPU: they are measured in float64."""
+    return images[:, None].cpu().float() / 255
 
 
 def judged(network, judge, faces, runtime):
@@ -127,7 +130,7 @@ def judged(network, judge, faces, runtime):
     for name, view in VIEWS.items():
         for figure, images, labels in (("TargetShare", synthesized, wanted), ("JudgeAcc", faces.images, faces.labels)):
             hits = recognize(judge, images, runtime, view).argmax(dim=1) == labels
-            shares[figure + name] = 100 * hits.double().mean().item()
+            shares[figure + name] = 100 * hits.float().mean().item()
     return shares
 
 

@@ -21,6 +21,7 @@ from data.subjects.pairs import choose_targets, shifts
 from training.fersnet.guides import PREPROCESSING, batch_norms
 from training.fersnet.views import glimpse
 from training.learner import Learner
+from training.metrics import sum_dtype
 from training.optim import learning_rate, set_learning_rate
 
 GLIMPSES = 2  # of each synthesized face that the network which knows the expressions reads
@@ -160,8 +161,9 @@ class FERSNetLearner(Learner):
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(number)
         parts["Loss"] = recognition
-        parts["Acc"] = 100 * (outputs["classify"].argmax(dim=1) == batch.labels).double().mean()
-        return loss, torch.stack([parts[name].detach().double() for name in self.figures]) * len(batch.labels)
+        parts["Acc"] = 100 * (outputs["classify"].argmax(dim=1) == batch.labels).float().mean()
+        means = torch.stack([parts[name].detach() for name in self.figures])
+        return loss, means.to(sum_dtype(means.device)) * len(batch.labels)
 
     def _weighted(self, parts):
         recipe = self.recipe
