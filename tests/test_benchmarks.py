@@ -4,12 +4,16 @@ import json
 
 import pandas
 import pytest
+import torch
 from scipy.stats import t, ttest_rel
 
-from benchmarks import ablation, fersnet_table, time_to_accuracy
+from benchmarks import ablation, fersnet_judge, fersnet_table, time_to_accuracy
+from data.subjects.trees import SubjectFaces
 from training.fersnet.records import FOLD_COLUMNS
+from training.fersnet.views import VIEWS
 from training.recipes import RECIPES
-from utils.tasks import TASKS
+from training.runtime import decide
+from utils.tasks import EMOTIONS, TASKS
 
 
 def test_a_paired_difference_has_the_interval_of_the_t_test():
@@ -106,3 +110,31 @@ def test_the_table_of_fersnet_is_made_of_the_records_of_its_runs(tmp_path):
     assert rows[1][10:15] == ["0.080 (0.100)", "90.0", "90.0", "90.0", "95.0 95.0 95.0"]
     assert rows[1][15] == f"{2 * 120 / 3 / 60:.0f}" and rows[1][16] == "97.42"
     assert fersnet_table.Records.read(tmp_path / "nothing") is None
+
+
+def test_synthesized_faces_are_counted_by_what_is_read_in_them():
+    names = ("Contempt", "Fear", "Happy", "Sad")
+    grey = {name: 30 * (1 + EMOTIONS.index(name)) for name in names[1:]} | {"Contempt": 0}
+
+    def network(pictures, expressions):  # paints Sad where it should paint Fear
+        level = torch.tensor([grey["Sad" if names[number] == "Fear" else names[number]] for number in expressions])
+        return {"synthesized": (level / 255)[:, None, None, None].expand_as(pictures)}
+
+    def read(images, view):
+        pictures = view(images[:, None].float() / 255)
+        return (pictures.mean(dim=(1, 2, 3)) * 255 / 30).round().long() - 1
+
+    labels = torch.tensor([0, 1, 2, 2, 3, 3, 3, 3])
+    shown = labels.clone()
+    shown[4] = 2  # a sad face that looks happy
+    levels = torch.tensor([grey[names[number]] for number in shown]).to(torch.uint8)
+    faces = SubjectFaces(
+        levels[:, None, None].repeat(1, 48, 48), labels, torch.zeros(8, dtype=torch.int64), torch.arange(8), names,
+        ("S1",), tuple("abcdefgh"), "made",
+    )  # fmt: skip
+    found = fersnet_judge.shares(network, read, faces, decide("cpu", "fp32", "off"))
+    expected = {"Fear": (100, 0, 0), "Happy": (100, 100 / 6, 100), "Sad": (75, 0, 100)}
+    expected["all"] = tuple(sum(column) / 3 for column in zip(*expected.values(), strict=True))
+    for name, shares in expected.items():
+        assert all(found[name][view] == pytest.approx(shares) for view in VIEWS)
+    assert "Contempt" not in found

@@ -1,0 +1,94 @@
+"""What the released FER2013 network reads in the faces that a FERSNet synthesizes, and in real ones.
+
+    python benchmarks/fersnet_judge.py CK+_FERSNetHalf/Fold02_model_classify.t7 [MORE.t7 ...] --data CK+48
+
+That network has seen no face of the dataset and guided nothing, so it is not easily flattered. Faces are those of the
+people whom the FERSNet was not trained on, in the views of `training.fersnet.views`. Contempt is left out, which it
+does not know. "from others": how often it reads the expression in the unchanged faces that were to be given it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.common import describe_machine, print_table  # noqa: E402
+from data import DATASETS  # noqa: E402
+from inference.networks import teacher  # noqa: E402
+from models import checkpoint  # noqa: E402
+from training.engine import predict  # noqa: E402
+from training.fersnet.engine import synthesize  # noqa: E402
+from training.fersnet.views import VIEWS  # noqa: E402
+from training.runtime import decide  # noqa: E402
+from utils.tasks import EMOTIONS  # noqa: E402
+
+
+def reader(path, runtime):
+    """A function from faces (N, 48, 48) uint8 and a view of `VIEWS` to the numbers (N,) of `EMOTIONS` read in them."""
+    network, content = checkpoint.load_model(path)
+    network = runtime.for_inference(runtime.place(network))
+
+    def read(images, view):
+        pictures = view(images[:, None].float() / 255)[:, 0]
+        images = (pictures * 255).round().clamp(0, 255).to(torch.uint8)
+        return predict(network, images, content["preprocessing"], runtime, "fourcrop")["classify"].argmax(dim=1)
+
+    return read
+
+
+def shares(network, read, faces, runtime):
+    """What is read of held-out `SubjectFaces`, by expression that `EMOTIONS` has and in all, in percent.
+
+    {expression: {view: (real faces read rightly, unchanged faces of another expression read as this one, the same
+    faces synthesized with it read as it)}}; "all" is the mean of the expressions.
+    """
+    found = {}
+    for number, name in enumerate(faces.class_names):
+        if name not in EMOTIONS:
+            continue
+        mine = faces.labels == number
+        others = faces.images[~mine]
+        made = synthesize(network, others, torch.full((len(others),), number), runtime)
+        found[name] = {
+            view_name: tuple(
+                100 * (read(images, view) == EMOTIONS.index(name)).float().mean().item()
+                for images in (faces.images[mine], others, made)
+            )
+            for view_name, view in VIEWS.items()
+        }
+    means = {view: torch.tensor([of_class[view] for of_class in found.values()]).mean(0).tolist() for view in VIEWS}
+    return found | {"all": means}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="+", help=".t7 files of FERSNets for faces of 48x48")
+    parser.add_argument("--dataset", choices=("CK+", "Oulu-CASIA"), default="CK+")
+    parser.add_argument("--data", help="as for mainpro_FER.py")
+    arguments = parser.parse_args()
+
+    runtime = decide("cpu", "auto", "off")
+    print(describe_machine())
+    faces, read = DATASETS[arguments.dataset](arguments.data), reader(teacher(), runtime)
+    for path in arguments.networks:
+        network, content = checkpoint.load_model(path)
+        held_out = [faces.subject_names.index(name) for name in content["held_out"]]
+        tested = faces.select(torch.isin(faces.subjects, torch.tensor(held_out)))
+        network = runtime.for_inference(runtime.place(network))
+        print(f"\n{path}: {len(tested)} faces of {len(held_out)} people")
+        rows = [
+            [name, *(f"{share:.1f}" for of_view in of_class.values() for share in of_view)]
+            for name, of_class in shares(network, read, tested, runtime).items()
+        ]
+        columns = [
+            f"{column}{view and ', '}{view.lower()}" for view in VIEWS for column in ("real", "from others", "wanted")
+        ]
+        print_table(["percent read as", *columns], rows)
+
+
+if __name__ == "__main__":
+    main()
