@@ -90,6 +90,8 @@ def run(folder, rule, sharing, seed, arguments):
         flags += [f"--{name}", getattr(arguments, name)] if getattr(arguments, name) is not None else []
     flags += ["--processes", arguments.processes] if arguments.processes else []
     program = [sys.executable, str(ROOT / "mainpro_FER.py")]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "machine.txt").write_text(describe_machine(), "utf-8")
     resumable = any(folder.glob("*/last.t7"))
     if resumable:  # what was asked for when it was begun
         code = subprocess.run([*program, *map(str, flags), "--resume"]).returncode
@@ -99,7 +101,6 @@ def run(folder, rule, sharing, seed, arguments):
         code = subprocess.run([*program, *map(str, flags), "--fold", *map(str, missing)]).returncode
     if code:
         sys.exit(code)
-    (folder / "machine.txt").write_text(describe_machine(), "utf-8")
 
 
 def summarize(done, dataset):
@@ -113,7 +114,6 @@ def summarize(done, dataset):
         for (name, sharing, (last, best)), published in zip(VARIANTS, PUBLISHED[dataset], strict=True):
             runs = [each for each in done.get((rule, sharing), ()) if each.folds[f"{last}Acc"].notna().all()]
             if not runs:
-                before = None
                 continue
             columns = (f"{last}Acc", f"{last}SeqAcc", f"{best}AccOptimistic", f"{best}SeqAccOptimistic")
             accuracies = [mean_and_interval([each.pooled(column) for each in runs]) for column in columns]
