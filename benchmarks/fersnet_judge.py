@@ -18,10 +18,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import describe_machine, print_table  # noqa: E402
 from data import DATASETS  # noqa: E402
+from data.batches import normalise  # noqa: E402
 from inference.networks import teacher  # noqa: E402
 from models import checkpoint  # noqa: E402
 from training.engine import predict  # noqa: E402
-from training.fersnet.engine import synthesize  # noqa: E402
+from training.fersnet.engine import synthesize, to_bytes  # noqa: E402
+from training.fersnet.guides import PREPROCESSING  # noqa: E402
 from training.fersnet.views import VIEWS  # noqa: E402
 from training.runtime import decide  # noqa: E402
 from utils.tasks import EMOTIONS  # noqa: E402
@@ -33,8 +35,7 @@ def reader(path, runtime):
     network = runtime.for_inference(runtime.place(network))
 
     def read(images, view):
-        pictures = view(images[:, None].float() / 255)[:, 0]
-        images = (pictures * 255).round().clamp(0, 255).to(torch.uint8)
+        images = to_bytes(view(normalise(images[:, None], **PREPROCESSING)))
         return predict(network, images, content["preprocessing"], runtime, "fourcrop")["classify"].argmax(dim=1)
 
     return read
@@ -46,19 +47,19 @@ def shares(network, read, faces, runtime):
     {expression: {view: (real faces read rightly, unchanged faces of another expression read as this one, the same
     faces synthesized with it read as it)}}; "all" is the mean of the expressions.
     """
-    found = {}
+    seen, found = {view: read(faces.images, look) for view, look in VIEWS.items()}, {}
     for number, name in enumerate(faces.class_names):
         if name not in EMOTIONS:
             continue
-        mine = faces.labels == number
+        mine, emotion = faces.labels == number, EMOTIONS.index(name)
         others = faces.images[~mine]
         made = synthesize(network, others, torch.full((len(others),), number), runtime)
         found[name] = {
-            view_name: tuple(
-                100 * (read(images, view) == EMOTIONS.index(name)).float().mean().item()
-                for images in (faces.images[mine], others, made)
+            view: tuple(
+                100 * (emotions == emotion).float().mean().item()
+                for emotions in (seen[view][mine], seen[view][~mine], read(made, look))
             )
-            for view_name, view in VIEWS.items()
+            for view, look in VIEWS.items()
         }
     means = {view: torch.tensor([of_class[view] for of_class in found.values()]).mean(0).tolist() for view in VIEWS}
     return found | {"all": means}
@@ -66,8 +67,9 @@ def shares(network, read, faces, runtime):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with_people = [name for name, load in DATASETS.items() if load.has_subjects]
     parser.add_argument("networks", nargs="+", help=".t7 files of FERSNets for faces of 48x48")
-    parser.add_argument("--dataset", choices=("CK+", "Oulu-CASIA"), default="CK+")
+    parser.add_argument("--dataset", choices=with_people, default="CK+")
     parser.add_argument("--data", help="as for mainpro_FER.py")
     arguments = parser.parse_args()
 

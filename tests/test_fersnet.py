@@ -364,7 +364,7 @@ def test_running_statistics_are_those_of_real_faces(runtime):
     assert {m.momentum for m in reference.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}
 
 
-def test_weights_that_both_passes_share_in_bf16_learn(runtime):
+def test_every_kernel_learns_in_bf16(runtime):
     learner = make_learner(replace(runtime, precision="bf16"))
     batch = first_batch(learner, drawn_faces())
     weights = {name for name, parameter in learner.model.named_parameters() if parameter.dim() == 4}

@@ -34,8 +34,13 @@ def synthesize(network, images, expressions, runtime):
     for part, wanted in zip(images.split(BATCH), expressions.split(BATCH), strict=True):
         with runtime.autocast():
             pictures = network(normalise(part[:, None], **PREPROCESSING), wanted)["synthesized"]
-        synthesized.append((pictures[:, 0] * 255).round().clamp(0, 255).to(torch.uint8))
+        synthesized.append(to_bytes(pictures))
     return torch.cat(synthesized)
+
+
+def to_bytes(pictures):
+    """Pictures (N, 1, S, S), floats whose range is 0..1, as uint8 (N, S, S)."""
+    return (pictures[:, 0] * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def synthesize_each(network, images, expressions, runtime):

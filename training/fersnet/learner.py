@@ -143,15 +143,13 @@ class FERSNetLearner(Learner):
         rate = learning_rate(self.recipe, number, steps_per_epoch)
         set_learning_rate(self.optimizer, rate)
         parts = dict.fromkeys(self.figures, batch.faces.new_zeros(()))
-        discriminates = self.discriminator is not None and self.recipe.discriminator_steps
-        with self.runtime.autocast():  # one context for both passes, so that the weights are cast once
-            if discriminates:
-                synthesized = self._synthesize(batch)
-            outputs = self.model(batch.faces, None if self.discriminator is None else batch.target_labels)
-        if discriminates:
+        if self.discriminator is not None and self.recipe.discriminator_steps:
             set_learning_rate(self.discriminator_optimizer, rate)
+            synthesized = self._synthesize(batch)
             for _ in range(self.recipe.discriminator_steps):
                 parts["Discriminator"] = self._discriminator_step(batch, synthesized)
+        with self.runtime.autocast():
+            outputs = self.model(batch.faces, None if self.discriminator is None else batch.target_labels)
         loss = recognition = F.cross_entropy(outputs["classify"], batch.labels)
         if self.discriminator is not None:
             parts |= self._synthesis_losses(batch, outputs["synthesized"])
@@ -175,23 +173,25 @@ class FERSNetLearner(Learner):
             + recipe.cycle * parts["Cycle"]
         )
 
+    @torch.no_grad()
     def _synthesize(self, batch):
         self.model.eval()
-        # With gradients, though none is wanted: weights cast without them would serve the next pass, and get none.
-        synthesized = self.model(batch.faces, batch.target_labels)["synthesized"].detach()
+        with self.runtime.autocast():
+            synthesized = self.model(batch.faces, batch.target_labels)["synthesized"]
         self.model.train()
         return synthesized
 
     def _discriminator_step(self, batch, synthesized):
-        seen = [(batch.real, batch.real_labels), (synthesized, batch.target_labels)]
+        faces, expressions = [batch.real, synthesized], [batch.real_labels, batch.target_labels]
         if self.recipe.mismatched:
-            seen.append((batch.faces, batch.target_labels))
+            faces.append(batch.faces)
+            expressions.append(batch.target_labels)
         with self.runtime.autocast():
-            real, *refused = self.discriminator(*map(torch.cat, zip(*seen, strict=True))).chunk(len(seen))
-        false = refused[0].square().mean()
-        if self.recipe.mismatched:
-            false = torch.lerp(false, refused[1].square().mean(), self.recipe.mismatched)
-        loss = 0.5 * ((real - 1).square().mean() + false)
+            real, false, *wrong = self.discriminator(torch.cat(faces), torch.cat(expressions)).chunk(len(faces))
+        refused = false.square().mean()
+        for scores in wrong:
+            refused = torch.lerp(refused, scores.square().mean(), self.recipe.mismatched)
+        loss = 0.5 * ((real - 1).square().mean() + refused)
         loss.backward()
         self.discriminator_optimizer.step()
         self.discriminator_optimizer.zero_grad(set_to_none=True)
