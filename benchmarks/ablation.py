@@ -12,7 +12,6 @@ with its 95% interval (t distribution).
 """
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import sys
@@ -26,7 +25,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import describe_machine, print_table  # noqa: E402
+from benchmarks.common import describe_machine, print_table, record_run, recorded_runs  # noqa: E402
 from data.faces import load_split  # noqa: E402
 from data.fer2013.prepare import HOME, ensure  # noqa: E402
 from inference.ratings import read_ratings  # noqa: E402
@@ -139,11 +138,7 @@ def setting(tasks, of_class, recipe, faces):
 def known_runs(path, lines, faces):
     """{(line, seed): result} of the runs in the file `path` that were made as `lines` say, with so many faces."""
     runs = {}
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            known = json.loads(text)
-        except ValueError:  # the line that was being written when the program was killed
-            continue
+    for known in recorded_runs(path):
         line = known["line"]
         if line in lines and known.get("setting") == setting(*lines[line], faces):
             runs[line, known["seed"]] = known["result"]
@@ -216,7 +211,7 @@ def main():
                if (line, seed) not in runs and (not arguments.only or line in arguments.only)]  # fmt: skip
     threads = max(1, torch.get_num_threads() // arguments.processes)
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.processes, spawn) as pool, open(arguments.out, "a") as out:
+    with ProcessPoolExecutor(arguments.processes, spawn) as pool:
         futures = {
             pool.submit(train, *lines[line], seed, h5_path, arguments.faces, ratings, threads): (line, seed)
             for line, seed in missing
@@ -230,8 +225,7 @@ def main():
                 "setting": setting(*lines[line], arguments.faces),
                 "result": runs[line, seed],
             }
-            out.write("\n" + json.dumps(record))  # the line before may be half of one
-            out.flush()
+            record_run(arguments.out, record)
             print(f"{time.strftime('%H:%M:%S')} {line}, seed {seed}: {runs[line, seed]['public']}", flush=True)
     print(describe_machine())
     stem = "pooled" if arguments.pooled else "not pooled"

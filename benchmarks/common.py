@@ -1,6 +1,7 @@
-"""What the benchmarks share: describing the machine, timing in turn, printing a table."""
+"""What the benchmarks share: describing the machine, timing in turn, runs kept in a file, printing a table."""
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -39,6 +40,21 @@ def peak_memory():
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def recorded_runs(path):
+    """Yield the records that `record_run` wrote to the file `path`, if there is one, but none that was cut off."""
+    for text in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            yield json.loads(text)
+        except ValueError:  # the line that was being written when the program was killed
+            continue
+
+
+def record_run(path, record):
+    """Add a record, a dictionary of plain values, to the file `path`."""
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write("\n" + json.dumps(record))  # the line before may be half of one
 
 
 def time_in_turn(programs, rounds):

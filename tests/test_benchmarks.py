@@ -7,8 +7,10 @@ import pytest
 import torch
 from scipy.stats import t, ttest_rel
 
-from benchmarks import ablation, fersnet_judge, fersnet_table, time_to_accuracy
+from benchmarks import ablation, fersnet_additions, fersnet_judge, fersnet_table, time_to_accuracy
+from benchmarks.common import record_run, recorded_runs
 from data.subjects.trees import SubjectFaces
+from models.fersnet import SmallClassifier
 from training.fersnet.records import FOLD_COLUMNS
 from training.fersnet.views import VIEWS
 from training.recipes import RECIPES
@@ -140,3 +142,68 @@ def test_synthesized_faces_are_counted_by_what_is_read_in_them():
     for name, shares in expected.items():
         assert all(found[name][view] == pytest.approx(shares) for view in VIEWS)
     assert "Contempt" not in found
+
+
+def test_additions_are_compared_on_the_folds_that_both_lines_have():
+    def figures(wanted, seconds):
+        return {"Acc": 90, "L1": 0.1, "SSIM": 0.5, "seconds": seconds} | {f"Wanted{view}": wanted for view in VIEWS}
+
+    runs = {("default", fold): figures(wanted, 60) for fold, wanted in enumerate((30, 34, 41))}
+    runs |= {("no guide", 0): figures(20, 30), ("no guide", 2): figures(25, 60)}
+    headings, (default, without) = fersnet_additions.summarize(runs)
+    low, high = ttest_rel((20, 25), (30, 41)).confidence_interval()
+    assert len(headings) == len(default) == len(without)
+    assert default[:6] == ["default", "1 2 3", "90.0", "0.100", "0.500", "35.0"] and default[6] == ""
+    assert without[1] == "1 3" and without[5] == "22.5" and without[-1] == "0.8"
+    assert without[6] == f"{(low + high) / 2:+.2f} +- {(high - low) / 2:.2f}"
+
+
+def test_every_addition_can_be_left_out_or_put_in(monkeypatch):
+    torch.manual_seed(0)
+    faces = SubjectFaces(
+        torch.randint(256, (8, 48, 48), dtype=torch.uint8), torch.arange(8) % 4, torch.arange(8) // 4, torch.arange(8),
+        tuple("ABCD"), ("S1", "S2"), tuple("abcdefgh"), "made",
+    )  # fmt: skip
+    guides, smooth = [SmallClassifier(4, base=4) for _ in range(2)], []
+    weighted = fersnet_additions.SmoothLearner._weighted
+
+    def weigh(learner, parts):
+        smooth.append((weighted(learner, parts) - weighted(learner, parts | {"Variation": 0.0})) / parts["Variation"])
+        return weighted(learner, parts)
+
+    monkeypatch.setattr(fersnet_additions.SmoothLearner, "_weighted", weigh)
+    networks = {
+        line: fersnet_additions.train(
+            line, 3, 4, faces, 0, SmallClassifier(2, base=4), guides, decide("cpu", "fp32", "off")
+        )
+        for line in fersnet_additions.LINES
+    }
+    weights = {line: network.decoder.draw.weight for line, network in networks.items()}
+    assert [round(value.item(), 3) for value in smooth] == [0] * 9 + [2] * 3 + [0] * 9  # three steps of each line
+    for line, weight in weights.items():
+        assert weight.isfinite().all() and (line == "default" or not torch.equal(weight, weights["default"])), line
+
+
+def test_the_total_variation_is_the_mean_step_between_neighbours(monkeypatch):
+    monkeypatch.setattr(fersnet_additions.FERSNetLearner, "_synthesis_losses", lambda self, batch, synthesized: {})
+    pictures = torch.rand(2, 1, 5, 4, dtype=torch.float64)
+    down = [abs(p[r + 1, c] - p[r, c]) for p in pictures[:, 0] for r in range(4) for c in range(4)]
+    across = [abs(p[r, c + 1] - p[r, c]) for p in pictures[:, 0] for r in range(5) for c in range(3)]
+    learner = object.__new__(fersnet_additions.SmoothLearner)
+    found = learner._synthesis_losses(None, pictures)["Variation"]
+    assert found.item() == pytest.approx(sum(down).item() / len(down) + sum(across).item() / len(across))
+
+
+def test_a_committee_gives_the_mean_of_its_logits():
+    faces, members = torch.rand(3, 1, 48, 48), [SmallClassifier(4, base=4).eval() for _ in range(2)]
+    expected = (members[0](faces) + members[1](faces)) / 2
+    assert torch.allclose(fersnet_additions.Committee(members)(faces), expected)
+
+
+def test_a_record_that_was_cut_off_spoils_no_other(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    assert list(recorded_runs(path)) == []
+    record_run(path, {"line": "a"})
+    path.write_bytes(path.read_bytes() + b'\n{"line": "b')
+    record_run(path, {"line": "c"})
+    assert list(recorded_runs(path)) == [{"line": "a"}, {"line": "c"}]

@@ -28,6 +28,8 @@ from tests.conftest import ROOT
 from tests.test_subjects import as_folder, oulu_tree, released_tree
 from training.fersnet import cross_validation, guides
 from training.fersnet import run as fold_run
+from training.fersnet.engine import synthesize_to_balance
+from training.fersnet.guides import train_classifier
 from training.fersnet.views import VIEWS
 from training.settings import build_parser
 from utils.files import UserError
@@ -236,6 +238,36 @@ def test_no_subject_of_the_held_out_fold_is_learnt_from(tree, tmp_path, monkeypa
     ]  # fmt: skip
     for name, pictures in seen:
         assert len(pictures) >= 30 and not pictures & forbidden, name
+
+
+@pytest.mark.parametrize("recipe", ("default", "paper"))
+def test_tuning_leaves_out_faces_in_which_the_network_reads_something_else(tree, tmp_path, monkeypatch, capsys, recipe):
+    """Here it reads the first expression in whatever it synthesized."""
+    made, learnt = [], []
+
+    def synthesize(*arguments):
+        made.extend(synthesize_to_balance(*arguments))
+        return tuple(made)
+
+    def tune(network, images, labels, *arguments, **options):
+        learnt.extend((images, labels))
+        return train_classifier(network, images, labels, *arguments, **options)
+
+    monkeypatch.setattr(fold_run, "synthesize_to_balance", synthesize)
+    monkeypatch.setattr(fold_run, "train_classifier", tune)
+    monkeypatch.setattr(fold_run, "recognize", lambda network, images, runtime: torch.eye(7)[[0] * len(images)])
+    run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--fold", 2, "--synthetic", 20, "--recipe", recipe, "--folds",
+        "balanced")  # fmt: skip
+    (images, wanted), (tuned_with, labels), faces = made, learnt, ckplus.load(tree)
+    real = faces.select(assign_folds(faces.labels, faces.subjects) != 1)
+    kept = wanted == 0 if recipe == "default" else wanted >= 0
+    assert 0 < kept.sum() and (recipe == "paper" or kept.sum() < 20)
+    assert torch.equal(tuned_with, torch.cat((real.images, images[kept])))
+    assert torch.equal(labels, torch.cat((real.labels, wanted[kept])))
+    left_out = 20 - int(kept.sum())
+    for told in (capsys.readouterr().out, (tmp_path / "run.log").read_text()):
+        assert "tuning with 20 synthesized faces" in told
+        assert (f"less {left_out} in which" in told) == (recipe == "default")
 
 
 class StopAt:

@@ -114,7 +114,8 @@ class FERSNetRecipe(BaseRecipe):
     unpaired: share of the faces that are to be synthesized with any other expression, whether or not the subject shows
     it (0 in the paper: only where the subject shows one).
     synthetic: synthesized faces with which the recognition is tuned after the last epoch (0: none; the paper's FERSNet*
-    has 21,000), for `tuning_epochs` passes at `tuning_rate`.
+    has 21,000), for `tuning_epochs` passes at `tuning_rate`. agreed: leave out those in which the network itself reads
+    another expression than the wanted one (the paper takes all).
     """
 
     epochs: int = 30
@@ -139,6 +140,7 @@ class FERSNetRecipe(BaseRecipe):
     synthetic: int = 0
     tuning_epochs: int = 2
     tuning_rate: float = 1e-4
+    agreed: bool = True
 
 
 FERSNET_RECIPES = {
@@ -159,5 +161,6 @@ FERSNET_RECIPES = {
         expression=0.0,
         mismatched=0.0,
         unpaired=0.0,
+        agreed=False,
     ),
 }

@@ -14,6 +14,7 @@ from training.fersnet.engine import (
     counterparts,
     judged,
     recognition_figures,
+    recognize,
     synthesize_each,
     synthesize_to_balance,
 )
@@ -210,8 +211,7 @@ class FoldRun(RunFolder):
             result |= judged(network, judge, held_out, self.runtime)
         self._save_network(f"Fold{fold + 1:02d}_model_classify.t7", learner.averaged, result)
         if self.recipe.synthetic:
-            print(f"fold {fold + 1}: tuning with {self.recipe.synthetic:,} synthesized faces", flush=True)
-            tested = self._tune(learner.averaged, network, training, held_out, self.seed(fold))
+            tested = self._tune(fold, learner.averaged, network, training, held_out)
             result |= {f"Tuned{figure}": tested[-1][figure] for figure in ("Acc", "SeqAcc")}
             result |= {f"BestTuned{figure}": max(each[figure] for each in tested) for figure in ("Acc", "SeqAcc")}
             result["tuned_confusion"] = tested[-1]["confusion"]
@@ -222,13 +222,20 @@ class FoldRun(RunFolder):
         self.write_records()
         self.log(f"fold {fold + 1} finished: {time.perf_counter() - began:.1f} s")
 
-    def _tune(self, averaged, network, training, held_out, seed):
+    def _tune(self, fold, averaged, network, training, held_out):
         """Tune the recognition of `averaged` with real faces and those that `network` synthesizes.
 
         The statistics of its batch norms stay those of real faces. Returns what each epoch reaches on held-out faces.
         """
-        recipe, tested = self.recipe, []
+        recipe, seed, tested = self.recipe, self.seed(fold), []
         images, labels = synthesize_to_balance(network, training, recipe.synthetic, seed, self.runtime)
+        told = f"fold {fold + 1}: tuning with {len(labels):,} synthesized faces"
+        if recipe.agreed:
+            agreed = recognize(network, images, self.runtime).argmax(dim=1) == labels
+            images, labels = images[agreed], labels[agreed]
+            told += f" less {int((~agreed).sum()):,} in which the network itself reads another expression"
+        print(told, flush=True)
+        self.log(told)
         images, labels = torch.cat((training.images, images)), torch.cat((training.labels, labels))
         train_classifier(
             averaged, images, labels, recipe.tuning_epochs, seed, self.runtime,

@@ -1,0 +1,177 @@
+"""What each addition to FERSNet's training is worth for the faces that it synthesizes, at reduced size.
+
+    python benchmarks/fersnet_additions.py --data CK+48 --out additions.jsonl [--folds 1 2 3] [--epochs N] [--base N]
+                                           [--only NAME ...]
+
+Each line of the table changes the default recipe in one thing and is trained from scratch, on the same folds with the
+same seeds. What the released FER2013 network, which guided nothing, reads in the synthesized faces of held-out people
+is counted as fersnet_judge.py does. Folds are written to --out as they end; started again, the program goes on with
+what is missing. The table gives means over folds and, from the first line, the paired difference with its 95% interval.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.ablation import difference  # noqa: E402
+from benchmarks.common import describe_machine, print_table, record_run, recorded_runs  # noqa: E402
+from benchmarks.fersnet_judge import reader, shares  # noqa: E402
+from data import DATASETS  # noqa: E402
+from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
+from inference.networks import teacher  # noqa: E402
+from models.fersnet import Discriminator, FERSNet  # noqa: E402
+from training.engine import train_one_epoch  # noqa: E402
+from training.fersnet.engine import evaluate_fold  # noqa: E402
+from training.fersnet.guides import expression_network, identity_network  # noqa: E402
+from training.fersnet.learner import FERSNetLearner  # noqa: E402
+from training.fersnet.views import VIEWS  # noqa: E402
+from training.recipes import FERSNET_RECIPES  # noqa: E402
+from training.runtime import decide  # noqa: E402
+
+DEFAULT, PAPER = FERSNET_RECIPES["default"], FERSNET_RECIPES["paper"]
+LOSSES = ("reconstruction", "adversarial", "cycle", "discriminator_steps", "expression", "mismatched", "unpaired")
+# {line of the table: changes to the default recipe; "guides": networks that read the expression, one in the default;
+# "smoothness": weight of the total variation}
+LINES = {
+    "default": {},
+    "no guide": {"expression": 0.0, "guides": 0},
+    "two guides": {"guides": 2},
+    "total variation": {"smoothness": DEFAULT.reconstruction / 10},
+    "no mismatched faces": {"mismatched": 0.0},
+    "no unpaired faces": {"unpaired": 0.0},
+    "the paper's losses": {name: getattr(PAPER, name) for name in LOSSES} | {"guides": 0},
+}
+FIGURES = {"Acc": 1, "L1": 3, "SSIM": 3} | {f"Wanted{view}": 1 for view in VIEWS}  # and their digits in the table
+
+
+class Committee(nn.ModuleList):
+    """Several classifiers as one: (B, 1, S, S) to the mean of their logits (B, classes)."""
+
+    def forward(self, faces):
+        return torch.stack([network(faces) for network in self]).mean(0)
+
+
+class SmoothLearner(FERSNetLearner):
+    """A `FERSNetLearner` that adds the mean total variation of the synthesized face, `smoothness` times."""
+
+    smoothness = 0.0
+
+    def _weighted(self, parts):
+        return super()._weighted(parts) + self.smoothness * parts["Variation"]
+
+    def _synthesis_losses(self, batch, synthesized):
+        variation = synthesized.diff(dim=2).abs().mean() + synthesized.diff(dim=3).abs().mean()
+        return super()._synthesis_losses(batch, synthesized) | {"Variation": variation}
+
+
+def describe(line, epochs):
+    """(recipe, number of guides, smoothness) of a line of the table."""
+    changes = dict(LINES[line])
+    guides, smoothness = changes.pop("guides", 1), changes.pop("smoothness", 0.0)
+    return replace(DEFAULT, epochs=epochs, **changes), guides, smoothness
+
+
+def train(line, epochs, base, training, seed, identity, guides, runtime):
+    """The network that a line of the table makes of the training faces, to evaluate.
+
+    identity, guides: what the fold's `identity_network` and one `expression_network` or more gave.
+    """
+    recipe, count, smoothness = describe(line, epochs)
+    classes = len(training.class_names)
+    torch.manual_seed(seed)
+    network = FERSNet(("classify",), recipe.sharing, classes=classes, size=training.size, base=base)
+    committee = Committee(guides[:count]) if count else None
+    learner = SmoothLearner(network, Discriminator(classes, base), identity, committee, recipe, runtime)
+    learner.smoothness = smoothness
+    for epoch in range(epochs):
+        train_one_epoch(learner, training, learner.plan(training, seed, epoch), epoch, None)
+    return runtime.for_inference(learner.averaged)
+
+
+def measure(network, read, tested, runtime):
+    """{figure of `FIGURES`: value} of a network on the held-out faces; read: see `fersnet_judge.reader`."""
+    found = evaluate_fold(network, tested, runtime)
+    judged = shares(network, read, tested, runtime)["all"]
+    wanted = {f"Wanted{view}": synthesized for view, (*_, synthesized) in judged.items()}
+    return {name: value for name, value in (found | wanted).items() if name in FIGURES}
+
+
+def summarize(runs):
+    """(headings, rows) of the table. runs: {(line, fold): {figure: value, "seconds": value}}."""
+    headings = ["", "folds", "Acc %", "L1", "SSIM"]
+    headings += [heading for view in VIEWS for heading in (f"wanted{view and ', '}{view.lower()} %", "difference")]
+    rows, first = [], next(iter(LINES))
+    for line in LINES:
+        folds = sorted(fold for name, fold in runs if name == line)
+        if not folds:
+            continue
+        row = [line, " ".join(str(fold + 1) for fold in folds)]
+        both = [fold for fold in folds if (first, fold) in runs] if line != first else []
+        for name, digits in FIGURES.items():
+            row.append(f"{statistics.mean(runs[line, fold][name] for fold in folds):.{digits}f}")
+            if name.startswith("Wanted"):
+                pairs = [[runs[which, fold][name] for fold in both] for which in (line, first)]
+                row.append(difference(*pairs) if both else "")
+        rows.append([*row, f"{statistics.mean(runs[line, fold]['seconds'] for fold in folds) / 60:.1f}"])
+    return [*headings, "min"], rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with_people = [name for name, load in DATASETS.items() if load.has_subjects]
+    parser.add_argument("--dataset", choices=with_people, default="CK+")
+    parser.add_argument("--data", help="as for mainpro_FER.py")
+    parser.add_argument("--out", type=Path, default=Path("additions.jsonl"), help="runs that are done")
+    parser.add_argument("--folds", type=int, nargs="+", choices=range(1, FOLDS + 1), default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--base", type=int, default=16, help="channels of the stem (default: 16; the paper has 64)")
+    parser.add_argument("--only", nargs="+", choices=tuple(LINES), default=tuple(LINES), help="lines of the table")
+    arguments = parser.parse_args()
+    epochs, base = arguments.epochs, arguments.base
+
+    runtime = decide("auto", "auto", "off", training=True)
+    faces = DATASETS[arguments.dataset](arguments.data).to(runtime.device)
+    fold_of = FOLD_RULES[DEFAULT.folds](faces.labels, faces.subjects, FOLDS)
+    made_with = {"base": base, "precision": runtime.precision, "data": faces.fingerprint()}
+    settings = {}
+    for line in LINES:
+        recipe, count, smoothness = describe(line, epochs)
+        settings[line] = {**vars(recipe), "guides": count, "smoothness": smoothness, **made_with}
+    runs = {
+        (known["line"], known["fold"]): known["figures"]
+        for known in recorded_runs(arguments.out)
+        if known["setting"] == settings.get(known["line"])
+    }
+    read = reader(teacher(), runtime)
+    for fold in (number - 1 for number in arguments.folds):
+        missing = [line for line in arguments.only if (line, fold) not in runs]
+        if not missing:
+            continue
+        training, tested = faces.select(fold_of != fold), faces.select(fold_of == fold)
+        identity = identity_network(training, fold, runtime)
+        count = max(settings[line]["guides"] for line in missing)
+        guides = [expression_network(training, fold + FOLDS * number, runtime) for number in range(count)]
+        for line in missing:
+            began = time.perf_counter()
+            network = train(line, epochs, base, training, fold, identity, guides, runtime)
+            seconds = time.perf_counter() - began
+            runs[line, fold] = measure(network, read, tested, runtime) | {"seconds": seconds}
+            setting = settings[line]
+            record_run(arguments.out, {"line": line, "fold": fold, "setting": setting, "figures": runs[line, fold]})
+            print(f"{time.strftime('%H:%M:%S')} fold {fold + 1}, {line}: {runs[line, fold]}", flush=True)
+    print(describe_machine())
+    print(f"{epochs} epochs, {base} channels, from scratch, seed 0, {runtime.precision}")
+    print_table(*summarize(runs))
+
+
+if __name__ == "__main__":
+    main()
