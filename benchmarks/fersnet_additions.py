@@ -48,6 +48,7 @@ LINES = {
     "total variation": {"smoothness": DEFAULT.reconstruction / 10},
     "no mismatched faces": {"mismatched": 0.0},
     "no unpaired faces": {"unpaired": 0.0},
+    "labels not smoothed": {"label_smoothing": 0.0},
     "the paper's losses": {name: getattr(PAPER, name) for name in LOSSES} | {"guides": 0},
 }
 FIGURES = {"Acc": 1, "L1": 3, "SSIM": 3} | {f"Wanted{view}": 1 for view in VIEWS}  # and their digits in the table

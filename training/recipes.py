@@ -107,6 +107,7 @@ class FERSNetRecipe(BaseRecipe):
     The optimizer is Adam.
     folds: how subjects are put into folds, one of `data.subjects.folds.FOLD_RULES`; the paper's are "by-name".
     sharing: "none" (the paper's Baseline), "hard" (Baseline*) or "selective"; kernel: of the ConvFLUs, 1 or 3.
+    label_smoothing: of the recognition's cross-entropy (0 in the paper).
     reconstruction, identity, expression, adversarial, cycle: weights of the losses of a synthesized face, whose pixels
     are in 0..1 (see `training.fersnet.learner`; the paper has no expression).
     discriminator_steps: for each step of the network. mismatched: share of real faces with a wrong expression among
@@ -129,6 +130,7 @@ class FERSNetRecipe(BaseRecipe):
     folds: str = "balanced"
     sharing: str = "selective"
     kernel: int = 1
+    label_smoothing: float = 0.1
     reconstruction: float = 20.0
     identity: float = 0.05
     expression: float = 0.3
@@ -158,6 +160,7 @@ FERSNET_RECIPES = {
         adversarial=0.3,
         cycle=0.5,
         discriminator_steps=3,
+        label_smoothing=0.0,
         expression=0.0,
         mismatched=0.0,
         unpaired=0.0,

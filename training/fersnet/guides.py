@@ -18,7 +18,7 @@ JUDGE_CHANNELS = 32
 
 def train_classifier(
     network, images, labels, epochs, seed, runtime,
-    rate=1e-3, batch_size=32, weight_decay=0.01, view=None, fixed_norms=False, after_epoch=None,
+    rate=1e-3, batch_size=32, weight_decay=0.01, label_smoothing=0.0, view=None, fixed_norms=False, after_epoch=None,
 ):  # fmt: skip
     """Train a network with cross-entropy on shifted and mirrored faces: AdamW, one cycle of the learning rate.
 
@@ -39,7 +39,7 @@ def train_classifier(
             pictures = normalise(crops, **PREPROCESSING)
             with runtime.autocast():
                 outputs = network(pictures if view is None else view(pictures))
-            F.cross_entropy(logits_of(outputs), wanted).backward()
+            F.cross_entropy(logits_of(outputs), wanted, label_smoothing=label_smoothing).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             schedule.step()

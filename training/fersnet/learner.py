@@ -2,11 +2,12 @@
 
 Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on Selective
 Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a small network that learnt to tell
-the subjects of the training folds apart (`training.fersnet.guides.identity_network`). Three things are not from there,
-and `--recipe paper` leaves them out: another such network, which learnt the expressions, reads glimpses of the
-synthesized face (`training.fersnet.views`); the discriminator also learns to refuse real faces with a wrong expression
-(Reed et al., "Generative adversarial text to image synthesis", ICML 2016, section 4.1); and some faces are synthesized
-with an expression that their subject does not show (`data.subjects.pairs`).
+the subjects of the training folds apart (`training.fersnet.guides.identity_network`). Four things are not from there,
+and `--recipe paper` leaves them out: the labels are smoothed for the recognition; another such network, which learnt
+the expressions, reads glimpses of the synthesized face (`training.fersnet.views`); the discriminator also learns to
+refuse real faces with a wrong expression (Reed et al., "Generative adversarial text to image synthesis", ICML 2016,
+section 4.1); and some faces are synthesized with an expression that their subject does not show
+(`data.subjects.pairs`).
 """
 
 from contextlib import contextmanager
@@ -150,7 +151,8 @@ class FERSNetLearner(Learner):
                 parts["Discriminator"] = self._discriminator_step(batch, synthesized)
         with self.runtime.autocast():
             outputs = self.model(batch.faces, None if self.discriminator is None else batch.target_labels)
-        loss = recognition = F.cross_entropy(outputs["classify"], batch.labels)
+        logits, labels = outputs["classify"], batch.labels
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         if self.discriminator is not None:
             parts |= self._synthesis_losses(batch, outputs["synthesized"])
             loss = loss + self._weighted(parts)
@@ -158,10 +160,10 @@ class FERSNetLearner(Learner):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(number)
-        parts["Loss"] = recognition
-        parts["Acc"] = 100 * (outputs["classify"].argmax(dim=1) == batch.labels).float().mean()
+        parts["Loss"] = F.cross_entropy(logits.detach(), labels)
+        parts["Acc"] = 100 * (logits.argmax(dim=1) == labels).float().mean()
         means = torch.stack([parts[name].detach() for name in self.figures])
-        return loss, means.to(sum_dtype(means.device)) * len(batch.labels)
+        return loss, means.to(sum_dtype(means.device)) * len(labels)
 
     def _weighted(self, parts):
         recipe = self.recipe

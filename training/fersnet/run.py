@@ -239,7 +239,8 @@ class FoldRun(RunFolder):
         images, labels = torch.cat((training.images, images)), torch.cat((training.labels, labels))
         train_classifier(
             averaged, images, labels, recipe.tuning_epochs, seed, self.runtime,
-            rate=recipe.tuning_rate, weight_decay=recipe.weight_decay, fixed_norms=True,
+            rate=recipe.tuning_rate, weight_decay=recipe.weight_decay, label_smoothing=recipe.label_smoothing,
+            fixed_norms=True,
             after_epoch=lambda tuned: tested.append(recognition_figures(tuned, held_out, self.runtime)),
         )  # fmt: skip
         return tested
