@@ -211,7 +211,7 @@ def main():
                if (line, seed) not in runs and (not arguments.only or line in arguments.only)]  # fmt: skip
     threads = max(1, torch.get_num_threads() // arguments.processes)
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.processes, spawn) as pool:
+    with ProcessPoolExecutor(arguments.processes, spawn) as pool, open(arguments.out, "a", encoding="utf-8") as out:
         futures = {
             pool.submit(train, *lines[line], seed, h5_path, arguments.faces, ratings, threads): (line, seed)
             for line, seed in missing
@@ -225,7 +225,7 @@ def main():
                 "setting": setting(*lines[line], arguments.faces),
                 "result": runs[line, seed],
             }
-            record_run(arguments.out, record)
+            record_run(out, record)
             print(f"{time.strftime('%H:%M:%S')} {line}, seed {seed}: {runs[line, seed]['public']}", flush=True)
     print(describe_machine())
     stem = "pooled" if arguments.pooled else "not pooled"

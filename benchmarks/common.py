@@ -51,10 +51,10 @@ def recorded_runs(path):
             continue
 
 
-def record_run(path, record):
-    """Add a record, a dictionary of plain values, to the file `path`."""
-    with open(path, "a", encoding="utf-8") as stream:
-        stream.write("\n" + json.dumps(record))  # the line before may be half of one
+def record_run(stream, record):
+    """Add a record, a dictionary of plain values, to a file that is open for appending."""
+    stream.write("\n" + json.dumps(record))  # the line before may be half of one
+    stream.flush()
 
 
 def time_in_turn(programs, rounds):

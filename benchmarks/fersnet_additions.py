@@ -81,19 +81,18 @@ def describe(line, epochs):
     return replace(DEFAULT, epochs=epochs, **changes), guides, smoothness
 
 
-def train(line, epochs, base, training, seed, identity, guides, runtime):
-    """The network that a line of the table makes of the training faces, to evaluate.
+def train(recipe, count, smoothness, base, training, seed, identity, guides, runtime):
+    """The network that a line of the table, as `describe` gives it, makes of the training faces, to evaluate.
 
-    identity, guides: what the fold's `identity_network` and one `expression_network` or more gave.
+    identity, guides: what the fold's `identity_network` and `count` or more times `expression_network` gave.
     """
-    recipe, count, smoothness = describe(line, epochs)
     classes = len(training.class_names)
     torch.manual_seed(seed)
     network = FERSNet(("classify",), recipe.sharing, classes=classes, size=training.size, base=base)
     committee = Committee(guides[:count]) if count else None
     learner = SmoothLearner(network, Discriminator(classes, base), identity, committee, recipe, runtime)
     learner.smoothness = smoothness
-    for epoch in range(epochs):
+    for epoch in range(recipe.epochs):
         train_one_epoch(learner, training, learner.plan(training, seed, epoch), epoch, None)
     return runtime.for_inference(learner.averaged)
 
@@ -143,32 +142,34 @@ def main():
     faces = DATASETS[arguments.dataset](arguments.data).to(runtime.device)
     fold_of = FOLD_RULES[DEFAULT.folds](faces.labels, faces.subjects, FOLDS)
     made_with = {"base": base, "precision": runtime.precision, "data": faces.fingerprint()}
-    settings = {}
-    for line in LINES:
-        recipe, count, smoothness = describe(line, epochs)
-        settings[line] = {**vars(recipe), "guides": count, "smoothness": smoothness, **made_with}
+    lines = {line: describe(line, epochs) for line in LINES}
+    settings = {
+        line: {**vars(recipe), "guides": count, "smoothness": smoothness, **made_with}
+        for line, (recipe, count, smoothness) in lines.items()
+    }
     runs = {
         (known["line"], known["fold"]): known["figures"]
         for known in recorded_runs(arguments.out)
         if known["setting"] == settings.get(known["line"])
     }
     read = reader(teacher(), runtime)
-    for fold in (number - 1 for number in arguments.folds):
-        missing = [line for line in arguments.only if (line, fold) not in runs]
-        if not missing:
-            continue
-        training, tested = faces.select(fold_of != fold), faces.select(fold_of == fold)
-        identity = identity_network(training, fold, runtime)
-        count = max(settings[line]["guides"] for line in missing)
-        guides = [expression_network(training, fold + FOLDS * number, runtime) for number in range(count)]
-        for line in missing:
-            began = time.perf_counter()
-            network = train(line, epochs, base, training, fold, identity, guides, runtime)
-            seconds = time.perf_counter() - began
-            runs[line, fold] = measure(network, read, tested, runtime) | {"seconds": seconds}
-            setting = settings[line]
-            record_run(arguments.out, {"line": line, "fold": fold, "setting": setting, "figures": runs[line, fold]})
-            print(f"{time.strftime('%H:%M:%S')} fold {fold + 1}, {line}: {runs[line, fold]}", flush=True)
+    with open(arguments.out, "a", encoding="utf-8") as out:
+        for fold in (number - 1 for number in arguments.folds):
+            missing = [line for line in arguments.only if (line, fold) not in runs]
+            if not missing:
+                continue
+            training, tested = faces.select(fold_of != fold), faces.select(fold_of == fold)
+            identity = identity_network(training, fold, runtime)
+            count = max(settings[line]["guides"] for line in missing)
+            guides = [expression_network(training, fold + FOLDS * number, runtime) for number in range(count)]
+            for line in missing:
+                began = time.perf_counter()
+                network = train(*lines[line], base, training, fold, identity, guides, runtime)
+                seconds = time.perf_counter() - began
+                runs[line, fold] = measure(network, read, tested, runtime) | {"seconds": seconds}
+                setting = settings[line]
+                record_run(out, {"line": line, "fold": fold, "setting": setting, "figures": runs[line, fold]})
+                print(f"{time.strftime('%H:%M:%S')} fold {fold + 1}, {line}: {runs[line, fold]}", flush=True)
     print(describe_machine())
     print(f"{epochs} epochs, {base} channels, from scratch, seed 0, {runtime.precision}")
     print_table(*summarize(runs))

@@ -174,7 +174,13 @@ def test_every_addition_can_be_left_out_or_put_in(monkeypatch):
     monkeypatch.setattr(fersnet_additions.SmoothLearner, "_weighted", weigh)
     networks = {
         line: fersnet_additions.train(
-            line, 3, 4, faces, 0, SmallClassifier(2, base=4), guides, decide("cpu", "fp32", "off")
+            *fersnet_additions.describe(line, 3),
+            4,
+            faces,
+            0,
+            SmallClassifier(2, base=4),
+            guides,
+            decide("cpu", "fp32", "off"),
         )
         for line in fersnet_additions.LINES
     }
@@ -203,7 +209,8 @@ def test_a_committee_gives_the_mean_of_its_logits():
 def test_a_record_that_was_cut_off_spoils_no_other(tmp_path):
     path = tmp_path / "runs.jsonl"
     assert list(recorded_runs(path)) == []
-    record_run(path, {"line": "a"})
-    path.write_bytes(path.read_bytes() + b'\n{"line": "b')
-    record_run(path, {"line": "c"})
+    with open(path, "a", encoding="utf-8") as stream:
+        record_run(stream, {"line": "a"})
+        stream.write('\n{"line": "b')
+        record_run(stream, {"line": "c"})
     assert list(recorded_runs(path)) == [{"line": "a"}, {"line": "c"}]
