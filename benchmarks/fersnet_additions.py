@@ -4,9 +4,11 @@
                                            [--only NAME ...]
 
 Each line of the table changes the default recipe in one thing and is trained from scratch, on the same folds with the
-same seeds. What the released FER2013 network, which guided nothing, reads in the synthesized faces of held-out people
-is counted as fersnet_judge.py does. Folds are written to --out as they end; started again, the program goes on with
-what is missing. The table gives means over folds and, from the first line, the paired difference with its 95% interval.
+same seeds. Two networks that guided nothing read the synthesized faces of held-out people: the released FER2013
+network, which has seen no face of these people (see fersnet_judge.py), and the judge of a cross-validation, which
+learnt from the training faces of the same fold. Folds are written to --out as they end; started again, the program goes
+on with what is missing. The table gives means over folds and, in brackets, the paired difference from the first line
+with its 95% interval.
 """
 
 import argparse
@@ -30,8 +32,8 @@ from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
 from inference.networks import teacher  # noqa: E402
 from models.fersnet import Discriminator, FERSNet  # noqa: E402
 from training.engine import train_one_epoch  # noqa: E402
-from training.fersnet.engine import evaluate_fold  # noqa: E402
-from training.fersnet.guides import expression_network, identity_network  # noqa: E402
+from training.fersnet.engine import evaluate_fold, judged  # noqa: E402
+from training.fersnet.guides import expression_network, identity_network, judge_network  # noqa: E402
 from training.fersnet.learner import FERSNetLearner  # noqa: E402
 from training.fersnet.views import VIEWS  # noqa: E402
 from training.recipes import FERSNET_RECIPES  # noqa: E402
@@ -49,9 +51,16 @@ LINES = {
     "no mismatched faces": {"mismatched": 0.0},
     "no unpaired faces": {"unpaired": 0.0},
     "labels not smoothed": {"label_smoothing": 0.0},
+    "the paper's schedule": {name: getattr(PAPER, name) for name in ("schedule", "averaging")},
     "the paper's losses": {name: getattr(PAPER, name) for name in LOSSES} | {"guides": 0},
 }
-FIGURES = {"Acc": 1, "L1": 3, "SSIM": 3} | {f"Wanted{view}": 1 for view in VIEWS}  # and their digits in the table
+READERS = {"Wanted": "FER2013 network", "TargetShare": "judge"}
+SHARES = {  # figures in percent and their headings
+    f"{figure}{view}": f"{reader}{view and ', '}{view.lower()} %"
+    for figure, reader in READERS.items()
+    for view in VIEWS
+}
+FIGURES = {"Acc": 1, "L1": 3, "SSIM": 3} | dict.fromkeys(SHARES, 1)  # and their digits in the table
 
 
 class Committee(nn.ModuleList):
@@ -97,18 +106,19 @@ def train(recipe, count, smoothness, base, training, seed, identity, guides, run
     return runtime.for_inference(learner.averaged)
 
 
-def measure(network, read, tested, runtime):
-    """{figure of `FIGURES`: value} of a network on the held-out faces; read: see `fersnet_judge.reader`."""
-    found = evaluate_fold(network, tested, runtime)
-    judged = shares(network, read, tested, runtime)["all"]
-    wanted = {f"Wanted{view}": synthesized for view, (*_, synthesized) in judged.items()}
-    return {name: value for name, value in (found | wanted).items() if name in FIGURES}
+def measure(network, read, judge, tested, runtime):
+    """{figure of `FIGURES`: value} of a network on the held-out faces; read: see `fersnet_judge.reader`.
+
+    judge: see `training.fersnet.engine.judged`.
+    """
+    found = evaluate_fold(network, tested, runtime) | judged(network, judge, tested, runtime)
+    read_as = shares(network, read, tested, runtime)["all"]
+    found |= {f"Wanted{view}": synthesized for view, (*_, synthesized) in read_as.items()}
+    return {name: found[name] for name in FIGURES}
 
 
 def summarize(runs):
     """(headings, rows) of the table. runs: {(line, fold): {figure: value, "seconds": value}}."""
-    headings = ["", "folds", "Acc %", "L1", "SSIM"]
-    headings += [heading for view in VIEWS for heading in (f"wanted{view and ', '}{view.lower()} %", "difference")]
     rows, first = [], next(iter(LINES))
     for line in LINES:
         folds = sorted(fold for name, fold in runs if name == line)
@@ -117,12 +127,13 @@ def summarize(runs):
         row = [line, " ".join(str(fold + 1) for fold in folds)]
         both = [fold for fold in folds if (first, fold) in runs] if line != first else []
         for name, digits in FIGURES.items():
-            row.append(f"{statistics.mean(runs[line, fold][name] for fold in folds):.{digits}f}")
-            if name.startswith("Wanted"):
+            cell = f"{statistics.mean(runs[line, fold][name] for fold in folds):.{digits}f}"
+            if both and name in SHARES:
                 pairs = [[runs[which, fold][name] for fold in both] for which in (line, first)]
-                row.append(difference(*pairs) if both else "")
+                cell += f" ({difference(*pairs)})"
+            row.append(cell)
         rows.append([*row, f"{statistics.mean(runs[line, fold]['seconds'] for fold in folds) / 60:.1f}"])
-    return [*headings, "min"], rows
+    return ["", "folds", "Acc %", "L1", "SSIM", *SHARES.values(), "min"], rows
 
 
 def main():
@@ -162,11 +173,12 @@ def main():
             identity = identity_network(training, fold, runtime)
             count = max(settings[line]["guides"] for line in missing)
             guides = [expression_network(training, fold + FOLDS * number, runtime) for number in range(count)]
+            judge = runtime.for_inference(judge_network(training, fold, runtime))
             for line in missing:
                 began = time.perf_counter()
                 network = train(*lines[line], base, training, fold, identity, guides, runtime)
                 seconds = time.perf_counter() - began
-                runs[line, fold] = measure(network, read, tested, runtime) | {"seconds": seconds}
+                runs[line, fold] = measure(network, read, judge, tested, runtime) | {"seconds": seconds}
                 setting = settings[line]
                 record_run(out, {"line": line, "fold": fold, "setting": setting, "figures": runs[line, fold]})
                 print(f"{time.strftime('%H:%M:%S')} fold {fold + 1}, {line}: {runs[line, fold]}", flush=True)

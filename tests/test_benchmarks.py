@@ -146,16 +146,19 @@ def test_synthesized_faces_are_counted_by_what_is_read_in_them():
 
 def test_additions_are_compared_on_the_folds_that_both_lines_have():
     def figures(wanted, seconds):
-        return {"Acc": 90, "L1": 0.1, "SSIM": 0.5, "seconds": seconds} | {f"Wanted{view}": wanted for view in VIEWS}
+        shares = dict.fromkeys(fersnet_additions.SHARES, 50) | {"WantedBlurred": wanted}
+        return {"Acc": 90, "L1": 0.1, "SSIM": 0.5, "seconds": seconds} | shares
 
     runs = {("default", fold): figures(wanted, 60) for fold, wanted in enumerate((30, 34, 41))}
     runs |= {("no guide", 0): figures(20, 30), ("no guide", 2): figures(25, 60)}
     headings, (default, without) = fersnet_additions.summarize(runs)
     low, high = ttest_rel((20, 25), (30, 41)).confidence_interval()
-    assert len(headings) == len(default) == len(without)
-    assert default[:6] == ["default", "1 2 3", "90.0", "0.100", "0.500", "35.0"] and default[6] == ""
-    assert without[1] == "1 3" and without[5] == "22.5" and without[-1] == "0.8"
-    assert without[6] == f"{(low + high) / 2:+.2f} +- {(high - low) / 2:.2f}"
+    assert len(headings) == len(default) == len(without) == 6 + 2 * len(VIEWS)
+    column = headings.index("FER2013 network, blurred %")
+    assert default[:5] == ["default", "1 2 3", "90.0", "0.100", "0.500"] and default[column] == "35.0"
+    assert without[1] == "1 3" and without[-1] == "0.8"
+    assert without[column] == f"22.5 ({(low + high) / 2:+.2f} +- {(high - low) / 2:.2f})"
+    assert without[headings.index("judge %")] == "50.0 (+0.00 +- 0.00)"
 
 
 def test_every_addition_can_be_left_out_or_put_in(monkeypatch):
@@ -185,7 +188,7 @@ def test_every_addition_can_be_left_out_or_put_in(monkeypatch):
         for line in fersnet_additions.LINES
     }
     weights = {line: network.decoder.draw.weight for line, network in networks.items()}
-    assert [round(value.item(), 3) for value in smooth] == [0] * 9 + [2] * 3 + [0] * 12  # three steps of each line
+    assert [round(value.item(), 3) for value in smooth] == [0] * 9 + [2] * 3 + [0] * 15  # three steps of each line
     for line, weight in weights.items():
         assert weight.isfinite().all() and (line == "default" or not torch.equal(weight, weights["default"])), line
 
