@@ -10,6 +10,8 @@ import time
 
 import torch
 
+from data import DATASETS
+
 # ResNet-18 with a stride-1 stem on one grey 44x44 face; a training step costs three times as much.
 FORWARD_FLOP = 2.19e9
 TRAINING_FLOP = 3 * FORWARD_FLOP
@@ -20,6 +22,14 @@ def asked_for_quick(doc):
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and less work in each")
     return parser.parse_args().quick
+
+
+def faces_with_subjects(parser):
+    """Add --dataset, one whose faces have subjects, and --data to an argument parser."""
+    parser.add_argument(
+        "--dataset", choices=[name for name, load in DATASETS.items() if load.has_subjects], default="CK+"
+    )
+    parser.add_argument("--data", help="as for mainpro_FER.py")
 
 
 def describe_machine():

@@ -16,7 +16,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import describe_machine, print_table  # noqa: E402
+from benchmarks.common import describe_machine, faces_with_subjects, print_table  # noqa: E402
 from data import DATASETS  # noqa: E402
 from data.batches import normalise  # noqa: E402
 from inference.networks import teacher  # noqa: E402
@@ -67,10 +67,8 @@ def shares(network, read, faces, runtime):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    with_people = [name for name, load in DATASETS.items() if load.has_subjects]
     parser.add_argument("networks", nargs="+", help=".t7 files of FERSNets for faces of 48x48")
-    parser.add_argument("--dataset", choices=with_people, default="CK+")
-    parser.add_argument("--data", help="as for mainpro_FER.py")
+    faces_with_subjects(parser)
     arguments = parser.parse_args()
 
     runtime = decide("cpu", "auto", "off")

@@ -106,8 +106,8 @@ def run(folder, rule, sharing, seed, arguments):
 def summarize(done, dataset):
     """(headings, rows) of the table. done: {(rule, sharing): [`Records`, one per seed]}."""
     headings = ["folds", "", "done", "seeds", "epochs", "last %", "of sequences", "best %", "of sequences",
-                "last, to the line above", "L1 (unchanged)", "read as wanted", "halved", "blurred", "judge on these",
-                "min a fold", "paper"]  # fmt: skip
+                "last, to the line above", "L1 (unchanged)", "read as wanted", "halved", "blurred",
+                "judge on real faces", "min a fold", "paper"]  # fmt: skip
     rows = []
     for rule in FOLD_RULES:
         before = None
@@ -120,7 +120,7 @@ def summarize(done, dataset):
             row = [rule, name, " ".join(str(len(each.folds)) for each in runs),
                    " ".join(str(each.seed) for each in runs), " ".join(str(each.epochs) for each in runs), *accuracies,
                    paired(runs, before, f"{last}Acc")]  # fmt: skip
-            row += _drawn(runs) if last == "Last" else [""] * 5
+            row += _synthesis(runs) if last == "Last" else [""] * 5
             folds = sum(len(each.folds) for each in runs)
             row += [
                 f"{sum(each.seconds for each in runs) / folds / 60:.0f}" if last == "Last" else "",
@@ -131,7 +131,7 @@ def summarize(done, dataset):
     return headings, rows
 
 
-def _drawn(runs):
+def _synthesis(runs):
     """The measures of synthesized faces, mean of seeds; blank where a network synthesizes none."""
     means = {}
     judges = [f"Judge{view}AccOnReal" for view in VIEWS]
