@@ -40,7 +40,7 @@ from training.recipes import FERSNET_RECIPES  # noqa: E402
 from training.runtime import decide  # noqa: E402
 
 DEFAULT, PAPER = FERSNET_RECIPES["default"], FERSNET_RECIPES["paper"]
-LOSSES = ("reconstruction", "adversarial", "cycle", "discriminator_steps", "expression", "mismatched", "unpaired")
+LOSSES = ("reconstruction", "adversarial", "cycle", "discriminator_steps", "expression")
 # {line of the table: changes to the default recipe; "guides": networks that read the expression, one in the default;
 # "smoothness": weight of the total variation}
 LINES = {
@@ -48,8 +48,6 @@ LINES = {
     "no guide": {"expression": 0.0, "guides": 0},
     "two guides": {"guides": 2},
     "total variation": {"smoothness": DEFAULT.reconstruction / 10},
-    "no mismatched faces": {"mismatched": 0.0},
-    "no unpaired faces": {"unpaired": 0.0},
     "labels not smoothed": {"label_smoothing": 0.0},
     "the paper's schedule": {name: getattr(PAPER, name) for name in ("schedule", "averaging")},
     "the paper's losses": {name: getattr(PAPER, name) for name in LOSSES} | {"guides": 0},

@@ -188,7 +188,7 @@ def test_every_addition_can_be_left_out_or_put_in(monkeypatch):
         for line in fersnet_additions.LINES
     }
     weights = {line: network.decoder.draw.weight for line, network in networks.items()}
-    assert [round(value.item(), 3) for value in smooth] == [0] * 9 + [2] * 3 + [0] * 15  # three steps of each line
+    assert [round(value.item(), 3) for value in smooth] == [0] * 9 + [2] * 3 + [0] * 9  # three steps of each line
     for line, weight in weights.items():
         assert weight.isfinite().all() and (line == "default" or not torch.equal(weight, weights["default"])), line
 

@@ -23,16 +23,16 @@ def made():
     return labels, subjects
 
 
-def plan_pairs(made, batch_size, seed, epoch, unpaired=0.0, size=48):
+def plan_pairs(made, batch_size, seed, epoch, size=48):
     """The plan of an epoch of `made` with targets."""
-    targets = partial(choose_targets, *made, CLASSES, unpaired)
+    targets = partial(choose_targets, *made, CLASSES)
     return plan_epoch(len(made[0]), batch_size, seed, epoch, places=shifts(size), targets=targets)
 
 
-def epochs(made, count, seed=0, unpaired=0.0):
+def epochs(made, count, seed=0):
     """(source, target, target class) of `count` epochs."""
     for epoch in range(count):
-        plan = plan_pairs(made, 4, seed, epoch, unpaired)
+        plan = plan_pairs(made, 4, seed, epoch)
         yield from zip(plan.order.tolist(), plan.target.tolist(), plan.target_class.tolist(), strict=True)
 
 
@@ -75,25 +75,6 @@ def test_without_a_target_the_class_is_uniform_over_the_others(made):
     counts = Counter(target_class for _, target, target_class in epochs(made, 1500) if target < 0)
     assert counts.keys() == {0, 1, 3, 4}
     assert chisquare(list(counts.values())).pvalue > 1e-3
-
-
-def test_a_share_is_drawn_with_any_other_expression(made):
-    """With the same chance each, and from a real face wherever the subject shows that expression."""
-    labels, subjects = made
-    seen, without = Counter(), Counter()
-    for source, target, wanted in epochs(made, 1500, unpaired=1.0):
-        shown = set(labels[subjects == subjects[source]].tolist())
-        assert wanted != labels[source] and (target >= 0) == (wanted in shown)
-        assert target < 0 or (subjects[target] == subjects[source] and labels[target] == wanted)
-        seen[labels[source].item(), wanted] += 1
-    for label, count in Counter(labels.tolist()).items():
-        expected = 1500 * count / (CLASSES - 1)
-        for other in range(CLASSES):
-            assert other == label or abs(seen[label, other] - expected) < 5 * expected**0.5
-    for share in (0.0, 0.5, 1.0):
-        without[share] = sum(target < 0 for _, target, _ in epochs(made, 500, unpaired=share)) / (500 * len(labels))
-    assert without[0.0] < without[1.0] - 0.2
-    assert without[0.5] == pytest.approx((without[0.0] + without[1.0]) / 2, abs=0.02)
 
 
 def test_shifts_and_flips_cover_their_range(made):

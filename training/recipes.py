@@ -110,10 +110,7 @@ class FERSNetRecipe(BaseRecipe):
     label_smoothing: of the recognition's cross-entropy (0 in the paper).
     reconstruction, identity, expression, adversarial, cycle: weights of the losses of a synthesized face, whose pixels
     are in 0..1 (see `training.fersnet.learner`; the paper has no expression).
-    discriminator_steps: for each step of the network. mismatched: share of real faces with a wrong expression among
-    what the discriminator learns to refuse (0 in the paper).
-    unpaired: share of the faces that are to be synthesized with any other expression, whether or not the subject shows
-    it (0 in the paper: only where the subject shows one).
+    discriminator_steps: for each step of the network.
     synthetic: synthesized faces with which the recognition is tuned after the last epoch (0: none; the paper's FERSNet*
     has 21,000), for `tuning_epochs` passes at `tuning_rate`. agreed: leave out those in which the network itself reads
     another expression than the wanted one (the paper takes all).
@@ -137,8 +134,6 @@ class FERSNetRecipe(BaseRecipe):
     adversarial: float = 0.1
     cycle: float = 0.0
     discriminator_steps: int = 1
-    mismatched: float = 0.5
-    unpaired: float = 0.5
     synthetic: int = 0
     tuning_epochs: int = 2
     tuning_rate: float = 1e-4
@@ -162,8 +157,6 @@ FERSNET_RECIPES = {
         discriminator_steps=3,
         label_smoothing=0.0,
         expression=0.0,
-        mismatched=0.0,
-        unpaired=0.0,
         agreed=False,
     ),
 }

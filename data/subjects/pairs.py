@@ -11,13 +11,12 @@ def shifts(size):
     return range(-MARGINS[size], MARGINS[size] + 1)
 
 
-def choose_targets(labels, subjects, classes, unpaired, generator):
+def choose_targets(labels, subjects, classes, generator):
     """What is to be synthesized from each image: (target, target class), (N,) int64 each, for `plan_epoch`.
 
     labels (N,) in 0..classes-1, subjects (N,). The class of a target is uniform over the other classes that the
-    subject shows, the target over the faces of the subject in that class. For a share `unpaired` of the images, and
-    where the subject shows no other class, the class is uniform over all others instead; the target is -1 where the
-    subject does not show it.
+    subject shows, the target over the faces of the subject in that class. Where the subject shows no other class, the
+    class is uniform over all others, and the target is -1.
     """
     labels, subjects, count = labels.cpu(), subjects.cpu(), len(labels)
     group = subjects * classes + labels  # the faces of a subject in a class
@@ -32,8 +31,7 @@ def choose_targets(labels, subjects, classes, unpaired, generator):
     number = (torch.rand(count, generator=generator, dtype=torch.float64) * choices).long()
     paired = (shown.cumsum(1) > number[:, None]).long().argmax(1)  # the class before which `number` others are shown
     anything = (labels + torch.randint(1, classes, (count,), generator=generator)) % classes
-    free = (choices == 0) | (torch.rand(count, generator=generator) < unpaired)
-    target_class = torch.where(free, anything, paired)
+    target_class = torch.where(choices == 0, anything, paired)
 
     group = subjects * classes + target_class
     number = (torch.rand(count, generator=generator, dtype=torch.float64) * sizes[group]).long()

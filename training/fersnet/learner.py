@@ -2,12 +2,9 @@
 
 Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on Selective
 Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a small network that learnt to tell
-the subjects of the training folds apart (`training.fersnet.guides.identity_network`). Four things are not from there,
+the subjects of the training folds apart (`training.fersnet.guides.identity_network`). Two things are not from there,
 and `--recipe paper` leaves them out: the labels are smoothed for the recognition; another such network, which learnt
-the expressions, reads glimpses of the synthesized face (`training.fersnet.views`); the discriminator also learns to
-refuse real faces with a wrong expression (Reed et al., "Generative adversarial text to image synthesis", ICML 2016,
-section 4.1); and some faces are synthesized with an expression that their subject does not show
-(`data.subjects.pairs`).
+the expressions, reads glimpses of the synthesized face (`training.fersnet.views`).
 """
 
 from contextlib import contextmanager
@@ -116,7 +113,7 @@ class FERSNetLearner(Learner):
 
     def plan(self, faces, seed, epoch):
         """See `Learner`. faces: `SubjectFaces` on the device."""
-        targets = partial(choose_targets, faces.labels, faces.subjects, len(faces.class_names), self.recipe.unpaired)
+        targets = partial(choose_targets, faces.labels, faces.subjects, len(faces.class_names))
         places = shifts(faces.size)
         return plan_epoch(
             len(faces), self.recipe.batch_size, seed, epoch, faces.labels.device, places=places, targets=targets
@@ -184,16 +181,11 @@ class FERSNetLearner(Learner):
         return synthesized
 
     def _discriminator_step(self, batch, synthesized):
-        faces, expressions = [batch.real, synthesized], [batch.real_labels, batch.target_labels]
-        if self.recipe.mismatched:
-            faces.append(batch.faces)
-            expressions.append(batch.target_labels)
+        faces = torch.cat((batch.real, synthesized))
+        expressions = torch.cat((batch.real_labels, batch.target_labels))
         with self.runtime.autocast():
-            real, false, *wrong = self.discriminator(torch.cat(faces), torch.cat(expressions)).chunk(len(faces))
-        refused = false.square().mean()
-        for scores in wrong:
-            refused = torch.lerp(refused, scores.square().mean(), self.recipe.mismatched)
-        loss = 0.5 * ((real - 1).square().mean() + refused)
+            real, false = self.discriminator(faces, expressions).chunk(2)
+        loss = 0.5 * ((real - 1).square().mean() + false.square().mean())
         loss.backward()
         self.discriminator_optimizer.step()
         self.discriminator_optimizer.zero_grad(set_to_none=True)
