@@ -24,7 +24,7 @@ def asked_for_quick(doc):
     return parser.parse_args().quick
 
 
-def faces_with_subjects(parser):
+def add_faces_with_subjects(parser):
     """Add --dataset, one whose faces have subjects, and --data to an argument parser."""
     parser.add_argument(
         "--dataset", choices=[name for name, load in DATASETS.items() if load.has_subjects], default="CK+"

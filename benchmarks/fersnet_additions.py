@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ablation import difference  # noqa: E402
-from benchmarks.common import describe_machine, faces_with_subjects, print_table, record_run, recorded_runs  # noqa: E402
+from benchmarks.common import add_faces_with_subjects, describe_machine, print_table, record_run, recorded_runs  # noqa: E402
 from benchmarks.fersnet_judge import reader, shares  # noqa: E402
 from data import DATASETS  # noqa: E402
 from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
@@ -136,7 +136,7 @@ def summarize(runs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    faces_with_subjects(parser)
+    add_faces_with_subjects(parser)
     parser.add_argument("--out", type=Path, default=Path("additions.jsonl"), help="runs that are done")
     parser.add_argument("--folds", type=int, nargs="+", choices=range(1, FOLDS + 1), default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=20)

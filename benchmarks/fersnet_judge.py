@@ -16,7 +16,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import describe_machine, faces_with_subjects, print_table  # noqa: E402
+from benchmarks.common import add_faces_with_subjects, describe_machine, print_table  # noqa: E402
 from data import DATASETS  # noqa: E402
 from data.batches import normalise  # noqa: E402
 from inference.networks import teacher  # noqa: E402
@@ -68,7 +68,7 @@ def shares(network, read, faces, runtime):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", help=".t7 files of FERSNets for faces of 48x48")
-    faces_with_subjects(parser)
+    add_faces_with_subjects(parser)
     arguments = parser.parse_args()
 
     runtime = decide("cpu", "auto", "off")

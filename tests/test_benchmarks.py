@@ -168,6 +168,7 @@ def test_every_addition_can_be_left_out_or_put_in(monkeypatch):
         tuple("ABCD"), ("S1", "S2"), tuple("abcdefgh"), "made",
     )  # fmt: skip
     guides, smooth = [SmallClassifier(4, base=4) for _ in range(2)], []
+    identity, runtime = SmallClassifier(2, base=4), decide("cpu", "fp32", "off")
     weighted = fersnet_additions.SmoothLearner._weighted
 
     def weigh(learner, parts):
@@ -176,15 +177,7 @@ def test_every_addition_can_be_left_out_or_put_in(monkeypatch):
 
     monkeypatch.setattr(fersnet_additions.SmoothLearner, "_weighted", weigh)
     networks = {
-        line: fersnet_additions.train(
-            *fersnet_additions.describe(line, 3),
-            4,
-            faces,
-            0,
-            SmallClassifier(2, base=4),
-            guides,
-            decide("cpu", "fp32", "off"),
-        )
+        line: fersnet_additions.train(*fersnet_additions.describe(line, 3), 4, faces, 0, identity, guides, runtime)
         for line in fersnet_additions.LINES
     }
     weights = {line: network.decoder.draw.weight for line, network in networks.items()}

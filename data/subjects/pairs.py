@@ -24,16 +24,15 @@ def choose_targets(labels, subjects, classes, generator):
     sizes = torch.bincount(group, minlength=(int(subjects.max()) + 1) * classes)
     starts = sizes.cumsum(0) - sizes
 
-    everyone = torch.arange(count)
     shown = sizes.view(-1, classes)[subjects] > 0  # (N, classes)
-    shown[everyone, labels] = False
+    shown[torch.arange(count), labels] = False
     choices = shown.sum(1)
     number = (torch.rand(count, generator=generator, dtype=torch.float64) * choices).long()
     paired = (shown.cumsum(1) > number[:, None]).long().argmax(1)  # the class before which `number` others are shown
     anything = (labels + torch.randint(1, classes, (count,), generator=generator)) % classes
-    target_class = torch.where(choices == 0, anything, paired)
+    target_class = torch.where(choices > 0, paired, anything)
 
     group = subjects * classes + target_class
     number = (torch.rand(count, generator=generator, dtype=torch.float64) * sizes[group]).long()
     place = (starts[group] + number).clamp(max=count - 1)  # beyond the end only where there is no target
-    return torch.where(shown[everyone, target_class], members[place], -1), target_class
+    return torch.where(choices > 0, members[place], -1), target_class
