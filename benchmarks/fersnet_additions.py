@@ -32,7 +32,7 @@ from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
 from inference.networks import teacher  # noqa: E402
 from models.fersnet import Discriminator, FERSNet  # noqa: E402
 from training.engine import train_one_epoch  # noqa: E402
-from training.fersnet.engine import evaluate_fold, judged  # noqa: E402
+from training.fersnet.engine import evaluate_fold, judged, synthesize_others  # noqa: E402
 from training.fersnet.guides import expression_network, identity_network, judge_network  # noqa: E402
 from training.fersnet.learner import FERSNetLearner  # noqa: E402
 from training.fersnet.views import VIEWS  # noqa: E402
@@ -109,9 +109,10 @@ def measure(network, read, judge, tested, runtime):
 
     judge: see `training.fersnet.engine.judged`.
     """
-    found = evaluate_fold(network, tested, runtime) | judged(network, judge, tested, runtime)
-    read_as = shares(network, read, tested, runtime)["all"]
-    found |= {f"Wanted{view}": synthesized for view, (*_, synthesized) in read_as.items()}
+    synthesized = synthesize_others(network, tested, runtime)
+    found = evaluate_fold(network, tested, runtime) | judged(judge, tested, *synthesized, runtime)
+    read_as = shares(read, tested, *synthesized)["all"]
+    found |= {f"Wanted{view}": share for view, (*_, share) in read_as.items()}
     return {name: found[name] for name in FIGURES}
 
 
@@ -159,10 +160,11 @@ def main():
         for known in recorded_runs(arguments.out)
         if known["setting"] == settings.get(known["line"])
     }
-    read = reader(teacher(), runtime)
+    folds = [number - 1 for number in arguments.folds]
+    missing_of = {fold: [line for line in arguments.only if (line, fold) not in runs] for fold in folds}
+    read = reader(teacher(), runtime) if any(missing_of.values()) else None
     with open(arguments.out, "a", encoding="utf-8") as out:
-        for fold in (number - 1 for number in arguments.folds):
-            missing = [line for line in arguments.only if (line, fold) not in runs]
+        for fold, missing in missing_of.items():
             if not missing:
                 continue
             training, tested = faces.select(fold_of != fold), faces.select(fold_of == fold)

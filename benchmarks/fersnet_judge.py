@@ -22,7 +22,7 @@ from data.batches import normalise  # noqa: E402
 from inference.networks import teacher  # noqa: E402
 from models import checkpoint  # noqa: E402
 from training.engine import predict  # noqa: E402
-from training.fersnet.engine import synthesize, to_bytes  # noqa: E402
+from training.fersnet.engine import synthesize_others, to_bytes  # noqa: E402
 from training.fersnet.guides import PREPROCESSING  # noqa: E402
 from training.fersnet.views import VIEWS  # noqa: E402
 from training.runtime import decide  # noqa: E402
@@ -41,19 +41,18 @@ def reader(path, runtime):
     return read
 
 
-def shares(network, read, faces, runtime):
-    """What is read of held-out `SubjectFaces`, by expression that `EMOTIONS` has and in all, in percent.
+def shares(read, faces, synthesized, wanted):
+    """What is read in held-out `SubjectFaces` and in what `synthesize_others` made of them, in percent.
 
-    {expression: {view: (real faces read rightly, unchanged faces of another expression read as this one, the same
-    faces synthesized with it read as it)}}; "all" is the mean of the expressions.
+    {expression that `EMOTIONS` has: {view: (real faces read rightly, unchanged faces of another expression read as
+    this one, the same faces synthesized with it read as it)}}; "all" is the mean of the expressions.
     """
     seen, found = {view: read(faces.images, look) for view, look in VIEWS.items()}, {}
     for number, name in enumerate(faces.class_names):
         if name not in EMOTIONS:
             continue
         mine, emotion = faces.labels == number, EMOTIONS.index(name)
-        others = faces.images[~mine]
-        made = synthesize(network, others, torch.full((len(others),), number), runtime)
+        made = synthesized[wanted == number]
         found[name] = {
             view: tuple(
                 100 * (emotions == emotion).float().mean().item()
@@ -80,9 +79,10 @@ def main():
         tested = faces.select(torch.isin(faces.subjects, torch.tensor(held_out)))
         network = runtime.for_inference(runtime.place(network))
         print(f"\n{path}: {len(tested)} faces of {len(held_out)} people")
+        found = shares(read, tested, *synthesize_others(network, tested, runtime))
         rows = [
             [name, *(f"{share:.1f}" for of_view in of_class.values() for share in of_view)]
-            for name, of_class in shares(network, read, tested, runtime).items()
+            for name, of_class in found.items()
         ]
         columns = [
             f"{column}{view and ', '}{view.lower()}" for view in VIEWS for column in ("real", "from others", "wanted")

@@ -11,6 +11,7 @@ from benchmarks import ablation, fersnet_additions, fersnet_judge, fersnet_table
 from benchmarks.common import record_run, recorded_runs
 from data.subjects.trees import SubjectFaces
 from models.fersnet import SmallClassifier
+from training.fersnet.engine import synthesize_others
 from training.fersnet.records import FOLD_COLUMNS
 from training.fersnet.views import VIEWS
 from training.recipes import RECIPES
@@ -136,7 +137,7 @@ def test_synthesized_faces_are_counted_by_what_is_read_in_them():
         levels[:, None, None].repeat(1, 48, 48), labels, torch.zeros(8, dtype=torch.int64), torch.arange(8), names,
         ("S1",), tuple("abcdefgh"), "made",
     )  # fmt: skip
-    found = fersnet_judge.shares(network, read, faces, decide("cpu", "fp32", "off"))
+    found = fersnet_judge.shares(read, faces, *synthesize_others(network, faces, decide("cpu", "fp32", "off")))
     expected = {"Fear": (100, 0, 0), "Happy": (100, 100 / 6, 100), "Sad": (75, 0, 100)}
     expected["all"] = tuple(sum(column) / 3 for column in zip(*expected.values(), strict=True))
     for name, shares in expected.items():

@@ -24,6 +24,7 @@ from training.fersnet.engine import (
     sequence_accuracy,
     shares_to_balance,
     synthesize,
+    synthesize_others,
     synthesize_to_balance,
 )
 from training.fersnet.guides import expression_network, identity_network, train_classifier
@@ -600,7 +601,7 @@ def test_what_a_judge_reads_is_told_for_every_view(runtime):
     torch.manual_seed(0)
     faces, network = drawn_faces(2), Narrow().eval()
     judge = SmallClassifier(7, base=4).eval()
-    found = judged(network, judge, faces, runtime)
+    found = judged(judge, faces, *synthesize_others(network, faces, runtime), runtime)
     hits, pairs = 0, [(face, wanted) for face in range(14) for wanted in range(7) if wanted != faces.labels[face]]
     for face, wanted in pairs:
         made = synthesize(network, faces.images[face : face + 1], torch.tensor([wanted]), runtime)

@@ -119,18 +119,22 @@ def _unit(images):
     return images[:, None].cpu().float() / 255
 
 
-def judged(network, judge, faces, runtime):
-    """What `judge` reads in the held-out faces, each synthesized with every other expression, in each of the `VIEWS`.
-
-    judge: a classifier that shares nothing with the network. Returns, in percent, {"TargetShare" + view: how many it
-    reads as the wanted expression, "JudgeAcc" + view: how many of the real faces it reads rightly}.
-    """
+def synthesize_others(network, faces, runtime):
+    """Each of `SubjectFaces` with every other expression: (images (M, S, S) uint8, expressions (M,) int64)."""
     classes = len(faces.class_names)
     wanted = torch.arange(classes, device=faces.labels.device).repeat(len(faces))
     source = torch.arange(len(faces), device=wanted.device).repeat_interleave(classes)
     other = wanted != faces.labels[source]
     source, wanted = source[other], wanted[other]
-    synthesized = synthesize(network, faces.images[source], wanted, runtime)
+    return synthesize(network, faces.images[source], wanted, runtime), wanted
+
+
+def judged(judge, faces, synthesized, wanted, runtime):
+    """What `judge` reads in the held-out faces and in what `synthesize_others` made of them, in each of the `VIEWS`.
+
+    judge: a classifier that shares nothing with the network. Returns, in percent, {"TargetShare" + view: how many it
+    reads as the wanted expression, "JudgeAcc" + view: how many of the real faces it reads rightly}.
+    """
     shares = {}
     for name, view in VIEWS.items():
         for figure, images, labels in (("TargetShare", synthesized, wanted), ("JudgeAcc", faces.images, faces.labels)):

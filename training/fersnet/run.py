@@ -16,6 +16,7 @@ from training.fersnet.engine import (
     recognition_figures,
     recognize,
     synthesize_each,
+    synthesize_others,
     synthesize_to_balance,
 )
 from training.fersnet.guides import PREPROCESSING, expression_network, identity_network, judge_network, train_classifier
@@ -208,7 +209,8 @@ class FoldRun(RunFolder):
         if network.synthesizes:
             print(f"fold {fold + 1}: an independent network reads the synthesized faces", flush=True)
             judge = self.runtime.for_inference(judge_network(training, self.seed(fold), self.runtime))
-            result |= judged(network, judge, held_out, self.runtime)
+            synthesized = synthesize_others(network, held_out, self.runtime)
+            result |= judged(judge, held_out, *synthesized, self.runtime)
         self._save_network(f"Fold{fold + 1:02d}_model_classify.t7", learner.averaged, result)
         if self.recipe.synthetic:
             tested = self._tune(fold, learner.averaged, network, training, held_out)
