@@ -15,10 +15,12 @@ From Python:
 """
 
 import argparse
+import os
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +34,13 @@ from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
 from utils import pictures
 from utils.files import UserError, as_text, exit_code, given_path
-from utils.pictures import Unreadable, in_batches, is_video, prefetch
+from utils.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Unreadable, in_batches, is_video, prefetch
 
 __all__ = ["EmotionRecognizer", "Face"]
 
 CALIBRATION_FACES = 512  # of the training, for a network with 8 bits
 BATCH = 16  # pictures whose faces go through the network together
+READABLE = 0.9  # of what a video states; where less can be read, that is said
 SMOOTH = 0.5  # seconds, as in inference.videos.video, which is slow to import
 # Flags that mean nothing beside one that does something else instead.
 IDLE = {
@@ -53,9 +56,11 @@ IDLE = {
         "explain",
         "every",
         "smooth",
+        "crops",
+        "face_model",
     ),
     "webcam": ("inputs", "recursive", "synthesize", "out", "csv", "json", "no_pictures", "show", "explain", "every"),
-    "synthesize": ("csv", "json", "no_pictures", "show", "explain", "every", "smooth"),
+    "synthesize": ("csv", "json", "no_pictures", "show", "explain", "every", "smooth", "crops"),
     "no_pictures": ("show", "explain"),
 }
 MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; dominance -2 submissive .. 2 in control"
@@ -67,12 +72,15 @@ def main(arguments):
     output_paths = OutputPaths(arguments.out)
     if arguments.export:
         return export(output_paths, arguments)
-    inputs = list(expand(arguments.inputs, arguments.recursive))
-    stills = [path for path in inputs if not is_video(path)]
+    inputs, results_left_out = expand(arguments.inputs, arguments.recursive)
+    stills, videos = [path for path in inputs if not is_video(path)], [path for path in inputs if is_video(path)]
+    if results_left_out:
+        print_line(arguments, f"Results of earlier runs that were left out: {results_left_out}")
     if not (stills if arguments.synthesize else inputs) and arguments.webcam is None:
-        kinds = "pictures or folders" if arguments.synthesize else "pictures, folders or videos, or --webcam"
-        raise UserError(f"Nothing to look at: give {kinds}.")
+        raise UserError(f"Nothing to look at: {what_to_give(arguments.synthesize)}.")
     if arguments.synthesize:
+        for path in videos:
+            print_line(arguments, f"{path}: left out, since only faces of pictures are synthesized")
         return synthesize(stills, output_paths, arguments)
     decide(arguments.device, arguments.precision, "off")  # the settings of this process, which is ours
     recognizer = EmotionRecognizer(
@@ -83,10 +91,9 @@ def main(arguments):
     if arguments.webcam is not None:
         return watch_camera(recognizer, arguments)
     print_line(arguments, MEANING)
-    videos, failures = [path for path in inputs if is_video(path)], 0
     check_kinds(stills, videos, arguments)
-    columns = results.VIDEO_COLUMNS if videos else results.COLUMNS
-    with results.table(arguments.csv, arguments.json, columns) as add:
+    columns, failures = results.VIDEO_COLUMNS if videos else results.COLUMNS, 0
+    with results.table(arguments.csv, arguments.json, columns, partial(print_line, arguments)) as add:
         for seen in read_stills(recognizer, stills):
             failures += report_picture(seen, add, output_paths, arguments)
         for path in videos:
@@ -221,14 +228,18 @@ def read_video(recognizer, path, add, output_paths, arguments):
     from inference.videos.summary import COLUMNS, Summary, sentence
     from inference.videos.video import Watcher, count_frames, read_frames, watch
 
-    drawn = not arguments.no_pictures
+    drawn, tell = not arguments.no_pictures, partial(print_line, arguments)
     endings = (".csv", PEOPLE, ".mp4", ".png") if drawn else (".csv", PEOPLE)
     table, people, *pictured = output_paths.beside(path, "_emotion", *endings)
     summary, stopped, codec = Summary(), None, None
     try:
         total, rate = count_frames(path)
         bar = tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-        with bar, recording(pictured, rate) as record, results.table(table, columns=results.VIDEO_COLUMNS) as add_here:
+        with (
+            bar,
+            recording(pictured, rate) as record,
+            results.table(table, columns=results.VIDEO_COLUMNS, tell=tell) as add_here,
+        ):
             try:
                 watcher = Watcher(recognizer, arguments.smooth if arguments.smooth is not None else SMOOTH)
                 for moment in watch(watcher, read_frames(path), arguments.every or 1):
@@ -241,6 +252,7 @@ def read_video(recognizer, path, add, output_paths, arguments):
                             add(row)
                         summary.add(moment)
                     bar.update()
+                warn_of_damage(path, moment, total, rate)
             except KeyboardInterrupt as error:  # what was seen so far is written
                 stopped = error
             codec = record(None)
@@ -248,7 +260,7 @@ def read_video(recognizer, path, add, output_paths, arguments):
         print(f"error: {error}", file=sys.stderr)
         return False
     rows = summary.rows(path)
-    with results.table(people, columns=COLUMNS) as add_person:
+    with results.table(people, columns=COLUMNS, tell=tell) as add_person:
         for row in rows:
             add_person(row)
     if drawn:
@@ -265,6 +277,17 @@ def read_video(recognizer, path, add, output_paths, arguments):
     if stopped is not None:
         raise stopped
     return True
+
+
+def warn_of_damage(path, last, total, rate):
+    """Say so where a video ends with the `Moment` `last`, long before the end that it states. total, rate: what
+    `count_frames` gives.
+    """
+    seconds, stated = last.seconds + 1 / rate, total / rate
+    # Its frames are counted, too, since the last one may be meant to stay.
+    if seconds < READABLE * stated and last.number + 1 < READABLE * total:
+        text = f"{path}: only the first {seconds:.1f} of {stated:.1f} s could be read: the file may be damaged"
+        tqdm.write(text, file=sys.stderr)
 
 
 SPOKEN = {
@@ -367,6 +390,19 @@ def check_flags(arguments):
         if foreign:
             shown = "a FILE" if foreign[0] == "inputs" else f"--{foreign[0].replace('_', '-')}"
             raise UserError(f"{shown} means nothing with --{mode.replace('_', '-')}: leave one of them out.")
+    if {"csv", "json"} <= given and os.path.realpath(arguments.csv) == os.path.realpath(arguments.json):
+        raise UserError(f"--csv and --json both name {arguments.csv}: give two names.")
+
+
+def what_to_give(expressions):
+    """The remedy where there is nothing to look at. expressions: those of --synthesize, or None."""
+    if not expressions:
+        return "give pictures, folders or videos, or --webcam"
+    endings = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+    for text in expressions:
+        if os.path.exists(text) or {"/", os.sep} & {*text} or text.lower().endswith(endings):
+            return f"files go before --synthesize, and so should {text}"
+    return "give pictures or folders"
 
 
 def check_kinds(stills, videos, arguments):

@@ -270,10 +270,10 @@ def is_face_already(picture):
 
 
 def whole(picture):
-    """The largest square in the middle of a picture, as a list of one `Box`."""
+    """The largest square of whole pixels in the middle of a picture, as a list of one `Box`."""
     height, width = picture.shape[:2]
     side = min(height, width)
-    return [Box((width - side) / 2, (height - side) / 2, float(side))]
+    return [Box(float((width - side) // 2), float((height - side) // 2), float(side))]
 
 
 def crop_face(picture, box, size):

@@ -12,7 +12,6 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from inference.videos.tracks import PATIENCE
 from utils.tasks import DIMENSIONS, EMOTIONS, VAD_LIMIT
 
 _SEVEN = ("#d62728", "#7f9f3f", "#7b52ab", "#f0a30a", "#1f77b4", "#e377c2", "#7f7f7f")
@@ -239,10 +238,8 @@ def draw_timeline(axes, below, number, points):
     """One person's lines in `axes`, and emotions in `below`."""
     points = np.array(points)
     seconds, values, emotions = points[:, 0], points[:, 1:4], points[:, 4].astype(int)
-    gaps = np.flatnonzero(np.diff(seconds) > PATIENCE) + 1  # no line while nobody is there
-    lines = np.insert(seconds, gaps, np.nan), np.insert(values, gaps, np.nan, axis=0)
     for column, (name, colour) in enumerate(zip(DIMENSIONS, ("#2a7f3f", "#c8442e", "#2f5fa8"), strict=True)):
-        axes.plot(lines[0], lines[1][:, column], label=name.lower(), color=colour, linewidth=1.5)
+        axes.plot(seconds, values[:, column], label=name.lower(), color=colour, linewidth=1.5)
     axes.set_ylim(-VAD_LIMIT, VAD_LIMIT)
     axes.axhline(0, color="0.8", linewidth=1)
     axes.set_ylabel(f"face {number}", fontsize=8)

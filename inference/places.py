@@ -2,6 +2,8 @@
 
 import argparse
 import glob
+import hashlib
+import os
 import zlib
 from contextlib import contextmanager
 from itertools import count
@@ -16,11 +18,13 @@ PEOPLE = "_people.csv"  # how the name of the table of a video's people ends
 # How PNGs are compressed: by runs of equal bytes alone, which here gives smaller files in two thirds of the time.
 QUICKLY = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 OURS = "visualize.py"  # the mark, inside a PNG, of a picture that may be written anew
+LONGEST_STEM = 180  # bytes of the name of a result; the rest of the 255 that a name may have is for its endings
 
 
 def marks(source):
-    """The texts inside a PNG by which it is known later: who drew it, and from which file."""
-    return {"Software": OURS, "Source": as_text(source.name)}
+    """The texts inside a PNG by which it is known later: who drew it, and from which file of which folder."""
+    folder = hashlib.sha256(os.fsencode(os.path.realpath(source.parent))).hexdigest()[:16]
+    return {"Software": OURS, "Source": as_text(source.name), "Folder": folder}
 
 
 def given_input(text):
@@ -35,48 +39,65 @@ def given_input(text):
 
 
 def expand(inputs, recursive):
-    """The files that are meant: files as they are; of folders the pictures and videos, but not our own results.
+    """([path] of the files that are meant, how many results of this program were left out).
 
-    Patterns as `*.jpg`, which the shell of Windows hands on as they are, stand for the files that they fit.
+    Files are meant as they are, unless they are results about others among them; of folders the pictures and videos
+    but results, and the folders themselves that cannot be listed. Patterns as `*.jpg`, which the shell of Windows
+    hands on as they are, stand for the files that they fit.
     """
-    known = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+    found = []  # (path, whether it was named itself)
     for given in (path for pattern in inputs for path in _matching(pattern)):
-        if not given.is_dir():
-            yield given
-            continue
-        files = given.rglob("*") if recursive else given.iterdir()
-        for path in sorted(files):
-            if path.suffix.lower() in known and path.is_file() and not is_ours(path):
-                yield path
+        folder = os.path.isdir(given)
+        found += [(path, not folder) for path in (_in_folder(given, recursive) if folder else [given])]
+    files = {(one["Source"], one["Folder"]) for one in (marks(path) for path, _ in found)}
+    kept = [path for path, named in found if not is_ours(path) or named and not _is_about(path, files)]
+    return kept, len(found) - len(kept)
+
+
+def _in_folder(folder, recursive):
+    """[path] of the pictures and videos in a folder, and of what cannot be listed there, sorted."""
+    files, refused = [], []
+    for above, below, names in os.walk(folder, onerror=refused.append):
+        files += [Path(above, name) for name in names]
+        if not recursive:
+            below.clear()
+    known = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+    files = [path for path in files if path.suffix.lower() in known]
+    return sorted(files + [Path(error.filename) for error in refused])
+
+
+def _is_about(result, files):
+    """Whether a result is about one of the files, {(name, mark of the folder)}; beside it, it may have been moved."""
+    found = marks_of(result)
+    return any((found.get("Source"), one.get("Folder")) in files for one in (found, marks(result)))
 
 
 def _matching(given):
     """The paths that a pattern fits; one that fits none, or is the name of a file, as it is."""
-    if not glob.has_magic(str(given)) or given.exists():
+    if not glob.has_magic(str(given)) or os.path.exists(given):
         return [given]
     return [Path(path) for path in sorted(glob.glob(str(given)))] or [given]
 
 
 def is_ours(path):
     """Whether a picture or a video is a result of this program."""
-    source = source_of(path)
-    if source is None:
-        return False
-    return is_video(Path(source)) or not is_video(path)  # the picture of a video's name may be about another file
+    found = marks_of(path) if path.suffix in (".png", ".mp4") else None
+    # The picture of a video's name may be about another file.
+    return found is not None and (not is_video(path) or is_video(Path(found.get("Source", ""))))
 
 
-def source_of(path):
-    """Name of the file that the result at `path` is about, as the PNG of the same name states.
+def marks_of(path):
+    """The `marks` of the result at `path`, as the PNG of the same name has them: earlier versions left some out.
 
-    Empty where it does not, as earlier versions did not; None where that is no result of this program.
+    None where that is no result of this program.
     """
     if "_emotion" not in path.stem:
         return None
     picture = path.with_name(f"{path.name.removesuffix(PEOPLE)}.png") if path.name.endswith(PEOPLE) else path
     try:
         with Image.open(picture.with_suffix(".png")) as picture:
-            return picture.info.get("Source", "") if picture.info.get("Software") == OURS else None
-    except (OSError, Image.DecompressionBombError):
+            return picture.info if picture.info.get("Software") == OURS else None
+    except Exception:  # of all kinds: what cannot be read as a PNG is none of ours
         return None
 
 
@@ -89,19 +110,25 @@ class OutputPaths:
     def beside(self, path, ending, *suffixes):
         """Paths of the results about `path`, <name><ending><suffix>, numbered where one of them is taken.
 
-        Earlier results about a file of the same name may be written over.
+        Earlier results about the same file may be written over. A name that is too long is shortened.
         """
-        folder = path.parent if self.folder is None else self.folder
+        folder, stem = path.parent if self.folder is None else self.folder, path.stem
+        while len(os.fsencode(stem)) > LONGEST_STEM:
+            stem = stem[:-1]
         for number in count(1):
-            name = f"{path.stem}{ending}{'' if number == 1 else f'-{number}'}"
+            name = f"{stem}{ending}{'' if number == 1 else f'-{number}'}"
             results = [folder / f"{name}{suffix}" for suffix in suffixes]
             if not self.taken.intersection(results) and all(self._is_free(result, path) for result in results):
                 self.taken.update(results)
                 return results
 
-    @staticmethod
-    def _is_free(result, path):
-        return not result.exists() or source_of(result) in ("", as_text(path.name))
+    def _is_free(self, result, path):
+        if not os.path.lexists(result):
+            return True
+        found, wanted = marks_of(result), marks(path)
+        if self.folder is None:
+            del wanted["Folder"]  # a folder may be moved, with what is in it
+        return found is not None and all(found.get(name, text) == text for name, text in wanted.items())
 
 
 @contextmanager

@@ -128,7 +128,7 @@ class EmotionRecognizer:
         """Yield an `inference.videos.video.Moment` for each `every`th frame of a video file: number, seconds, people.
 
         Its people have the same number from frame to frame; smooth: see `inference.videos.video.SMOOTH`. Raises
-        UserError when the file cannot be read.
+        UserError when the file cannot be read, or `every` is less than 1.
         """
         from inference.videos.video import SMOOTH, watch_file
 

@@ -11,6 +11,7 @@ the probabilities is fitted to the public split. Nothing is fitted to the privat
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -68,9 +69,10 @@ def refit(source, dataset, runtime, blocks=()):
     whole.float().cpu()
     factors = {}
     for task in (task for task in TASKS.values() if task.dimension is not None):
-        head, target = whole.heads[task.name], splits["Training"].vad[:, task.dimension]
-        fit_head(head, features["Training"], target)
-        spread = splits["PublicTest"].vad[:, task.dimension].std() * excess(blocks, splits["Training"], task.dimension)
+        head, annotations = whole.heads[task.name], {n: faces.vad[:, task.dimension] for n, faces in splits.items()}
+        spreads = {name: spread_of(values, f"annotations of {name} faces") for name, values in annotations.items()}
+        fit_head(head, features["Training"], annotations["Training"])
+        spread = spreads["PublicTest"] * excess(blocks, splits["Training"], task.dimension)
         factors[task.name] = set_spread(head, features["PublicTest"], spread)
     with torch.no_grad():
         temperature = fit_temperature(whole.heads["classify"](features["PublicTest"]), splits["PublicTest"].labels)
@@ -117,13 +119,23 @@ def set_spread(head, features, spread):
 
 
 def excess(blocks, training, dimension):
-    """How much more human ratings of training faces vary than the annotations of the same faces; 1 without ratings."""
+    """How much more human ratings of training faces vary than the annotations of the same faces; 1 without ratings.
+
+    Raises UserError when either do not vary.
+    """
     blocks = [block for block in blocks if block.split == "Training"]
     if not blocks:
         return 1.0
     ratings = torch.cat([block.ratings[:, dimension] for block in blocks])
     annotations = training.vad[torch.cat([block.rows for block in blocks]), dimension]
-    return (ratings.std() / annotations.std()).item()
+    return spread_of(ratings, "ratings of training faces") / spread_of(annotations, "annotations of rated faces")
+
+
+def spread_of(values, what):
+    """The standard deviation of values (N,). Raises UserError, which says `what` they are, where there is none."""
+    if not 0 < (values.max() - values.min()).item() < math.inf:  # false for NaN, too
+        raise UserError(f"The {what} are all the same, and predictions cannot get their spread: give more, or others.")
+    return values.std().item()
 
 
 def main(arguments):
@@ -135,6 +147,9 @@ def main(arguments):
     dataset = DATASETS["FER2013"](arguments.data)
     counts = {name: len(faces) for name, faces in dataset.splits.items()}
     blocks = [] if arguments.ratings is None else read_ratings(arguments.ratings, counts)
+    if arguments.ratings is not None and all(block.split != "Training" for block in blocks):
+        remedy = "say Training in its column split, or leave --ratings out"
+        raise UserError(f"{arguments.ratings} rates no training faces: {remedy}.")
     content, factors = refit(arguments.checkpoint, dataset, runtime, blocks)
     checkpoint.save(target, content)
     grown = ", ".join(f"{name} {factor:.2f}" for name, factor in factors.items())

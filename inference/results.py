@@ -1,6 +1,7 @@
 """What was read from faces, as rows of a CSV or objects of a JSON file."""
 
 import json
+import os
 import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager, suppress
@@ -63,12 +64,12 @@ def to_frame(faces):
 
 
 @contextmanager
-def table(csv_path=None, json_path=None, columns=COLUMNS):
+def table(csv_path=None, json_path=None, columns=COLUMNS, tell=print):
     """A function that adds a `row` to the CSV and the JSON file (None: not wanted).
 
-    Rows wait on disk, so that memory does not grow with them. Both files are written at the end, or when Ctrl-C ends
-    the block; files that stand there are moved to previous/ first. Raises UserError when one cannot be written: where
-    that is known at the beginning, then.
+    Rows wait on disk, so that memory does not grow with them. Both files are written at the end, and, if they have any
+    rows, when Ctrl-C or a UserError ends the block; files that stand there are moved to previous/ first, which `tell`
+    is called with. Raises UserError when one cannot be written: where that is known at the beginning, then.
     """
     kinds = ((csv_path, _csv), (json_path, _json))
     with ExitStack() as stack:
@@ -80,10 +81,11 @@ def table(csv_path=None, json_path=None, columns=COLUMNS):
 
         try:
             yield add
-        except KeyboardInterrupt:  # what was read so far is kept
-            _place(wanted)
+        except (KeyboardInterrupt, UserError):  # what was read so far is kept
+            if any(waiting.rows or not waiting.empty for _, waiting in wanted):
+                _place(wanted, tell)
             raise
-        _place(wanted)
+        _place(wanted, tell)
 
 
 class _Waiting:
@@ -93,8 +95,9 @@ class _Waiting:
     """
 
     def __init__(self, path, as_text_of, columns, stack):
-        self.path, self.as_text_of, self.columns, self.rows, self.empty = path, as_text_of, columns, [], True
-        if path.is_dir():
+        self.path, self.as_text_of, self.columns = path, as_text_of, columns
+        self.rows, self.empty, self.end = [], True, 0  # end: of what is written whole
+        if os.path.isdir(path):
             raise UserError(f"{path} is a folder: choose another name.")
         with as_user_error(path, REMEDY):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,9 +111,10 @@ class _Waiting:
 
     def write(self):
         with as_user_error(self.path, REMEDY):
+            self.stream.seek(self.end)  # over what a full disk or Ctrl-C cut off
             self.stream.write(self.as_text_of(self.rows, self.columns, self.empty).encode())
             self.stream.flush()
-        self.rows, self.empty = [], False
+        self.rows, self.empty, self.end = [], False, self.stream.tell()
 
     def _discard(self):
         with suppress(OSError):  # what a full disk did not take is tried once more, and was told already
@@ -127,7 +131,7 @@ class _Waiting:
                 stream.write(b"\n]\n")
 
 
-def _place(wanted):
+def _place(wanted, tell):
     """Put the files of [(path, `_Waiting`)] into their places, all of them or none."""
     with ExitStack() as stack:
         for path, waiting in wanted:
@@ -138,7 +142,7 @@ def _place(wanted):
         for path, _ in wanted:
             moved = move_aside([path], path.parent)
             if moved:
-                print(f"The earlier {path.name} was moved to {moved}")
+                tell(f"The earlier {path.name} was moved to {moved}")
 
 
 def _csv(rows, columns, first):

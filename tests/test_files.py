@@ -74,6 +74,24 @@ def test_what_ends_a_program_is_told_in_a_line(raised, code, told, quiet, capsys
     assert capsys.readouterr() == ("", "" if quiet else told)
 
 
+def test_a_want_of_rights_that_nobody_expected_is_told_in_a_line(capsys):
+    def program():
+        raise PermissionError(13, "Permission denied", "/secret/faces")
+
+    assert exit_code(program) == 2
+    told = "error: /secret/faces may not be used (Permission denied): allow it, or choose another place.\n"
+    assert capsys.readouterr() == ("", told)
+
+
+@pytest.mark.parametrize("error", [PermissionError("no file's"), PermissionError(13, "Permission denied")])
+def test_a_want_of_rights_that_names_no_file_keeps_its_traceback(error):
+    def program():
+        raise error
+
+    with pytest.raises(PermissionError):
+        exit_code(program)
+
+
 class Named:
     """An attribute that is interrupted while its class is made; up to Python 3.11 a RuntimeError comes of that."""
 

@@ -1,6 +1,8 @@
 """Pictures of many kinds of file, and faces found and cropped in them."""
 
 import io
+import os
+import random
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from data.demo.drawing import draw_face
 from inference import detector
 from inference.networks import RELEASED
 from tests.conftest import ROOT
 from utils.files import UserError
-from utils.pictures import prefetch, read_picture, to_grey
+from utils.pictures import Unreadable, prefetch, read_picture, to_grey
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -105,6 +107,43 @@ def test_a_picture_that_is_not_there_is_told(tmp_path):
         read_picture(tmp_path / "none.png")
 
 
+def test_a_folder_is_told_and_why_it_cannot_be_listed(tmp_path, monkeypatch):
+    with pytest.raises(Unreadable, match="is a folder: give the path of a picture in it"):
+        read_picture(tmp_path)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(Unreadable, match=r"cannot be listed \(Permission denied\): allow that, or leave it out"):
+        read_picture(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, TypeError, OverflowError, MemoryError])
+def test_whatever_a_decoder_raises_is_told(tmp_path, monkeypatch, kind):
+    def raises(picture):
+        raise kind("bad\nbox")
+
+    path = saved(tmp_path / "a.png", GREY)
+    monkeypatch.setattr("utils.pictures.from_pil", raises)
+    with pytest.raises(Unreadable, match=r"a\.png cannot be read as a picture \(bad box\): get it again"):
+        read_picture(path)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_damaged_avif_pictures_are_read_or_told(tmp_path):
+    content, draw, told = saved(tmp_path / "a.avif", COLOUR).read_bytes(), random.Random(1), 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[draw.randrange(200)] = draw.randrange(256)
+        (tmp_path / "a.avif").write_bytes(damaged)
+        try:
+            read_picture(tmp_path / "a.avif")
+        except Unreadable:
+            told += 1
+    assert told > 20
+
+
 def pasted(places, side, size=(400, 600), seed=3):
     """A plain picture with drawn faces whose top left corners are `places`."""
     picture = np.full(size, 150, np.uint8)
@@ -158,6 +197,15 @@ def test_a_large_crop_is_averaged_down():
 
 def test_the_whole_picture_is_its_middle_square():
     assert detector.whole(np.zeros((50, 80), np.uint8)) == [detector.Box(15, 0, 50)]
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (1, 2), (1, 1), (3, 6), (2, 5)])
+def test_the_middle_square_has_whole_pixels(shape):
+    picture = np.arange(shape[0] * shape[1], dtype=np.uint8).reshape(shape)
+    (box,) = detector.Finder("none")(picture)
+    left, top, right, bottom = box.rounded()
+    assert right - left == bottom - top == min(shape) and 0 <= left <= shape[1] - min(shape)
+    assert detector.crop_face(picture, box, 48).shape == (48, 48)
 
 
 def in_colour(grey):

@@ -108,6 +108,12 @@ def test_nothing_in_the_process_changes():
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("every", [0, -2])
+def test_a_count_of_frames_that_is_none_is_told(recognizer, every):
+    with pytest.raises(UserError, match=f"every={every} is no count of frames: give a whole number from 1"):
+        recognizer.recognize_video("talk.mp4", every=every)
+
+
 def face_of(probabilities, confidence=0.999):
     return Face(Box(0, 0, 9, confidence=confidence), dict(zip(EMOTIONS, probabilities, strict=True)), 0.0, 0.0, 0.0)
 

@@ -1,5 +1,7 @@
 """Heads that are fitted anew: against scikit-learn, closed forms, and from the command line on a few faces."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,16 @@ def test_the_excess_is_that_of_rated_training_faces():
     assert refit.excess(blocks[1:], training, 1) == 1 == refit.excess([], training, 1)
 
 
+@pytest.mark.parametrize(("rated", "same"), [([3], None), ([3, 5], "ratings"), ([3, 5], "annotations")])
+def test_what_does_not_vary_has_no_spread(rated, same):
+    vad = torch.full((20, 3), 0.3) if same == "annotations" else torch.linspace(-1, 1, 60).view(20, 3)
+    ratings = torch.full((len(rated), 3), 0.7) if same == "ratings" else torch.linspace(0, 1, 6).view(2, 3)
+    training = Faces(torch.zeros(20, 48, 48, dtype=torch.uint8), torch.zeros(20, dtype=torch.int64), vad)
+    block = Block("", "Training", torch.tensor(rated), ratings[: len(rated)])
+    with pytest.raises(UserError, match=f"The {same or 'ratings'} .* are all the same"):
+        refit.excess([block], training, 1)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The checkpoint of a network, and a data folder of a few random faces."""
@@ -73,6 +85,16 @@ def folder(tmp_path_factory):
         faces = rng.integers(0, 256, (28, 48, 48), dtype=np.uint8)
         write_csv(folder / "data" / name, faces, list(range(7)) * 4, rng.uniform(-2, 2, (28, 3)).tolist())
     return folder
+
+
+@pytest.mark.parametrize("split", ["Training", "PublicTest"])
+def test_annotations_that_do_not_vary_are_told(folder, tmp_path, split):
+    shutil.copytree(folder / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*.h5"))
+    faces = np.random.default_rng(1).integers(0, 256, (28, 48, 48), dtype=np.uint8)
+    write_csv(tmp_path / "data" / SPLIT_FILES[split], faces, list(range(7)) * 4, [(1, 0.3, 1)] * 28)
+    with pytest.raises(UserError, match=f"The annotations of {split} faces are all the same"):
+        run(folder / "one.t7", tmp_path / "new", "--data", tmp_path / "data", "--device", "cpu")
+    assert not (tmp_path / "new").exists()
 
 
 def run(*arguments):
@@ -113,5 +135,9 @@ def test_what_cannot_be_fitted_is_said(folder, tmp_path):
         f"3,{' '.join(['7'] * 2304)},{usage}" for usage in ("Training", "PublicTest", "PrivateTest")
     ]
     (tmp_path / "fer2013.csv").write_text("\n".join(lines))
+    (tmp_path / "ratings.csv").write_text("index,Valence,Arousal,Dominance\n0,1,0,-1\n3,0,1,1\n")
+    flags = ("--data", folder / "data", "--ratings", tmp_path / "ratings.csv")
+    with pytest.raises(UserError, match=r"ratings\.csv rates no training faces: say Training in its column split"):
+        run(folder / "one.t7", tmp_path / "new", *flags)
     with pytest.raises(UserError, match="no valence, arousal and dominance"):
         run(folder / "one.t7", tmp_path / "new", "--data", tmp_path / "fer2013.csv")

@@ -7,7 +7,7 @@ import pytest
 
 from data.demo.drawing import draw_face
 from inference.detector import Box
-from inference.videos.tracks import CUT, PATIENCE, Smoother, Tracker, look_of
+from inference.videos.tracks import CUT, MOST_SMOOTHED, PATIENCE, Smoother, Tracker, look_of
 
 CROPS = {name: draw_face(emotion, (0, 0, 0), seed) for name, emotion, seed in (("ann", 3, 1), ("bob", 0, 8))}
 
@@ -47,10 +47,21 @@ def test_two_who_cross_keep_their_numbers(hidden, step):
 def test_who_was_away_too_long_or_jumps_or_shrinks_is_somebody_new():
     tracker = Tracker()
     assert follow(tracker, 0.0, ann=(100,)) == [1]
+    assert follow(tracker, PATIENCE / 2) == []
     assert follow(tracker, PATIENCE, ann=(100,)) == [1]
+    assert follow(tracker, 2 * PATIENCE) == []
     assert follow(tracker, 2.5 * PATIENCE, ann=(100,)) == [2]
     assert follow(tracker, 2.6 * PATIENCE, ann=(300,)) == [3]
     assert follow(tracker, 2.65 * PATIENCE, ann=(300, 200, 30.0)) == [4]
+
+
+@pytest.mark.parametrize("apart", [1.5, 60.0])
+def test_who_is_there_in_each_look_keeps_the_number_however_far_apart_looks_are(apart):
+    tracker = Tracker()
+    for look in range(5):
+        assert follow(tracker, look * apart, ann=(100 + 9 * look,), bob=(400,)) == [1, 2]
+    assert follow(tracker, 5 * apart, bob=(400,)) == [2]
+    assert follow(tracker, 6 * apart, ann=(150,), bob=(400,)) == [3, 2]
 
 
 def test_after_a_cut_everybody_is_new():
@@ -90,9 +101,19 @@ def test_smoothing_is_the_exponential_mean_of_the_times(times):
         assert np.allclose(smoother(1, value, seconds), expected)
 
 
-def test_smoothing_begins_anew_after_an_absence_and_is_each_persons_own():
+def test_smoothing_is_each_persons_own_however_far_apart_looks_are():
     smoother = Smoother(10.0)
     assert smoother(1, np.array([1.0]), 0.0) == 1 and smoother(2, np.array([5.0]), 0.0) == 5
     assert 1 < smoother(1, np.array([2.0]), 0.1) < 1.1
-    assert smoother(1, np.array([9.0]), 0.2 + 2 * PATIENCE) == 9
+    assert smoother(2, np.array([9.0]), 3 * PATIENCE) == pytest.approx(9 - 4 * math.exp(-0.3 * PATIENCE))
     assert Smoother(0)(1, np.array([3.0]), 1.0) == 3
+
+
+def test_of_many_people_those_who_were_seen_longest_ago_are_forgotten():
+    smoother = Smoother(10.0)
+    for number in range(MOST_SMOOTHED):
+        smoother(number, np.array([1.0]), 0.0)
+    smoother(0, np.array([1.0]), 0.1)
+    smoother(MOST_SMOOTHED, np.array([1.0]), 0.1)
+    assert smoother(0, np.array([9.0]), 0.2) < 2  # who was seen lately is remembered
+    assert smoother(1, np.array([9.0]), 0.2) == 9

@@ -1,6 +1,8 @@
 """Videos and cameras: times of the file, people who cross, cuts, what is written, what is interrupted."""
 
 import math
+import os
+import sys
 import time
 
 import cv2
@@ -9,9 +11,9 @@ import pytest
 
 import visualize
 from data.demo.drawing import draw_face
+from inference.figures import draw_timelines
 from inference.recognizer import Face
 from inference.videos import summary, video
-from inference.videos.tracks import PATIENCE
 from inference.videos.video import Moment, Newest, Person, Watcher, read_frames, watch
 from tests.test_recognizer import face_of
 from tests.test_visualize import read_table, run
@@ -103,20 +105,75 @@ class Capture:
         ([math.nan, 40], [0, 0.04]),
     ],
 )
-def test_times_are_those_of_the_file(monkeypatch, milliseconds, seconds):
+def test_times_are_those_of_the_file(tmp_path, monkeypatch, milliseconds, seconds):
+    (tmp_path / "film.mp4").write_bytes(b"frames")
     monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture(milliseconds))
-    assert [one for _, one, _ in read_frames("film.mp4")] == pytest.approx(seconds)
-    assert video.count_frames("film.mp4") == (0, 25.0)
+    assert [one for _, one, _ in read_frames(tmp_path / "film.mp4")] == pytest.approx(seconds)
+    assert video.count_frames(tmp_path / "film.mp4") == (0, 25.0)
+
+
+def written(path, frames, rate, codec="MJPG"):
+    """A video of frames, uint8 (H, W, 3), at the path, or a skip."""
+    size = frames[0].shape[1::-1]
+    writer = cv2.VideoWriter(os.path.abspath(path), cv2.VideoWriter_fourcc(*codec), rate, size)
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no videos")
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def plain(count):
+    """[frame] that become lighter."""
+    return [np.full((48, 64, 3), 20 * level, np.uint8) for level in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "film.avi does not exist: give the path of a video"),
+        (b"", "film.avi is empty: get it again, or leave it out"),
+        (b"no video", "film.avi cannot be opened as a video: get it again, or leave it out"),
+    ],
+)
+def test_a_video_that_is_missing_empty_or_none_is_told(tmp_path, content, told):
+    if content is not None:
+        (tmp_path / "film.avi").write_bytes(content)
+    for read in (video.count_frames, lambda path: next(read_frames(path))):
+        with pytest.raises(Unreadable, match=told):
+            read(tmp_path / "film.avi")
+
+
+def test_a_name_that_looks_like_an_address_is_that_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written("a.mp4", plain(5), 8, "mp4v")
+    os.rename("a.mp4", "Interview: Anna.mp4")
+    assert video.count_frames("Interview: Anna.mp4") == (5, 8.0) and len(list(read_frames("Interview: Anna.mp4"))) == 5
+    with video.video_writer("Interview: Bob.mp4", 8.0) as recording:
+        recording.add(plain(1)[0], 0.0)
+    assert video.count_frames("Interview: Bob.mp4")[0] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name of a file is text")
+def test_names_that_are_no_text_are_told_before_opencv_sees_them(tmp_path, monkeypatch, checkpoints, capsys):
+    folder, seen = tmp_path / os.fsdecode(b"caf\xe9"), []
+    for name in ("VideoCapture", "VideoWriter"):  # which crash
+        monkeypatch.setattr(cv2, name, lambda *arguments: seen.append(arguments))
+    folder.mkdir()
+    (folder / "film.avi").write_bytes(b"frames")
+    for read in (video.count_frames, lambda path: next(read_frames(path))):
+        with pytest.raises(Unreadable, match=r"film\.avi cannot be opened, .* not text in UTF-8: rename"):
+            read(folder / "film.avi")
+    with pytest.raises(Unreadable, match="not text in UTF-8"), video.video_writer(folder / "new.mp4", 8.0) as recording:
+        recording.add(plain(1)[0], 0.0)
+    assert os.listdir(folder) == ["film.avi"] and not seen
+    assert run(checkpoints, folder / "film.avi") == 1
+    assert "rename the file" in capsys.readouterr().err
 
 
 def test_times_of_a_real_file_are_those_of_its_frames(tmp_path):
-    path = tmp_path / "film.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 8, (64, 48))
-    if not writer.isOpened():
-        pytest.skip("this OpenCV writes no videos")
-    for level in range(12):
-        writer.write(np.full((48, 64, 3), 20 * level, np.uint8))
-    writer.release()
+    path = written(tmp_path / "film.avi", plain(12), 8)
     read = list(read_frames(path))
     assert [number for number, _, _ in read] == list(range(12))
     assert [seconds for _, seconds, _ in read] == pytest.approx([number / 8 for number in range(12)], abs=1e-3)
@@ -168,15 +225,7 @@ def test_kinds_of_video(tmp_path, name):
 
 @pytest.fixture
 def film(tmp_path):
-    frames, _, _ = crossing()
-    path = tmp_path / "film.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20, (640, 480))
-    if not writer.isOpened():
-        pytest.skip("this OpenCV writes no videos")
-    for frame in frames[:12]:
-        writer.write(frame)
-    writer.release()
-    return path
+    return written(tmp_path / "film.avi", crossing()[0][:12], 20)
 
 
 def test_a_video_without_pictures_gives_tables_of_moments_and_people(film, tmp_path, checkpoints, capsys):
@@ -208,6 +257,27 @@ def test_what_a_video_lacks_is_said(film, checkpoints, capsys):
     assert "sound" in said and ("H.264" in said)
 
 
+def test_a_video_that_was_cut_off_is_told(tmp_path, checkpoints, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
+    path = written(tmp_path / "film.avi", list(noise), 10)
+    assert run(checkpoints, path, "--no-pictures") == 0
+    assert capsys.readouterr().err == ""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    count = len(list(read_frames(path)))
+    assert 10 < count < 30 and run(checkpoints, path, "--no-pictures", "--quiet") == 0
+    told = f"only the first {count / 10:.1f} of 6.0 s could be read: the file may be damaged"
+    assert capsys.readouterr() == ("", f"{path}: {told}\n")
+
+
+@pytest.mark.parametrize(("last", "told"), [(4.9, True), (5.5, False)])
+@pytest.mark.parametrize("number", [30, 55])
+def test_a_video_is_damaged_where_both_frames_and_time_are_missing(capsys, last, number, told):
+    visualize.warn_of_damage("film.mp4", moment_of(number, last), 60, 10.0)
+    assert (capsys.readouterr().err != "") == (told and number == 30)
+    visualize.warn_of_damage("film.mp4", moment_of(number, last), 0, 25.0)  # a file that does not say
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("wrong", ["-1", "nan"])
 def test_a_time_that_is_none_is_told(film, checkpoints, wrong):
     with pytest.raises(UserError, match="--smooth"):
@@ -219,7 +289,7 @@ def test_from_python_a_video_yields_its_moments(film, recognizer):
     assert [moment.number for moment in moments] == [0, 4, 8]
     assert [moment.seconds for moment in moments] == pytest.approx([0, 0.2, 0.4], abs=1e-3)
     assert [[person.number for person in moment.people] for moment in moments] == [[1, 2]] * 3
-    with pytest.raises(UserError, match="cannot be opened"):
+    with pytest.raises(UserError, match="does not exist"):
         list(recognizer.recognize_video(film.with_name("none.avi")))
 
 
@@ -232,18 +302,28 @@ def moment_of(number, seconds, **emotions):
     return Moment(number, seconds, np.zeros((2, 2, 3), np.uint8), people)
 
 
-def test_the_longest_stretch_is_not_broken_by_other_people_but_by_an_absence():
+def test_the_longest_stretch_is_broken_neither_by_other_people_nor_by_looks_far_apart():
     whole = summary.Summary()
     sequence = ["Happy"] * 5 + ["Sad"] * 3 + ["Happy"] * 9 + ["Sad"] * 8
     for number, emotion in enumerate(sequence):
-        seconds = number * 0.1 + (2 * PATIENCE if number >= 21 else 0)  # away within the last stretch
-        whole.add(moment_of(number, seconds, p1=emotion, p7="Fear"))
+        whole.add(moment_of(number, number * 1.5, p1=emotion, p7="Fear"))
     first, second = whole.rows("film.mp4")
     assert first["face"] == 1 and first["longest emotion"] == "Happy"
-    assert first["longest seconds"] == pytest.approx(0.8) and first["longest from"] == pytest.approx(0.8)
+    assert first["longest seconds"] == pytest.approx(12) and first["longest from"] == pytest.approx(12)
     assert first["share Happy"] == pytest.approx(14 / 25) and first["emotion"] == "Happy"
     assert second["face"] == 7 and second["longest emotion"] == "Fear" and second["frames"] == 25
     assert "Happy 56%" in summary.sentence(first)
+
+
+def test_the_plot_of_a_long_video_has_lines():
+    """Of 45 minutes only every 32nd frame or so is kept."""
+    whole, person = summary.Summary(), moment_of(0, 0.0, p1="Happy").people
+    for number in range(45 * 60 * 25):
+        whole.add(Moment(number, number / 25, None, person))
+    figure = draw_timelines({number: one.points for number, one in whole.people.items()}, "film")
+    for line in [line for line in figure.axes[0].lines if line.get_label() in ("valence", "arousal", "dominance")]:
+        finite = np.isfinite(line.get_ydata())
+        assert len(finite) > 1000 and (finite[1:] & finite[:-1]).all()
 
 
 def test_memory_does_not_grow_with_a_video():

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import pickle
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -15,6 +17,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import visualize
 from data.batches import center_crop, four_crop, normalise, ten_crop
@@ -193,9 +196,9 @@ def test_names_are_no_mathematics_and_lack_no_letter(tmp_path, checkpoints, recw
 def test_patterns_that_the_shell_left_alone_are_expanded(tmp_path):
     for name in ("b.png", "a.png", "c.txt", "[d].png"):
         (tmp_path / name).touch()
-    assert list(places.expand([tmp_path / "?.png"], False)) == [tmp_path / "a.png", tmp_path / "b.png"]
-    assert list(places.expand([tmp_path / "[d].png"], False)) == [tmp_path / "[d].png"]  # which is there
-    assert list(places.expand([tmp_path / "*.jpg"], False)) == [tmp_path / "*.jpg"]  # to be told as missing
+    assert places.expand([tmp_path / "?.png"], False) == ([tmp_path / "a.png", tmp_path / "b.png"], 0)
+    assert places.expand([tmp_path / "[d].png"], False) == ([tmp_path / "[d].png"], 0)  # which is there
+    assert places.expand([tmp_path / "*.jpg"], False) == ([tmp_path / "*.jpg"], 0)  # to be told as missing
     assert places.given_input(str(tmp_path / "*.png")) == tmp_path / "*.png"
 
 
@@ -220,6 +223,119 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path, checkpoints, capsys):
     assert [row["file"][-7:] for row in read_table(tmp_path / "all.csv")] == ["000.png", "002.png"]
     errors = capsys.readouterr().err
     assert "001.png is not a picture" in errors and "gone.jpg does not exist" in errors and "2 of 4" in errors
+
+
+def refuse_to_list(folder, monkeypatch):
+    """As without rights, which are no matter to root."""
+    for name in ("listdir", "scandir"):
+        listed = getattr(os, name)
+
+        def refuse(path=".", listed=listed):
+            if Path(path) == folder:
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return listed(path)
+
+        monkeypatch.setattr(os, name, refuse)
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_a_folder_that_cannot_be_listed_does_not_stop_the_others(tmp_path, checkpoints, monkeypatch, capsys, below):
+    secret = tmp_path / "faces" / "secret" if below else tmp_path / "secret"
+    write_faces(tmp_path / "faces", 2)
+    write_faces(secret, 1)
+    refuse_to_list(secret, monkeypatch)
+    given = [tmp_path / "faces", "--recursive"] if below else [secret, tmp_path / "faces"]
+    assert run(checkpoints, *given, "--csv", tmp_path / "all.csv", "--no-pictures") == 1
+    assert [row["file"][-7:] for row in read_table(tmp_path / "all.csv")] == ["000.png", "001.png"]
+    told = capsys.readouterr().err
+    assert f"error: {secret} cannot be listed (Permission denied): allow that" in told and "1 of 3" in told
+
+
+def test_places_where_nobody_may_look_end_in_no_traceback(tmp_path, monkeypatch):
+    """What `Path` asks raises there, up to Python 3.13."""
+
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", os.fspath(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(os, "stat", refuse)
+    for given in (tmp_path / "a.png", tmp_path / "?.png"):
+        assert places.expand([given], False) == ([given], 0)
+    assert places.OutputPaths(None).beside(tmp_path / "a.png", "_emotion", ".png") == [tmp_path / "a_emotion.png"]
+
+
+def test_a_picture_that_pillow_refuses_to_look_into_is_told(tmp_path, checkpoints, capsys):
+    """Though its name is that of a result."""
+    write_faces(tmp_path, 1)
+    texts = PngInfo()
+    texts.add_text("Comment", 2_000_000 * "x", zip=True)
+    Image.fromarray(draw_face(3, (0, 0, 0), 1)).save(tmp_path / "a_emotion.png", pnginfo=texts)
+    assert run(checkpoints, tmp_path, "--csv", tmp_path / "all.csv", "--no-pictures") == 1
+    assert "a_emotion.png cannot be read" in capsys.readouterr().err
+    assert len(read_table(tmp_path / "all.csv")) == 1
+
+
+def test_names_as_long_as_they_may_be_have_results(tmp_path, checkpoints):
+    """Two that are the same as far as they are kept, and one of letters of two bytes."""
+    letter = "\N{LATIN SMALL LETTER E WITH ACUTE}"
+    for name in (f"{250 * 'x'}1.png", f"{250 * 'x'}2.png", f"a{125 * letter}.png"):
+        Image.fromarray(draw_face(0, (0, 0, 0), 1)).save(tmp_path / name)
+    for _ in range(2):
+        assert run(checkpoints, tmp_path) == 0
+    found = sorted(path.name for path in tmp_path.glob("*_emotion*"))
+    stem = 180 * "x"
+    assert found == [f"a{89 * letter}_emotion.png", f"{stem}_emotion-2.png", f"{stem}_emotion.png"]
+
+
+def test_an_error_that_ends_the_run_keeps_what_was_read_so_far(tmp_path, checkpoints, monkeypatch):
+    write_faces(tmp_path / "faces", 4)
+    drawn, save_figure = [], visualize.save_figure
+
+    def fills_up(*arguments):
+        drawn.append(arguments)
+        if len(drawn) == 3:
+            raise UserError("no room")
+        save_figure(*arguments)
+
+    monkeypatch.setattr(visualize, "save_figure", fills_up)
+    with pytest.raises(UserError, match="no room"):
+        run(checkpoints, tmp_path / "faces", "--csv", tmp_path / "all.csv", "--json", tmp_path / "all.json")
+    assert [row["file"][-7:] for row in read_table(tmp_path / "all.csv")] == ["000.png", "001.png", "002.png"]
+    assert len(json.loads((tmp_path / "all.json").read_text())) == 3
+
+
+@pytest.mark.parametrize("error", [UserError("no room"), KeyboardInterrupt()])
+def test_what_ends_before_anything_was_read_leaves_the_earlier_table(tmp_path, error):
+    (tmp_path / "a.csv").write_text("earlier")
+    with pytest.raises(type(error)), results.table(tmp_path / "a.csv"):
+        raise error
+    assert (tmp_path / "a.csv").read_text() == "earlier" and os.listdir(tmp_path) == ["a.csv"]
+
+
+class FullOnce:
+    """A stream to which a disk that is full for a moment takes half of what is written."""
+
+    def __init__(self, stream):
+        self.stream, self.full = stream, True
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, content):
+        if self.full:
+            self.full = False
+            self.stream.write(content[: len(content) // 2])
+            full_disk()
+        return self.stream.write(content)
+
+
+def test_rows_that_a_disk_took_by_half_are_written_once(tmp_path, monkeypatch):
+    temporary = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: FullOnce(temporary(**options)))
+    with pytest.raises(UserError, match="No space"), results.table(tmp_path / "a.csv") as add:
+        for number in range(results.ROWS):
+            add(dict.fromkeys(results.COLUMNS, number))
+    assert [int(row["face"]) for row in read_table(tmp_path / "a.csv")] == list(range(results.ROWS))
 
 
 def test_a_picture_without_faces_is_told(tmp_path, checkpoints, capsys):
@@ -265,6 +381,81 @@ def test_results_of_two_pictures_of_one_name_do_not_meet(tmp_path, checkpoints):
     assert len(list(tmp_path.glob("*_emotion*.png"))) == 2
 
 
+def test_with_a_folder_of_results_those_of_other_folders_stay(tmp_path, checkpoints):
+    """Though the pictures have one name. Beside its picture a result is known also where the folder was moved."""
+    out, folders = tmp_path / "out", [tmp_path / "one", tmp_path / "two"]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        Image.fromarray(draw_face(number, (0, 0, 0), 1)).save(folder / "a.png")
+    for folder in (*folders, *folders):
+        assert run(checkpoints, folder / "a.png", "--out", out) == 0
+        assert run(checkpoints, folder / "a.png") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a_emotion-2.png", "a_emotion.png"]
+    for folder, name in zip(folders, ("a_emotion.png", "a_emotion-2.png"), strict=True):
+        assert (out / name).read_bytes() == (folder / "a_emotion.png").read_bytes()
+    moved = folders[0].rename(tmp_path / "three")
+    assert run(checkpoints, moved) == 0 and len(list(moved.iterdir())) == 2
+
+
+def test_results_of_earlier_versions_are_known_by_the_name_alone(tmp_path, checkpoints):
+    write_faces(tmp_path / "faces", 1)
+    out, texts = tmp_path / "out", PngInfo()
+    out.mkdir()
+    for name, text in (("Software", places.OURS), ("Source", "000.png")):
+        texts.add_itxt(name, text)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(out / "000_emotion.png", pnginfo=texts)
+    assert run(checkpoints, tmp_path / "faces", "--out", out) == 0
+    assert [path.name for path in out.iterdir()] == ["000_emotion.png"]
+    assert Image.open(out / "000_emotion.png").width > 500
+
+
+def test_pictures_of_the_user_that_are_named_as_results_are_looked_at(tmp_path, checkpoints):
+    """Though a result of that name is there, too, in the format of results."""
+    write_faces(tmp_path, 1)
+    mine = tmp_path / "000_emotion.jpg"
+    Image.fromarray(draw_face(3, (0, 0, 0), 1)).save(mine)
+    for _ in range(2):
+        assert run(checkpoints, tmp_path, "--csv", tmp_path / "all.csv") == 0
+        assert [row["file"][-15:] for row in read_table(tmp_path / "all.csv")][-1] == mine.name
+    assert sorted(path.name for path in tmp_path.glob("000_emotion*")) == [
+        "000_emotion.jpg",
+        "000_emotion.png",
+        "000_emotion_emotion.png",
+    ]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_results_are_left_out_where_what_they_are_about_is_given_too(tmp_path, checkpoints, capsys, beside):
+    write_faces(tmp_path, 2)
+    given = [tmp_path / "*.png"] if beside else [tmp_path / "*.png", tmp_path / "out" / "*.png"]
+    flags = [] if beside else ["--out", tmp_path / "out"]
+    assert run(checkpoints, tmp_path / "*.png", *flags) == 0
+    assert "left out" not in capsys.readouterr().out
+    assert run(checkpoints, *given, *flags, "--csv", tmp_path / "all.csv") == 0
+    assert "Results of earlier runs that were left out: 2\n" in capsys.readouterr().out
+    assert [row["file"][-7:] for row in read_table(tmp_path / "all.csv")] == ["000.png", "001.png"]
+    result = (tmp_path if beside else tmp_path / "out") / "001_emotion.png"
+    assert places.expand([tmp_path / "000.png", result], False) == ([tmp_path / "000.png", result], 0)
+
+
+def test_a_folder_of_nothing_but_results_says_what_was_left_out(tmp_path, checkpoints, capsys):
+    write_faces(tmp_path / "faces", 2)
+    assert run(checkpoints, tmp_path / "faces", "--out", tmp_path / "out") == 0
+    with pytest.raises(UserError, match="Nothing to look at"):
+        run(checkpoints, tmp_path / "out")
+    assert "Results of earlier runs that were left out: 2\n" in capsys.readouterr().out
+
+
+def test_videos_are_named_that_are_left_out_with_synthesize(tmp_path, checkpoints, monkeypatch, capsys):
+    write_faces(tmp_path, 1)
+    (tmp_path / "film.mp4").touch()
+    monkeypatch.setattr(visualize, "synthesize", lambda stills, paths, arguments: len(stills))
+    assert run(checkpoints, tmp_path, "--synthesize", "all") == 1
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'film.mp4'}: left out, since only faces of pictures")
+    assert run(checkpoints, tmp_path, "--quiet", "--synthesize", "all") == 1
+    assert capsys.readouterr().out == ""
+
+
 def test_folders_below_are_only_searched_when_asked(tmp_path, checkpoints):
     write_faces(tmp_path / "top", 1)
     write_faces(tmp_path / "top" / "below", 2)
@@ -275,8 +466,10 @@ def test_folders_below_are_only_searched_when_asked(tmp_path, checkpoints):
 
 def test_quiet_is_quiet(tmp_path, checkpoints, capsys):
     write_faces(tmp_path, 1)
-    assert run(checkpoints, tmp_path, "--quiet") == 0
-    assert capsys.readouterr() == ("", "")
+    for _ in range(2):  # the second time an earlier table is moved, and results are left out
+        assert run(checkpoints, tmp_path, "--quiet", "--csv", tmp_path / "all.csv") == 0
+        assert capsys.readouterr() == ("", "")
+    assert list((tmp_path / "previous").rglob("all.csv"))
 
 
 def test_a_folder_that_refuses_results_is_told(tmp_path, checkpoints):
@@ -362,10 +555,10 @@ def test_a_video_and_a_picture_of_one_name_keep_their_own_results(film, tmp_path
         *(f"film_emotion-2{kind}" for kind in (".csv", "_people.csv", ".mp4", ".png")),
     }
     assert mine.read_text() == "mine"
-    assert places.source_of(tmp_path / "film_emotion.png") == "film.png"
-    assert places.source_of(tmp_path / "film_emotion-2.mp4") == "film.avi"
-    results_of_video = [path for path in places.expand([tmp_path], False) if "emotion" in path.name]
-    assert not results_of_video
+    assert places.marks_of(tmp_path / "film_emotion.png")["Source"] == "film.png"
+    assert places.marks_of(tmp_path / "film_emotion-2.mp4")["Source"] == "film.avi"
+    assert places.expand([tmp_path], False) == ([film, still], 3)
+    assert places.expand([path for path in tmp_path.iterdir() if path.suffix != ".csv"], False)[1] == 3
 
 
 def test_a_video_of_another_is_no_result_of_a_picture(tmp_path, checkpoints):
@@ -373,7 +566,14 @@ def test_a_video_of_another_is_no_result_of_a_picture(tmp_path, checkpoints):
     assert run(checkpoints, tmp_path / "film.png", "--quiet") == 0
     mine = tmp_path / "film_emotion.mp4"
     mine.write_bytes(b"mine")
-    assert mine in places.expand([tmp_path], False)
+    assert mine in places.expand([tmp_path], False)[0]
+
+
+def test_a_video_in_another_format_is_no_result_of_a_video(film, tmp_path, checkpoints):
+    assert run(checkpoints, film, "--quiet") == 0
+    mine = tmp_path / "film_emotion.avi"
+    mine.write_bytes(b"mine")
+    assert places.expand([tmp_path], False) == ([film, mine], 2)
 
 
 @pytest.mark.parametrize(
@@ -388,6 +588,14 @@ def test_a_video_of_another_is_no_result_of_a_picture(tmp_path, checkpoints):
         (["{face}", "--smooth", "1"], "--smooth is for videos"),
         (["{folder}/film.mp4", "--explain"], "--explain is for pictures"),
         (["{folder}/film.mp4", "--synthesize", "all"], "give pictures or folders"),
+        (["--synthesize", "all", "{face}"], "files go before --synthesize, and so should .*000.png"),
+        (["--synthesize", "all", "gone.JPG"], "files go before --synthesize, and so should gone.JPG"),
+        (["--synthesize", "holiday/", "all"], "files go before --synthesize, and so should holiday/"),
+        (["--synthesize", "all", "Happy"], "give pictures or folders"),
+        (["{face}", "--synthesize", "all", "--crops", "center"], "--crops means nothing with --synthesize"),
+        (["--export", "onnx", "--crops", "center"], "--crops means nothing with --export"),
+        (["--export", "onnx", "--face-model", "a.onnx"], "--face-model means nothing with --export"),
+        (["{face}", "--csv", "{folder}/a", "--json", "{folder}/b/../a"], "--csv and --json both name .*a: give two"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(tmp_path, checkpoints, flags, told):
@@ -542,7 +750,7 @@ def test_the_figure_of_no_face_says_so():
 
 
 def test_each_person_has_a_time_line():
-    """Its lines break where nobody was there."""
+    """Its lines go on however far apart looks were."""
     people = {
         1: [(seconds, 0.1, 0.2, 0.3, 3) for seconds in (0.0, 0.1, 5.0)],
         4: [(seconds, -1.0, float("nan"), 0.5, 0) for seconds in (1.0, 1.1)],
@@ -551,8 +759,7 @@ def test_each_person_has_a_time_line():
     first, below, second, _ = figure.axes
     assert first.get_title() == "film $1$" and first.get_ylabel() == "face 1" and second.get_ylabel() == "face 4"
     valence = next(line for line in first.lines if line.get_label() == "valence")
-    assert np.allclose(valence.get_ydata(), [0.1, 0.1, np.nan, 0.1], equal_nan=True)
-    assert np.allclose(valence.get_xdata(), [0, 0.1, np.nan, 5], equal_nan=True)
+    assert np.allclose(valence.get_ydata(), 0.1) and np.allclose(valence.get_xdata(), [0, 0.1, 5])
     assert len(below.collections[0].get_offsets()) == 3
 
 

@@ -47,9 +47,10 @@ def as_user_error(path, remedy):
 
 
 def exit_code(program, stopped="stopped", quiet=False):
-    """Run `program()` for the command line and return its exit code: 2 after a UserError, 130 after Ctrl-C.
+    """Run `program()` for the command line and return its exit code: 2 after a UserError, or a PermissionError that
+    names a file, 130 after Ctrl-C.
 
-    Either prints a line on stderr, Ctrl-C the text `stopped`, unless `quiet`; 1 and nothing where nobody reads any
+    Each prints a line on stderr, Ctrl-C the text `stopped`, unless `quiet`; 1 and nothing where nobody reads any
     more what is printed, as behind `| head`. What the terminal has no letter for, in a file's name perhaps, is printed
     as an escape.
     """
@@ -65,9 +66,13 @@ def exit_code(program, stopped="stopped", quiet=False):
     except UserError as error:
         message, code = f"error: {error}", 2
     except (KeyboardInterrupt, Exception) as error:
-        if not _comes_from_ctrl_c(error):
+        if _comes_from_ctrl_c(error):
+            message, code = f"\n{stopped}", 130
+        elif isinstance(error, PermissionError) and isinstance(error.filename, str):
+            remedy = "allow it, or choose another place"
+            message, code = f"error: {error.filename} may not be used ({error.strerror}): {remedy}.", 2
+        else:
             raise
-        message, code = f"\n{stopped}", 130
     if not quiet:
         print(message, file=sys.stderr)
     return code

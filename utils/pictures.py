@@ -1,5 +1,6 @@
 """Pictures of any kind of file as 8-bit RGB."""
 
+import os
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -38,18 +39,41 @@ def read_picture(path):
     Raises Unreadable when it is missing, empty, damaged, too large or no picture.
     """
     path = Path(path)
+    check_file(path, "picture")
+    return decode(path, path)
+
+
+def check_file(path, kind):
+    """Raise Unreadable when a file is missing, empty or a folder, or when nobody may look. kind: what it should be."""
+    is_folder = os.path.isdir(path)
     try:
-        if path.stat().st_size == 0:
+        if is_folder:
+            os.listdir(path)
+            raise Unreadable(f"{path} is a folder: give the path of a {kind} in it.")
+        if os.stat(path).st_size == 0:
             raise Unreadable(f"{path} is empty: {AGAIN}.")
     except FileNotFoundError as error:
-        raise Unreadable(f"{path} does not exist: give the path of a picture.") from error
+        raise Unreadable(f"{path} does not exist: give the path of a {kind}.") from error
     except OSError as error:
-        raise Unreadable(f"{path} cannot be read ({error.strerror}): {AGAIN}.") from error
-    return decode(path, path)
+        verb, remedy = ("listed", "allow that, or leave it out") if is_folder else ("read", AGAIN)
+        raise Unreadable(f"{path} cannot be {verb} ({error.strerror}): {remedy}.") from error
 
 
 def decode(source, name):
     """The same of a path or of a `BytesIO`; name: what messages call it."""
+    try:
+        return _decode(source, name)
+    except Unreadable:
+        raise
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"{name} has too many pixels: make it smaller.") from error
+    except Exception as error:  # of all kinds: each decoder has its own for what is damaged
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise Unreadable(f"{name} cannot be read as a picture ({reason}): {AGAIN}.") from error
+
+
+def _decode(source, name):
+    """`decode`, which raises whatever the decoders raise."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of large pictures and of odd metadata
@@ -62,11 +86,6 @@ def decode(source, name):
         if Path(name).suffix.lower() in HEIC_SUFFIXES:
             return _decode_heic(source, name)
         return _decode_with_opencv(source, name)
-    except Image.DecompressionBombError as error:
-        raise Unreadable(f"{name} has too many pixels: make it smaller.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise Unreadable(f"{name} cannot be read as a picture ({reason}): {AGAIN}.") from error
 
 
 def from_pil(picture):
@@ -121,10 +140,7 @@ def _decode_heic(source, name):
         import pillow_heif
     except ImportError as error:
         raise Unreadable(f"{name} needs another package to be read: pip install pillow-heif") from error
-    try:
-        return from_pil(pillow_heif.open_heif(source).to_pillow())
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise Unreadable(f"{name} is not a picture that pillow-heif reads: {AGAIN}.") from error
+    return from_pil(pillow_heif.open_heif(source).to_pillow())
 
 
 def thinned(picture):

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 
 from inference import results
-from inference.videos.tracks import PATIENCE
 from utils.files import as_text
 from utils.tasks import DIMENSIONS, EMOTIONS
 
@@ -34,7 +33,7 @@ class _Person:
         emotion = person.smooth.emotion
         if self.frames == 0:
             self.first = seconds
-        if emotion != self.stretch[0] or seconds - self.last > PATIENCE:
+        if emotion != self.stretch[0]:
             self.stretch = emotion, seconds
         self.longest = max(self.longest, (seconds - self.stretch[1], emotion, self.stretch[1]), key=lambda one: one[0])
         self.last = seconds

@@ -1,7 +1,7 @@
 """People in a video: faces that keep their number from frame to frame.
 
-Faces are followed, not recognised: who leaves for longer than `PATIENCE`, and whoever is there after a cut, gets a new
-number.
+Faces are followed, not recognised: who is missed for longer than `PATIENCE` and in more than one look, and whoever is
+there after a cut, gets a new number.
 """
 
 import math
@@ -18,6 +18,7 @@ SHARE = 0.4  # of a new speed in the one that is remembered
 THUMBNAIL = 12  # pixels
 CUT = 35.0  # grey levels by which two small copies of frames differ on average when the scene is another
 FRAME_COPY = (32, 18)
+MOST_SMOOTHED = 1000  # people whose values are remembered
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Tracker:
     """Gives the faces of frame after frame their numbers, from 1."""
 
     def __init__(self):
-        self.tracks, self._count, self._copy = [], 0, None
+        self.tracks, self._count, self._copy, self._before = [], 0, None, -math.inf
 
     def expected(self, seconds):
         """[`Box`] where faces should be at that time."""
@@ -75,7 +76,9 @@ class Tracker:
 
     def update(self, boxes, crops, seconds):
         """[number] of the faces in a frame. boxes: [`Box`]; crops: uint8 (S, S) of each; seconds: when."""
-        self.tracks = [track for track in self.tracks if seconds - track.seconds <= PATIENCE]
+        # Looks may be further apart than the patience, as those at every 30th frame.
+        self.tracks = [one for one in self.tracks if seconds - one.seconds <= PATIENCE or one.seconds == self._before]
+        self._before = seconds
         looks = [look_of(crop) for crop in crops]
         pairs = sorted(
             (track.distance(box, look, seconds), place, track.number)
@@ -104,7 +107,7 @@ def look_of(crop):
 class Smoother:
     """Values of each person, smoothed over time: an exponential mean whose weights fall by e within `constant` seconds.
 
-    The first value stands as it is; after `PATIENCE` without any, the next is a first one again.
+    The first value stands as it is. Of more than `MOST_SMOOTHED` people those are forgotten who were seen longest ago.
     """
 
     def __init__(self, constant):
@@ -112,13 +115,11 @@ class Smoother:
 
     def __call__(self, number, values, seconds):
         """values: float array of the person `number`. Returns their smoothed ones."""
-        before, since = self._last.get(number, (values, -math.inf))
-        passed = seconds - since
-        if passed > PATIENCE or self.constant <= 0:
-            smooth = values
-        else:
-            smooth = before + (1 - math.exp(-max(0.0, passed) / self.constant)) * (values - before)
-        self._last[number] = smooth, seconds
-        if len(self._last) > 1000:  # of people who left long ago nothing is needed
-            self._last = {key: kept for key, kept in self._last.items() if seconds - kept[1] <= PATIENCE}
+        if self.constant <= 0:
+            return values
+        before, since = self._last.pop(number, (values, seconds))
+        smooth = before + (1 - math.exp(-max(0.0, seconds - since) / self.constant)) * (values - before)
+        self._last[number] = smooth, seconds  # behind all others
+        if len(self._last) > MOST_SMOOTHED:
+            del self._last[next(iter(self._last))]
         return smooth

@@ -16,8 +16,8 @@ from inference.figures import COLOURS
 from inference.places import placing
 from inference.recognizer import Face
 from inference.videos.tracks import Smoother, Tracker
-from utils.files import UserError
-from utils.pictures import AGAIN, Unreadable, in_batches, prefetch, to_grey
+from utils.files import UserError, as_text
+from utils.pictures import AGAIN, Unreadable, check_file, in_batches, prefetch, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 FALLBACK_RATE = 25.0  # frames per second, where a file does not say
@@ -149,14 +149,32 @@ def watch(watcher, frames, every=1, batch=BATCH):
 
 
 def watch_file(recognizer, path, every=1, smooth=SMOOTH):
-    """Yield the `Moment`s of a file that are looked at. Raises Unreadable."""
+    """Yield the `Moment`s of a file that are looked at. Raises UserError, Unreadable where it is the file's fault."""
+    if every < 1:
+        raise UserError(f"every={every} is no count of frames: give a whole number from 1.")
     moments = watch(Watcher(recognizer, smooth), read_frames(path), every)
     return (moment for moment in moments if moment.people is not None)
 
 
+def name_for_opencv(path):
+    """The absolute path as text. Raises Unreadable where it is none: OpenCV would crash.
+
+    Absolute, since FFmpeg takes a relative "Interview: Anna.mp4" for the protocol of an address.
+    """
+    name = os.path.abspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        remedy = "rename the file, or the folder in which it is"
+        raise Unreadable(f"{as_text(path)} cannot be opened, since its path is not text in UTF-8: {remedy}.") from error
+    return name
+
+
 def opened(source):
-    """The `cv2.VideoCapture` of a file, a camera's number or its address. Raises Unreadable."""
-    capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+    """The `cv2.VideoCapture` of a file (`Path`), a camera's number or its address (str). Raises Unreadable."""
+    if isinstance(source, Path):
+        check_file(source, "video")
+    capture = cv2.VideoCapture(name_for_opencv(source) if isinstance(source, Path) else source)
     if capture.isOpened():
         return capture
     capture.release()
@@ -197,8 +215,8 @@ def frame_rate(capture):
 
 
 def count_frames(path):
-    """(frames as the file says, 0 if it does not; frames per second)."""
-    capture = cv2.VideoCapture(str(path))
+    """(frames as the file says, 0 if it does not; frames per second). Raises Unreadable when it cannot be opened."""
+    capture = opened(Path(path))
     try:
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         return int(count) if 0 < count < 1e9 else 0, frame_rate(capture)
@@ -277,11 +295,12 @@ class Recording:
             self._written += 1
 
     def _start(self, width, height):
-        for codec, name in (("avc1", "H.264"), ("mp4v", "MPEG-4")):
+        name = name_for_opencv(self._file)
+        for codec, spoken in (("avc1", "H.264"), ("mp4v", "MPEG-4")):
             with silent_libraries():
-                writer = cv2.VideoWriter(str(self._file), cv2.VideoWriter_fourcc(*codec), self._rate, (width, height))
+                writer = cv2.VideoWriter(name, cv2.VideoWriter_fourcc(*codec), self._rate, (width, height))
             if writer.isOpened():
-                self._writer, self.codec = writer, name
+                self._writer, self.codec = writer, spoken
                 return
         raise UserError(f"{self._path} cannot be written: this OpenCV has no MP4 encoder, or the folder refuses.")
 

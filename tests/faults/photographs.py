@@ -85,7 +85,7 @@ def cases():
     yield case("no file", lambda folder: None, "does not exist", "give")
     yield case("a link to itself", lambda folder: os.symlink("holiday.jpg", folder / "holiday.jpg"),
                "cannot be read|does not exist", "give|leave it out")  # fmt: skip
-    yield case("a video of nothing", b"", "cannot be opened", again, suffix="mp4")
+    yield case("a video of nothing", b"", "is empty", again, suffix="mp4")
     yield case("a video of text", b"this is no video\n" * 50, "cannot be opened", again, suffix="avi")
 
 
