@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import zipfile
 import zlib
 
@@ -63,6 +64,17 @@ def write_zip(path, members):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
+    return path
+
+
+def lock_zip(path):
+    """Give every member of a ZIP the flag of an encrypted one, in its own header and in the directory."""
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for found in re.finditer(start, whole):
+            data[found.start() + flags] |= 1
+    path.write_bytes(data)
     return path
 
 

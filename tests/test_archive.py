@@ -27,6 +27,7 @@ from tests.samples import (
     SPLIT_FILES,
     expected,
     image,
+    lock_zip,
     pixel_text,
     sample_row,
     table,
@@ -424,16 +425,28 @@ def test_headers_that_will_not_do(tmp_path):
     assert "over 4 MB" in message(path)
 
 
+def test_a_header_with_a_nul_never_reaches_csv(monkeypatch):
+    """Python 3.10's csv raises an error for it."""
+    monkeypatch.setattr(tables.csv, "reader", None)
+    with pytest.raises(tables.Faulty, match="no column names"):
+        tables.read_format(b"\x00\x01emotion\tpixels\x00\n")
+
+
 # Damage
 
 
 def test_encrypted(tmp_path):
     for name in ("encrypted_members.rar", "encrypted_headers.rar"):
         assert name in message(FILES / name) and "encrypted" in message(FILES / name)
-    data = bytearray(write_zip(tmp_path / "x.zip", {"train.csv": table([sample_row(0)])}).read_bytes())
-    data[6] |= 1  # the flag of an encrypted member, in its own header and in the directory
-    data[data.index(b"PK\x01\x02") + 8] |= 1
-    assert "encrypted" in message(write(tmp_path / "locked.zip", bytes(data)))
+    assert "encrypted" in message(lock_zip(write_zip(tmp_path / "x.zip", {"train.csv": table([sample_row(0)])})))
+
+
+def test_encrypted_pictures_are_told_once(tmp_path):
+    names = [f"{split}/angry/{i}.png" for split in ("train", "test") for i in range(3)]
+    lock_zip(write_zip(tmp_path / "locked.zip", dict.fromkeys(names, b"picture")))
+    assert message(tmp_path) == "locked.zip is encrypted: unpack it with its password and give the folder"
+    with survey(tmp_path) as found:
+        assert len(found.report()) == 1
 
 
 def archives(tmp_path):

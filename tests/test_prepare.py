@@ -14,7 +14,17 @@ import pytest
 from data.faces import load_split
 from data.fer2013 import collect, prepare, store
 from data.fer2013.prepare import check, describe, ensure
-from tests.samples import expected, image, pixel_text, sample_row, table, three_splits, write_stored_rar, write_zip
+from tests.samples import (
+    SPLIT_FILES,
+    expected,
+    image,
+    pixel_text,
+    sample_row,
+    table,
+    three_splits,
+    write_stored_rar,
+    write_zip,
+)
 from utils.files import UserError
 from utils.tasks import EMOTIONS, SPLITS
 
@@ -222,6 +232,49 @@ def test_another_source(folder, capsys):
     assert "of other sources (data.rar) than those there now (renamed.rar)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", SPLIT_FILES.values())
+def test_every_source_that_looks_changed_is_compared(tmp_path, name, capsys):
+    members, _ = three_splits()
+    for path, content in members.items():
+        (tmp_path / Path(path).name).write_bytes(content)
+    h5_path = ensure(tmp_path)
+    before = stamp(h5_path)
+    for path in tmp_path.glob("*.csv"):  # as a fresh download would
+        os.utime(path, ns=(1, 10**18))
+    assert ensure(tmp_path) == h5_path and stamp(h5_path) == before
+    (tmp_path / name).write_bytes(table([sample_row(50)]))
+    capsys.readouterr()
+    ensure(tmp_path)
+    assert f"of an earlier {name}, which has changed since" in capsys.readouterr().out
+    (split,) = (split for split in SPLITS if SPLIT_FILES[split] == name)
+    with h5py.File(h5_path) as h5:
+        assert h5[f"{split}_pixel"][:].tolist() == [image(50).tolist()]
+
+
+def test_faces_of_another_source_are_never_those_of_the_named_one(folder):
+    annotated = ensure(folder).read_bytes()
+    rows = [{"emotion": "3", "pixels": pixel_text(image(i)), "Usage": split} for i, split in enumerate(SPLITS)]
+    (folder / "fer2013.csv").write_bytes(table(rows, ("emotion", "pixels", "Usage")))
+    assert check(ensure(folder / "fer2013.csv")).counts == dict.fromkeys(SPLITS, 1)
+    assert [path.read_bytes() for path in folder.glob("previous/*/data.h5")] == [annotated]
+    (folder / "notes.txt").write_text("hello\n")
+    with pytest.raises(UserError, match="notes.txt has no column pixels"):
+        ensure(folder / "notes.txt")
+
+
+def test_faces_of_another_folder_are_never_those_of_the_named_one(folder, tmp_path):
+    out = tmp_path / "out" / "data.h5"
+    ensure(folder, out)
+    for name in ("plain", "empty"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="empty holds no faces"):
+        ensure(tmp_path / "empty", out)
+    rows = [{"emotion": "3", "pixels": pixel_text(image(i)), "Usage": split} for i, split in enumerate(SPLITS)]
+    (tmp_path / "plain" / "fer2013.csv").write_bytes(table(rows, ("emotion", "pixels", "Usage")))
+    ensure(tmp_path / "plain", out)
+    assert check(out).counts == dict.fromkeys(SPLITS, 1) and check(out).vad_origin == "none"
+
+
 def truncate(share):
     return lambda path: path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
@@ -390,6 +443,18 @@ def test_command(folder, capsys):
     assert prepare.main([str(folder / "absent")]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("error: ") and "absent" in said.err and "Traceback" not in said.err
+
+
+def test_a_folder_is_no_place_for_data_h5(folder, capsys):
+    (folder / "results").mkdir()
+    (folder / "results" / "thesis.txt").write_text("mine")
+    for place in (folder, folder / "results"):
+        assert prepare.main([str(folder), "--h5", str(place)]) == 2
+        said = capsys.readouterr()
+        assert f"{place} is a folder: give the name of a file, such as {place / 'data.h5'}" in said.err
+        with pytest.raises(UserError, match="is a folder"):
+            prepare.prepare(folder, place)
+    assert names(folder) == ["data.rar", "results"] and names(folder / "results") == ["thesis.txt"]
 
 
 # Real faces

@@ -21,7 +21,7 @@ from data.faces import load_split
 from data.fer2013 import load, prepare
 from data.fer2013.sources import survey
 from tests.conftest import ROOT
-from tests.samples import image, sample_row, table, three_splits, write_stored_rar, write_zip
+from tests.samples import image, pixel_text, sample_row, table, three_splits, write_stored_rar, write_zip
 from utils.files import UserError
 from utils.tasks import EMOTIONS, SPLITS
 
@@ -234,6 +234,127 @@ def test_pictures_of_other_sizes_and_colours_are_brought_to_48_and_that_is_said(
     assert best < 25  # of random pixels, which LANCZOS smooths; any other picture differs by 85
 
 
+def zipped(folder, path):
+    """All files of a folder as a ZIP."""
+    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return write_zip(path, files)
+
+
+def test_pictures_that_moved_are_read_anew(tmp_path, capsys):
+    write_pictures(tmp_path, count=2)
+    before = {face: label for label, face in read_back(prepare.ensure(tmp_path, progress=False))["PrivateTest"]}
+    (tmp_path / "test" / "angry" / "0.png").rename(tmp_path / "test" / "sad" / "new.png")
+    moved = read_back(prepare.ensure(tmp_path, progress=False))["PrivateTest"]
+    assert "of pictures that have changed since" in capsys.readouterr().out
+    assert len(moved) == len(before) and [label for label, face in moved if label != before[face]] == [4]
+    for old, new in (("test", "x"), ("train", "test"), ("x", "train")):
+        (tmp_path / old).rename(tmp_path / new)
+    swapped = read_back(prepare.ensure(tmp_path, progress=False))
+    assert swapped["Training"] | swapped["PublicTest"] == moved
+    capsys.readouterr()
+    prepare.ensure(tmp_path, progress=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_pictures_that_were_recorded_without_their_names_are_read_anew_once(tmp_path, capsys):
+    write_pictures(tmp_path / "a", count=1)
+    h5_path = prepare.ensure(tmp_path / "a", progress=False)
+
+    def forget():
+        with h5py.File(h5_path, "r+") as h5:
+            (source,) = json.loads(h5.attrs["sources"])
+            h5.attrs["sources"] = json.dumps([source | {"sha256": ""}])
+
+    def said():
+        assert prepare.ensure(tmp_path / "a", progress=False) == h5_path
+        return capsys.readouterr().out
+
+    forget()
+    assert "anew: it is of pictures whose names it did not record" in said() and said() == ""
+    forget()
+    for split in ("train", "test"):
+        (tmp_path / "a" / split).rename(tmp_path / split)
+    assert said() == ""
+
+
+@pytest.mark.parametrize("way", ["ZIPs", "folders"])
+@pytest.mark.parametrize("splits", [("train", "test"), ("train", "val", "test"), ("train", "validation")])
+def test_places_of_pictures_that_complete_each_other_are_one(tmp_path, splits, way, capsys):
+    source = tmp_path / "source"
+    source.mkdir()
+    made = write_pictures(tmp_path, splits, count=2)
+    for split in splits:
+        place = (tmp_path if way == "ZIPs" else source) / f"{split} alone"
+        place.mkdir()
+        (tmp_path / split).rename(place / split)
+        if way == "ZIPs":
+            zipped(place, source / f"{split}.zip")
+    found = read_back(prepare.ensure(source))
+    assert found["PrivateTest"] == as_set(made[splits[-1]])
+    if "val" in splits:
+        assert found["Training"] == as_set(made["train"]) and found["PublicTest"] == as_set(made["val"])
+    else:
+        assert found["Training"] | found["PublicTest"] == as_set(made["train"])
+    capsys.readouterr()
+    prepare.ensure(source)
+    assert capsys.readouterr().out == ""
+
+
+def test_places_of_pictures_that_have_the_same_split_are_not_joined(tmp_path):
+    for place in ("a", "b"):
+        write_pictures(tmp_path / place, ("train",), count=1)
+    write_pictures(tmp_path / "c", ("test",), count=1)
+    with pytest.raises(UserError, match="a has 7 pictures in folders of classes in a, but none for PrivateTest; b has"):
+        prepare.ensure(tmp_path)
+
+
+def test_spellings_of_folders_of_classes(tmp_path):
+    made = write_pictures(tmp_path, classes={0: "0 angry", 4: "SADNESS", 5: "suprise", 6: "6_Neutral"}, count=1)
+    assert read_back(prepare.ensure(tmp_path, progress=False))["PrivateTest"] == as_set(made["test"])
+
+
+def test_a_folder_of_an_unknown_class_beside_known_ones_is_refused(tmp_path):
+    write_pictures(tmp_path / "more", classes=NAMES | {7: "Astonished"}, count=2)
+    with pytest.raises(UserError, match=r"more/test has folders that are no classes .*Astonished \(2 pictures\): name"):
+        prepare.ensure(tmp_path)
+    into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    assert_holds(prepare.ensure(tmp_path), annotated=False)
+
+
+def test_a_split_of_unknown_classes_alone_is_named_and_left_out(tmp_path, capsys):
+    made = write_pictures(tmp_path, ("train", "val"), count=2)
+    write_pictures(tmp_path, ("test",), {0: "images"}, count=3)
+    assert read_back(prepare.ensure(tmp_path))["PrivateTest"] == as_set(made["val"])
+    assert "not used: test has folders that are no classes of FER2013: images (3 pictures)" in capsys.readouterr().out
+
+
+def test_the_report_tells_pictures_of_one_name_apart(tmp_path):
+    write_pictures(tmp_path / "fer", count=1)
+    for label in ("sad", "happy"):
+        (tmp_path / "fer" / "test" / label / "0.png").write_bytes(b"\x89PNG broken")
+    prepare.ensure(tmp_path, progress=False)
+    text = (tmp_path / "data_report.csv").read_text(encoding="utf-8-sig")
+    assert "PrivateTest,pictures,fer/test/happy/0.png," in text and "PrivateTest,pictures,fer/test/sad/0.png," in text
+
+
+def test_hidden_folders_in_archives_are_passed_over(tmp_path):
+    made = write_pictures(tmp_path / "made", count=1)
+    (tmp_path / "made" / "train" / ".ipynb_checkpoints").mkdir()
+    Image.fromarray(image(1).reshape(48, 48)).save(tmp_path / "made" / "train" / ".ipynb_checkpoints" / "0.png")
+    (tmp_path / "source").mkdir()
+    zipped(tmp_path / "made", tmp_path / "source" / "a.zip")
+    assert read_back(prepare.ensure(tmp_path / "source", progress=False))["PrivateTest"] == as_set(made["test"])
+
+
+def test_six_folders_deep_and_no_deeper(tmp_path):
+    made = write_pictures(tmp_path / "deep" / "1" / "2" / "3" / "4", count=1)
+    assert read_back(prepare.ensure(tmp_path / "deep", progress=False))["PrivateTest"] == as_set(made["test"])
+    for written in ("data.h5", "data_report.csv"):
+        (tmp_path / "deep" / written).unlink()
+    with pytest.raises(UserError, match="no files in it, nor in folders up to 6 deep"):
+        prepare.ensure(tmp_path)
+
+
 def test_a_broken_picture_is_dropped_with_its_reason_and_contempt_is_left_out(tmp_path, capsys):
     write_pictures(tmp_path, classes=NAMES | {7: "contempt"}, count=2)
     (tmp_path / "test" / "sad" / "1.png").write_bytes(b"\x89PNG broken")
@@ -258,6 +379,50 @@ def test_of_several_sources_the_annotated_one_is_taken_and_the_choice_is_said(tm
     assert "reading archive.zip:" in said
     assert "not used: some faces.csv (complete, too)" in said
     assert "not used: train_labels.csv has no column pixels" in said and "not used: holiday.zip" in said
+
+
+def of_one_split(folder, names, annotated=False):
+    """Tables of one split each that keep the column Usage, as a program that cuts fer2013.csv writes them."""
+    header = HEADERS["annotators" if annotated else "plain"]
+    for name, (split, rows) in zip(names, faces().items(), strict=True):
+        values = [
+            {"emotion": str(label), "pixels": pixel_text(pixels), "Usage": split}
+            | dict(zip(("Valence", "Arousal", "Dominance"), map(str, vad), strict=True))
+            for label, pixels, vad in rows
+        ]
+        (folder / name).write_bytes(table(values, list(dict.fromkeys((*header, "Usage")))))
+
+
+@pytest.mark.parametrize(
+    "names", [("train.csv", "val.csv", "test.csv"), ("a_train.csv", "my public.csv", "private.csv")]
+)
+@pytest.mark.parametrize("annotated", [False, True])
+def test_tables_of_one_split_each_that_keep_the_column_usage_are_one_source(tmp_path, names, annotated):
+    of_one_split(tmp_path, names, annotated)
+    assert_holds(prepare.ensure(tmp_path, progress=False), annotated)
+
+
+def test_of_tables_that_are_named_for_splits_the_column_usage_counts(tmp_path):
+    of_one_split(tmp_path, ("train.csv", "x.csv", "y.csv"))
+    header, *rows = (tmp_path / "x.csv").read_bytes().splitlines(keepends=True)
+    (tmp_path / "test.csv").write_bytes((tmp_path / "y.csv").read_bytes() + b"".join(rows))
+    for name in "xy":
+        (tmp_path / f"{name}.csv").unlink()
+    assert_holds(prepare.ensure(tmp_path, progress=False), annotated=False)
+
+
+def test_a_whole_table_beside_those_it_was_cut_into_is_enough(tmp_path, capsys):
+    of_one_split(tmp_path, ("train.csv", "val.csv", "test.csv"))
+    into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    assert_holds(prepare.ensure(tmp_path), annotated=False)
+    assert "not used: train.csv, val.csv, test.csv (complete, too)" in capsys.readouterr().out
+
+
+def test_a_partial_table_beside_a_complete_source_is_named(tmp_path, capsys):
+    into_zip(tmp_path, written(HEADERS["annotators"], ",", "utf-8", "numbers"))
+    (tmp_path / "train_corrected.csv").write_bytes(table([sample_row(7)]))
+    assert_holds(prepare.ensure(tmp_path), annotated=True)
+    assert "not used: train_corrected.csv has only Training, and a complete" in capsys.readouterr().out
 
 
 def test_an_unrelated_broken_archive_never_blocks_an_intact_file(tmp_path, monkeypatch):
@@ -360,6 +525,40 @@ def test_what_is_incomplete_or_not_ours_gets_a_sentence(tmp_path, files, told):
     into_folder(tmp_path, files)
     with pytest.raises(UserError, match=told):
         prepare.ensure(tmp_path)
+
+
+def own_h5(folder):
+    source = folder.parent / "source"
+    source.mkdir()
+    into_folder(source, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    (folder / "fer").mkdir()
+    prepare.ensure(source, folder / "fer" / "data.h5", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda folder: write_zip(folder / "fer2013.xlsx", {"xl/sheet1.xml": b"", "xl/sheet2.xml": b""}),
+         "files of other kinds: 1 .xlsx"),
+        (lambda folder: into_nested_folders(folder, {"a.parquet": b"PAR1", "b.parquet": b"PAR1", "c.mat": b""}),
+         "files of other kinds: 2 .parquet, 1 .mat"),
+        (lambda folder: into_folder(folder, {f"x.{letter}": b"" for letter in ("bib", "md", "py", "pdf", "log",
+                                                                             "json", "html")}),
+         "1 .md, 1 .pdf, ..."),
+        (lambda folder: write_zip(folder / "a.zip", {"fer2013.csv.gz": b"emotion,pixels,Usage"}),
+         "a.zip:fer2013.csv.gz is not an archive in spite of its name"),
+        (own_h5, "fer/data.h5 was prepared earlier: give its path to use it"),
+    ],
+)  # fmt: skip
+def test_what_is_not_looked_into_is_named(tmp_path, monkeypatch, capsys, make, told):
+    place = tmp_path / "place"
+    place.mkdir()
+    make(place)
+    with pytest.raises(UserError) as caught:
+        prepare.ensure(place)
+    assert told in str(caught.value)
+    monkeypatch.setattr(load, "HOME", place)
+    assert not load.available() and told in capsys.readouterr().out
 
 
 def test_before_it_trains_on_drawn_faces_it_says_what_it_found_instead(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,8 @@ EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
 CLASS_WORDS = {
     "angry": "Angry", "anger": "Angry", "disgust": "Disgust", "disgusted": "Disgust", "fear": "Fear",
     "fearful": "Fear", "afraid": "Fear", "happy": "Happy", "happiness": "Happy", "joy": "Happy", "sad": "Sad",
-    "sadness": "Sad", "surprise": "Surprise", "surprised": "Surprise", "neutral": "Neutral", "contempt": "Contempt",
+    "sadness": "Sad", "surprise": "Surprise", "surprised": "Surprise", "suprise": "Surprise", "neutral": "Neutral",
+    "contempt": "Contempt",
 }  # fmt: skip
 DIMENSIONS = ("Valence", "Arousal", "Dominance")
 VAD_LIMIT = 2.0  # annotations run from -2 to 2

@@ -120,9 +120,10 @@ class Tree:
                 return
             members = list({"rar": self._rar, "zip": self._zip}.get(kind, self._tar)(file, name))
         for member, size, encrypted, opener in members:
-            inner = base / member.replace("\\", "/").lstrip("/")
-            if "__MACOSX" in inner.parts or inner.name.startswith("."):
+            member = PurePosixPath(member.replace("\\", "/").lstrip("/"))
+            if "__MACOSX" in member.parts or any(part.startswith(".") and part != ".." for part in member.parts):
                 continue
+            inner = base / member
             entry = Entry(disk, inner, size, opener, encrypted)
             if inner.suffix.lower() in ARCHIVE_SUFFIXES and not encrypted and depth < NESTED:
                 self._look_inside_nested(entry, depth + 1)
@@ -136,7 +137,9 @@ class Tree:
                 shutil.copyfileobj(stream, copy, 1 << 20)
             copy.seek(0)
             kind = _kind(copy)
-            if kind is not None:
+            if kind is None:
+                self.entries.append(entry)
+            else:
                 self._look_inside(entry.disk, copy, entry.path, kind, depth)
         except UserError as error:
             self.problems[entry.name] = str(error)
@@ -190,7 +193,7 @@ def files_below(folder, skip=lambda path: False, depth=DEPTH, seen=()):
             continue
         if entry.is_file():
             yield entry
-        elif depth > 1 and entry.is_dir():
+        elif depth and entry.is_dir():
             yield from files_below(entry, skip, depth - 1, (*seen, real))
 
 

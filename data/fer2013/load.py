@@ -14,7 +14,7 @@ def available():
     if (HOME / "data.h5").exists():
         return True
     with survey(HOME) as found:
-        if found.source is None and found.unused:
+        if found.source is None and found.report():
             print(f"{why_nothing(HOME, found)}. Training on drawn faces instead.")
         return found.source is not None
 

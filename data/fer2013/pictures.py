@@ -1,5 +1,6 @@
 """Pictures in folders of classes, train/<class>/ and test/<class>/, as rows."""
 
+import re
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -10,65 +11,108 @@ from PIL import Image
 
 from data.fer2013.tables import BLOCK_ROWS, PIXELS, Block, is_validation, read_label, split_named
 from utils import pictures
-from utils.files import UserError
+from utils.files import UserError, as_text
 from utils.tasks import CLASS_WORDS, EMOTIONS, SPLITS
 
 SIDE = 48
+THIS = "this folder"  # how messages name the place that is searched
+MOST_NAMED = 5  # folders in a message
 _NUMBERS = set(map(str, range(len(EMOTIONS))))  # folders that are named by FER2013's numbers
 
 
-def class_folders(entries):
-    """Pictures told by the folders around them: {place: ({split: [(`Entry`, label)]}, {name: why it is not used})}.
+def class_folders(entries, found):
+    """Pictures told by the folders around them: {place: {split: [(`Entry`, label)]}}.
 
-    place: what lies above the folders of the splits. Where the only faces beside those for training are for
-    validation, they are the test.
+    place: what lies above the folders of the splits; of several that only together have faces to train on and to test
+    on, such as train.zip and test.zip, their names. found: the `Survey`, which notes why others are not used.
     """
     places, loose = defaultdict(lambda: defaultdict(list)), Counter()
     for entry in entries:
         *above, split, folder = ("", "", *entry.path.parent.parts)[-max(2, len(entry.path.parent.parts)) :]
-        if split_named(split) and (folder.lower() in CLASS_WORDS or folder.isdigit()):
-            places["/".join(filter(None, above))][split].append((entry, folder.lower()))
+        if split_named(split):
+            places["/".join(filter(None, above))][split].append((entry, _word(folder)))
         else:
-            loose["/".join(entry.path.parent.parts[:1]) or "this folder"] += 1
-    found = {}
-    for place, folders in places.items():
-        splits, reasons = defaultdict(list), {}
-        names = {folder for faces in folders.values() for _, folder in faces}
-        numbered = {name for name in names if name.isdigit()}
-        if numbered - _NUMBERS or numbered and numbered != names:
-            reasons[place or "pictures"] = f"has class folders {', '.join(sorted(numbered))}, which are not 0 to 6"
-            found[place] = ({}, reasons)
-            continue
-        for folder, faces in folders.items():
-            split = split_named(folder)
-            known = [(entry, _label(name)) for entry, name in faces if _label(name) is not None]
-            splits[split] += known
-            if len(known) < len(faces):
-                count = len(faces) - len(known)
-                reasons[f"{place}/{folder}"] = f"has {count:,} pictures of contempt, which is no class of FER2013"
-        if splits.keys() == {"Training", "PublicTest"} and all(map(is_validation, folders.keys() - _training(folders))):
-            splits["PrivateTest"] = splits.pop("PublicTest")
-        found[place] = ({split: splits[split] for split in SPLITS if splits.get(split)}, reasons)
+            loose["/".join(entry.path.parent.parts[:1]) or THIS] += 1
+    places = {place: _known(place, folders, found) for place, folders in places.items()}
     for folder, count in loose.items():
-        reason = f"has {count:,} pictures that are not in train/<class> and test/<class> folders"
-        found.setdefault(folder, ({}, {}))[1].setdefault(folder, reason)
-    return found
+        found.leave(folder, f"has {count:,} pictures that are not in train/<class> and test/<class> folders")
+    return _joined({place: folders for place, folders in places.items() if folders})
 
 
-def _training(folders):
-    return {folder for folder in folders if split_named(folder) == "Training"}
+def _word(folder):
+    """What a folder is named after its number, as in "0 angry", in lower case."""
+    return re.sub(r"^\d+[ _.-]+", "", folder.lower())
 
 
-def _label(name):
-    """Emotion 0..6 of a folder, None for contempt."""
+def _known(place, folders, found):
+    """{folder of a split: [(`Entry`, label)]} of the pictures with a label; {} where those of a class may be missing.
+
+    folders: {folder of a split: [(`Entry`, word for its class)]}.
+    """
+    words = {word for faces in folders.values() for _, word in faces}
+    numbered, named = {word for word in words if word.isdigit()}, words & CLASS_WORDS.keys()
+    if numbered - _NUMBERS or numbered and named:
+        found.leave(place or "pictures", f"has class folders {', '.join(sorted(numbered))}, which are not 0 to 6")
+        return {}
+    known, unclear = {}, False
+    for folder, faces in folders.items():
+        name = f"{place}/{folder}".lstrip("/")
+        strange = Counter(entry.path.parent.name for entry, word in faces if word not in (numbered or named))
+        listed = ", ".join(f"{other} ({count:,} pictures)" for other, count in strange.most_common(MOST_NAMED))
+        fault = f"has folders that are no classes of FER2013: {listed}"
+        if strange.total() == len(faces):
+            found.leave(name, fault)
+        elif strange:
+            unclear = True
+            remedy = f"name them as the others are ({', '.join(EMOTIONS).lower()}), or move them elsewhere"
+            found.lose(f"{name} {fault}: {remedy}")
+        else:
+            known[folder] = [(entry, label) for entry, word in faces if (label := _label(word)) is not None]
+            contempt = len(faces) - len(known[folder])
+            if contempt:
+                found.leave(name, f"has {contempt:,} pictures of contempt, which is no class of FER2013")
+    return {} if unclear else known
+
+
+def _label(word):
+    """Emotion 0..6 of a class, None for contempt."""
     try:
-        return read_label(name)
+        return read_label(word)
     except ValueError:
         return None
 
 
+def _joined(places):
+    """{place: {split: [(`Entry`, label)]}} of {place: {folder of a split: [(`Entry`, label)]}}.
+
+    Places none of which is complete are one where they are it together, and no split is in two of them.
+    """
+    splits = [{split_named(folder) for folder in folders} for folders in places.values()]
+    together = _splits({folder: faces for folders in places.values() for folder, faces in folders.items()})
+    disjoint = sum(map(len, splits)) == len(set().union(*splits))
+    if disjoint and is_complete(together) and not any(map(is_complete, splits)):
+        return {" and ".join(place or THIS for place in places): together}
+    return {place: _splits(folders) for place, folders in places.items()}
+
+
+def is_complete(splits):
+    """Whether there are faces to train on and to test on among some splits."""
+    return {"Training", "PrivateTest"} <= set(splits)
+
+
+def _splits(folders):
+    """{split: [(`Entry`, label)]} of {folder: the same}. Where validation is all beside training, it is the test."""
+    splits = defaultdict(list)
+    for folder, faces in folders.items():
+        splits[split_named(folder)] += faces
+    others = [folder for folder in folders if split_named(folder) != "Training"]
+    if splits.keys() == {"Training", "PublicTest"} and all(map(is_validation, others)):
+        splits["PrivateTest"] = splits.pop("PublicTest")
+    return {split: splits[split] for split in SPLITS if splits.get(split)}
+
+
 def read_pictures(splits, progress, notes):
-    """Yield the faces of {split: [(`Entry`, label)]} as `Block`s, in order; `numbers` are the names of the files.
+    """Yield the faces of {split: [(`Entry`, label)]} as `Block`s, in order; `numbers` are the paths of the files.
 
     progress: called with the number of bytes just read. Pictures of another size or colour are brought to 48x48 grey;
     of one that is not square its middle is taken; `notes` gets a sentence about their number.
@@ -80,19 +124,17 @@ def read_pictures(splits, progress, notes):
             while block := list(islice(faces, BLOCK_ROWS)):
                 contents = [_content(entry) for entry, _ in block]
                 progress(sum(len(content) for content in contents if isinstance(content, bytes)))
-                read = list(pool.map(_read, contents, [entry.name for entry, _ in block]))
+                names = [as_text(entry.path) for entry, _ in block]
+                read = list(pool.map(_read, contents, names))
                 good = [place for place, (face, _) in enumerate(read) if not isinstance(face, str)]
                 changed += sum(other for _, other in read)
-                bad = [
-                    (split, block[place][0].name, face) for place, (face, _) in enumerate(read) if isinstance(face, str)
-                ]
                 yield Block(
-                    [block[place][0].name for place in good],
+                    [names[place] for place in good],
                     np.full(len(good), SPLITS.index(split)),
                     np.array([block[place][1] for place in good], np.int64),
                     None,
                     np.array([read[place][0] for place in good], np.uint8).reshape(-1, PIXELS),
-                    bad,
+                    [(split, names[place], face) for place, (face, _) in enumerate(read) if isinstance(face, str)],
                 )
     if changed:
         notes.append(f"{changed:,} pictures of another size or in colour were brought to 48x48 grey")

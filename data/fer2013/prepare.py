@@ -26,7 +26,7 @@ from data.fer2013 import store
 from data.fer2013.collect import ONE_COLOUR, collected, find_repeated, split_off_public, write_report
 from data.fer2013.ferplus import read_votes, with_votes
 from data.fer2013.pictures import read_pictures
-from data.fer2013.sources import ALL, H5_NAMES, HOME, PICTURES, REPORT_NAME, listing, survey, why_nothing
+from data.fer2013.sources import H5_NAMES, HOME, PICTURES, REPORT_NAME, is_picture, listing, survey, why_nothing
 from data.fer2013.tables import PIXELS, Block, read_rows
 from utils.files import UserError, exit_code, given_path, move_aside, replacing
 from utils.tasks import SPLITS
@@ -74,22 +74,24 @@ def ensure(source, h5_path=None, progress=True, fallback=None):
     source: a folder, an archive, a table, or an h5 file; a data.h5 itself is checked and used as it is. h5_path: by
     default data.h5 in the folder or beside the file, or in the folder `fallback` where that cannot be written to.
     An intact data.h5 stands, and nothing is opened, when its sources have the size and time of change that it
-    recorded, or else the same SHA-256, and no file came since; and also when no source is there any more. Otherwise
-    the sources are looked at, and where others are better or these have changed it is made anew, and one line says
-    why. Raises UserError when there is nothing to read or it cannot be read.
+    recorded, or else the same SHA-256, and no file came since; in the very folder `source` also when no source is
+    there any more. Otherwise the sources are looked at, and where others are better or these have changed it is made
+    anew, and one line says why. Raises UserError when there is nothing to read or it cannot be read, and when h5_path
+    is a folder.
     """
     source = Path(source)
     if source.suffix.lower() in _H5_SUFFIXES and not _is_ancestor(source):
         check(source)
         return source
     h5_path = default_h5_path(source, fallback) if h5_path is None else Path(h5_path)
+    _refuse_folder(h5_path)
     contents, problem = _contents(h5_path)
     now = listing(source)
-    if contents is not None and _changed(contents, now) is None and now.keys() <= contents.seen:
+    if contents is not None and not _changed(contents, now) and now.keys() <= contents.seen:
         return h5_path
     with survey(source) as found:
         if contents is not None:
-            problem = _outdated(contents, now, source, found)
+            problem = _outdated(contents, now, source, h5_path, found)
             if problem is None:
                 return h5_path
         if found.source is None and problem is not None:
@@ -103,10 +105,12 @@ def ensure(source, h5_path=None, progress=True, fallback=None):
 def prepare(source, h5_path, progress=True):
     """Read `source` and write `h5_path`, with data_report.csv beside it, whether or not it is there.
 
-    Each file appears complete or not at all; a file at `h5_path` that did not come from here is moved
-    to previous/. progress: show a bar where stderr is a terminal, and print a summary.
-    Returns a `Preparation`. Raises UserError when the source is damaged or has no usable faces.
+    Each file appears complete or not at all; a file at `h5_path` that did not come from here, or has V/A/D where the
+    new one has none, is moved to previous/. progress: show a bar where stderr is a terminal, and print a summary.
+    Returns a `Preparation`. Raises UserError when the source is damaged or has no usable faces, and when h5_path is a
+    folder.
     """
+    _refuse_folder(Path(h5_path))
     seen = listing(source)
     with survey(source) as found:
         return _prepare(Path(source), found, Path(h5_path), progress, seen)
@@ -151,6 +155,11 @@ def default_h5_path(source, fallback=None):
     return h5_path
 
 
+def _refuse_folder(h5_path):
+    if h5_path.is_dir():
+        raise UserError(f"{h5_path} is a folder: give the name of a file, such as {h5_path / H5_NAMES[0]}")
+
+
 def _is_ancestor(path):
     """Whether an h5 file is one of faces, but not ours: then it is a source."""
     try:
@@ -172,39 +181,49 @@ def _contents(h5_path):
 
 
 def _changed(contents, now):
-    """Which of the recorded sources is not as it was: None, or its name. now: as `listing` gives it."""
-    for recorded in contents.sources:
-        name = recorded["name"]
-        if now.get(name) != [recorded["size"], recorded["mtime_ns"]]:
-            return name
+    """Names of the recorded sources that do not look as they did. now: as `listing` gives it."""
+    return [
+        name
+        for name, was in _recorded(contents).items()
+        if now.get(name) != (was["size"], was["mtime_ns"], was["sha256"] if name == PICTURES else "")
+    ]
+
+
+def _recorded(contents):
+    return {entry["name"]: entry for entry in contents.sources}
+
+
+def _outdated(contents, now, source, h5_path, found):
+    """Why an intact data.h5 is to be made anew, or None. found: the `Survey` of what is there.
+
+    Raises UserError where nothing is there, or something damaged, and the file is not what `source` was made into.
+    """
+    changed, recorded = _changed(contents, now), _recorded(contents)
+    is_its_own = source.is_dir() and source.samefile(h5_path.parent)
+    if found.source is None:
+        if not is_its_own or found.damaged and now.keys() & changed:
+            _chosen(source, found)  # says what is wrong with it
+        return None
+    files = _named_files(found.source, source)
+    if files.keys() != recorded.keys():
+        less = contents.vad_origin != "none" and found.source.origin == "none"
+        if is_its_own and less and not recorded.keys() & now.keys():
+            return None  # its annotated source is gone, and what is there now has less
+        return f"of other sources ({', '.join(recorded)}) than those there now ({', '.join(files)})"
+    for name in changed:
+        if name == PICTURES:
+            known = recorded[name]["sha256"]
+            return "of pictures that have changed since" if known else "of pictures whose names it did not record"
+        if _sha256(files[name]) != recorded[name]["sha256"]:
+            return f"of an earlier {name}, which has changed since"
     return None
 
 
-def _outdated(contents, now, source, found):
-    """Why an intact data.h5 is to be made anew, or None. found: the `Survey` of what is there."""
-    name = _changed(contents, now)
-    if found.source is None:
-        if source.is_file() or name in now and found.damaged:
-            _chosen(source, found)  # says what is wrong with it
-        return None
-    folder = source if source.is_dir() else source.parent
-    recorded = {entry["name"]: entry for entry in contents.sources}
-    files = _named_files(found.source, source)
-    if files.keys() != recorded.keys():
-        if not recorded.keys() & now.keys() and contents.vad_origin != "none" and found.source.origin == "none":
-            return None  # its annotated source is gone, and what is there now has less
-        return f"of other sources ({', '.join(recorded)}) than those there now ({', '.join(files)})"
-    if name is None or name != PICTURES and _sha256(folder / name) == recorded[name]["sha256"]:
-        return None
-    return f"of an earlier {name}, which has changed since"
-
-
 def _named_files(found, source):
-    """{name: file} of what a `Source` is read from; folders of pictures are one, "pictures"."""
-    if found.kind == "pictures" and len(found.files) > 1:
-        return {PICTURES: None}
+    """{name: file} of what a `Source` is read from; unpacked pictures are one, "pictures"."""
     folder = source if source.is_dir() else source.parent
-    return {_relative(file, folder): file for file in found.files}
+    named = {_relative(file, folder): file for file in found.files if not is_picture(file)}
+    return named if len(named) == len(found.files) else {PICTURES: None, **named}
 
 
 def _relative(file, folder):
@@ -232,7 +251,7 @@ def _prepare(source, found, h5_path, progress, seen):
             builders = {split: builder for split, builder in builders.items() if builder.count}
             repeated, entries = find_repeated(builders)
             report += entries
-            _archive_foreign_file(h5_path)
+            _archive_other_file(h5_path, chosen.origin)
             with replacing(h5_path) as temporary:
                 splits = {name: builder.stored(repeated[name]) for name, builder in builders.items()}
                 store.write(temporary, splits, stamps.result(), chosen.origin, notes, sorted(seen))
@@ -260,10 +279,10 @@ def _prepare(source, found, h5_path, progress, seen):
 def _chosen(source, found):
     """The `Source` that a `Survey` found. Raises UserError for none, and where what completes it is damaged."""
     if found.damaged and not (found.source and found.source.is_complete):
-        raise UserError(next(iter(found.damaged.values())))
+        raise UserError(found.damaged[0])
     if found.source is None:
-        reasons = list(found.unused.values())
-        raise UserError(reasons[0] if len(reasons) == 1 and source.is_file() else why_nothing(source, found))
+        alone = source.is_file() and len(found.unused) == 1 and not found.kinds
+        raise UserError(found.unused[0] if alone else why_nothing(source, found))
     return found.source
 
 
@@ -288,7 +307,7 @@ def _blocks(chosen, progress, notes):
         votes = None if chosen.votes is None else read_votes(chosen.votes)
         for part in chosen.parts:
             with part.entry.open() as stream:
-                split = None if part.split == ALL else part.split
+                split = None if part.layout.has_usage else part.split
                 blocks = read_rows(stream, part.layout, split, part.name, progress)
                 for block in blocks if votes is None else with_votes(part.name, votes, blocks):
                     yield part.name, block
@@ -330,15 +349,18 @@ def _check_parts(chosen, builders, report):
         raise UserError(f"{chosen.description}: none of these can be used: get them again")
 
 
-def _archive_foreign_file(h5_path):
-    """Move a file at `h5_path` aside unless it is a data.h5, intact or not."""
+def _archive_other_file(h5_path, origin):
+    """Move a file at `h5_path` aside that is no data.h5, or one with V/A/D where those of the new one are "none"."""
     try:
-        if h5_path.exists():
-            store.check(h5_path)
+        contents = store.check(h5_path) if h5_path.exists() else None
+        has_more = contents is not None and contents.vad_origin != "none" and origin == "none"
+        what = "of faces with V/A/D, which the new ones lack" if has_more else None
     except store.Damaged:
-        pass
+        return
     except store.Foreign as error:
-        print(f"{h5_path} is {error}: moved to {move_aside([h5_path], h5_path.parent)}")
+        what = error
+    if what:
+        print(f"{h5_path} is {what}: moved to {move_aside([h5_path], h5_path.parent)}")
 
 
 @contextmanager
@@ -355,8 +377,7 @@ def _stamping(chosen, source, seen):
 
 def _stamp(name, file, seen, stop):
     if file is None:
-        size, changed = seen[name]
-        digest = ""
+        size, changed, digest = seen[name]
     else:
         stat = file.stat()
         size, changed, digest = stat.st_size, stat.st_mtime_ns, _sha256(file, stop)

@@ -9,15 +9,18 @@ Four kinds are known, wherever they lie (`data/fer2013/containers.py`) and howev
 - data.h5 of the program that this one descends from, {split}_pixel and {split}_label.
 """
 
-from collections import defaultdict
+import hashlib
+import json
+from collections import Counter, defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import h5py
 
-from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, Entry, Tree, files_below, volumes
-from data.fer2013.pictures import class_folders
+from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, DEPTH, Entry, Tree, files_below, volumes
+from data.fer2013.pictures import THIS, class_folders, is_complete
 from data.fer2013.tables import HEAD, NO_HEADER, Faulty, Format, read_format, split_named
 from utils.files import UNFINISHED, UserError
 from utils.pictures import PICTURE_SUFFIXES
@@ -27,6 +30,8 @@ HOME = Path(__file__).resolve().parent.parent  # the data folder of the project
 PICTURES = "pictures"
 ALL = "all"  # the split of a table whose column Usage says it
 H5_NAMES = ("data.h5", "data_prepared.h5")  # the second where the ancestor's lies in the place of ours
+ENCRYPTED = "is encrypted: unpack it with its password and give the folder"
+MOST_NAMED = 6  # kinds of files in a message
 REPORT_NAME = "data_report.csv"
 ORIGIN_NAME = "vad_origin.txt"  # in which a user says where V/A/D come from
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".dat", "", *ARCHIVE_SUFFIXES)
@@ -35,7 +40,10 @@ _NO_TABLES = (".md", ".py", ".pdf", ".bib", ".ipynb", ".json", ".log", ".t7", ".
 
 @dataclass(frozen=True)
 class Part:
-    """One table: its file, how it is written, and the split that all its rows are of (`ALL`: the column says it)."""
+    """One table: its file, how it is written, and the split that it is named for (`ALL`: it may have any).
+
+    Of each row the column Usage, where there is one, says the split.
+    """
 
     entry: Entry
     layout: Format
@@ -85,26 +93,34 @@ class Source:
 class Survey:
     """What was found.
 
-    source: the best, or None; others: descriptions of those that are not taken; unused: {name of a file: a sentence,
-    why it is not used}; damaged: the same of what could not be read.
+    source: the best, or None; others: descriptions of those that are not taken; unused: sentences, why a file is not
+    used; damaged: those of them about what should be, but cannot be read; kinds: {suffix: number of files} of those
+    that are not even looked into.
     """
 
     source: Source | None = None
     others: list = field(default_factory=list)
-    unused: dict = field(default_factory=dict)
-    damaged: dict = field(default_factory=dict)
+    unused: list = field(default_factory=list)
+    damaged: list = field(default_factory=list)
+    kinds: Counter = field(default_factory=Counter)
 
     def leave(self, name, reason):
         """Note that a file is not used; reason: a clause that follows its name."""
-        self.unused[name] = f"{name} {reason}"
+        self.unused.append(f"{name} {reason}")
 
-    def lose(self, name, error):
-        """Note that a file cannot be read. error: the UserError about it."""
-        self.unused[name] = self.damaged[name] = str(error)
+    def lose(self, error):
+        """Note that a file cannot be read. error: the UserError about it, or its text."""
+        if str(error) not in self.unused:
+            self.unused.append(str(error))
+            self.damaged.append(str(error))
 
     def report(self, most=12):
         """Sentences for people about what is not used, `most` at the most; [] when there is nothing to say."""
-        reasons = [*self.others, *self.unused.values()]
+        reasons = [*self.others, *self.unused]
+        if self.kinds:
+            kinds = [f"{count:,} {suffix}" for suffix, count in self.kinds.most_common()]
+            kinds[MOST_NAMED:] = ["..."] * (len(kinds) > MOST_NAMED)
+            reasons.append(f"files of other kinds: {', '.join(kinds)}")
         more = len(reasons) - most
         return reasons[:most] + ([f"{more:,} more files"] if more > 0 else [])
 
@@ -116,6 +132,11 @@ def skipped(path):
     return own and path.parent == HOME or named
 
 
+def is_picture(path):
+    """Whether a file is a picture, by its name."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
 @contextmanager
 def survey(place):
     """Look at everything in a folder, or at a file: yields the `Survey`, whose archives stay open meanwhile.
@@ -125,16 +146,22 @@ def survey(place):
     check_exists(place)
     with Tree(place, skipped) as tree:
         found, tables, pictures, candidates = Survey(), [], [], []
-        for name, error in tree.problems.items():
-            found.lose(name, error)
+        others = set()
+        for error in tree.problems.values():
+            found.lose(error)
         for entry in tree.entries:
             suffix = entry.path.suffix.lower()
-            if suffix in PICTURE_SUFFIXES:
+            if is_picture(entry.path) and entry.encrypted:
+                found.lose(f"{entry.disk.name} {ENCRYPTED}")
+            elif is_picture(entry.path):
                 pictures.append(entry)
             elif suffix in (".h5", ".hdf5"):
                 candidates += _h5_sources(entry, found)
             elif suffix in _TABLE_SUFFIXES or len(entry.path.parts) == 1 and suffix not in _NO_TABLES:
                 tables += _tables(entry, found)
+            else:
+                others.add(entry.disk if entry.disk.suffix.lower() in _NO_TABLES else entry.path)
+        found.kinds.update(sorted(file.suffix.lower() for file in others))
         if Path(place).is_file() and len(tree.entries) == 1:
             tables += _votes_beside(Path(place))
         candidates += _table_sources(tables, found)
@@ -154,23 +181,29 @@ def check_exists(place):
 
 
 def listing(place):
-    """{name: [bytes, time of change in ns]} of the files on disk that `survey` would look at; all pictures are one."""
+    """{name: (bytes, time of change in ns, digest)} of the files on disk that `survey` would look at.
+
+    All pictures are one, whose digest is the SHA-256 of their paths, sizes and times; that of others is "".
+    """
     check_exists(place)
-    place, found = Path(place), {}
+    place, found, pictures = Path(place), {}, []
+    base = place if place.is_dir() else place.parent
     for path in files_below(place, skipped) if place.is_dir() else [place]:
-        stat = path.stat()
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            size, changed = found.get(PICTURES, (0, 0))
-            found[PICTURES] = [size + stat.st_size, max(changed, stat.st_mtime_ns)]
+        stat, name = path.stat(), path.relative_to(base).as_posix()
+        if is_picture(path):
+            pictures.append((name, stat.st_size, stat.st_mtime_ns))
         elif path.name not in H5_NAMES:
-            base = place if place.is_dir() else place.parent
-            found[path.relative_to(base).as_posix()] = [stat.st_size, stat.st_mtime_ns]
+            found[name] = (stat.st_size, stat.st_mtime_ns, "")
+    if pictures:
+        _, sizes, times = zip(*pictures, strict=True)
+        digest = hashlib.sha256(json.dumps(sorted(pictures)).encode())
+        found[PICTURES] = (sum(sizes), max(times), digest.hexdigest())
     return found
 
 
 def why_nothing(place, found):
     """The sentence about a place without faces. found: its `Survey`."""
-    what = "; ".join(found.report(3)) or "it is empty"
+    what = "; ".join(found.report(3)) or f"there are no files in it, nor in folders up to {DEPTH} deep"
     return (
         f"{place} holds no faces of FER2013 ({what}). Expected: a table with columns emotion and pixels (fer2013.csv, "
         "or the annotators' train, publictest and privatetest), folders train/<class> and test/<class> of pictures, or "
@@ -188,7 +221,7 @@ def _votes_beside(path):
 def _tables(entry, found):
     """The `Part` that a file is, as a list; notes in the `Survey` why it is none."""
     if entry.encrypted:
-        found.lose(entry.name, f"{entry.name} is encrypted: unpack it with its password and give the folder")
+        found.lose(f"{entry.name} {ENCRYPTED}")
         return []
     try:
         with entry.open() as stream:
@@ -204,10 +237,10 @@ def _tables(entry, found):
         found.leave(entry.name, error)
         return []
     except UserError as error:
-        found.lose(entry.name, error)
+        found.lose(error)
         return []
-    if "usage" in layout.columns:
-        return [Part(entry, layout, ALL)]
+    if layout.has_usage:
+        return [Part(entry, layout, split_named(entry.path.name))]
     names = (entry.path.name, *reversed(entry.path.parts[:-1]), entry.disk.name)
     return [Part(entry, layout, next(filter(None, map(split_named, names)), None))]
 
@@ -215,7 +248,7 @@ def _tables(entry, found):
 def _table_sources(parts, found):
     """The `Source`s that tables make up: of several in one place those are one that complete each other."""
     votes = [part for part in parts if "pixels" not in part.layout.columns]
-    faces = [part for part in parts if "pixels" in part.layout.columns]
+    faces = _told_apart([part for part in parts if "pixels" in part.layout.columns])
     for part in faces:
         if part.split is None:
             found.leave(part.name, "has neither a column Usage nor a split (train, public, private) in its name")
@@ -232,14 +265,32 @@ def _table_sources(parts, found):
     return sources
 
 
+def _told_apart(parts):
+    """The `Part`s, with `ALL` for those with a column Usage, unless several of a folder are named for other splits."""
+    named = defaultdict(set)
+
+    def beside(part):
+        return named[part.entry.disk.parent, part.layout.has_vad]
+
+    for part in parts:
+        if part.layout.has_usage and part.split:
+            beside(part).add(part.split)
+    whole = [part.layout.has_usage and (part.split is None or len(beside(part)) == 1) for part in parts]
+    return [replace(part, split=ALL) if is_whole else part for part, is_whole in zip(parts, whole, strict=True)]
+
+
 def _split_sources(parts, found):
     """The sources that tables of one split each make up: a complete place of its own, else all places together."""
     places = defaultdict(list)
     for part in parts:
         places[part.entry.disk if part.entry.disk.name != part.entry.path.name else part.entry.path.parent].append(part)
-    groups = [group for group in places.values() if {part.split for part in group} >= set(SPLITS)]
-    if not groups and parts:
-        groups = [parts]
+    groups, rest = [], []
+    for group in places.values():
+        (groups if {part.split for part in group} >= set(SPLITS) else rest).append(group)
+    if rest and not groups:
+        groups, rest = [parts], []
+    for part in chain.from_iterable(rest):
+        found.leave(part.name, f"has only {part.split}, and a complete source lies beside it")
     sources = []
     for group in groups:
         by_split = defaultdict(list)
@@ -250,7 +301,7 @@ def _split_sources(parts, found):
             first, second = (part.entry.path.as_posix() for part in several[:2])
             reason = "remove one, or give the path of the one to use"
             split = several[0].split
-            found.lose(several[0].name, f"two candidates for the {split} split: {first} and {second}: {reason}")
+            found.lose(f"two candidates for the {split} split: {first} and {second}: {reason}")
             continue
         sources.append(_source([by_split[split][0] for split in SPLITS if split in by_split]))
     return sources
@@ -271,16 +322,12 @@ def _source(parts, votes=None):
 def _picture_sources(pictures, found):
     """The `Source` that pictures in folders of classes make up, for each place of such folders."""
     sources = []
-    for place, (splits, reasons) in class_folders(pictures).items():
-        for name, reason in reasons.items():
-            found.leave(name, reason)
-        if not splits:
-            continue
+    for place, splits in class_folders(pictures, found).items():
         count = sum(map(len, splits.values()))
-        description = f"{count:,} pictures in folders of classes in {place or 'its folder'}"
-        missing = [split for split in ("Training", "PrivateTest") if split not in splits]
-        if missing:
-            found.leave(place or "this folder", f"has {description}, but none for {' and '.join(missing)}")
+        description = f"{count:,} pictures in folders of classes in {place or THIS}"
+        if not is_complete(splits):
+            missing = [split for split in ("Training", "PrivateTest") if split not in splits]
+            found.leave(place or THIS, f"has {description}, but none for {' and '.join(missing)}")
             continue
         disks = tuple(dict.fromkeys(entry.disk for faces in splits.values() for entry, _ in faces))
         sources.append(Source("pictures", splits, None, disks, description, (True, False, False, 0, True, 0)))
@@ -288,13 +335,15 @@ def _picture_sources(pictures, found):
 
 
 def _h5_sources(entry, found):
-    """The `Source` that an h5 file of the ancestor is, as a list; our own data.h5 is no source of itself."""
+    """The `Source` that an h5 file of the ancestor is, as a list; our own data.h5 is none."""
     if entry.disk.name != entry.path.name:
         found.leave(entry.name, "is an h5 file in an archive: unpack it")
         return []
     try:
         with h5py.File(entry.disk, "r") as h5:
             if "format_version" in h5.attrs:
+                if len(entry.path.parts) > 1:
+                    found.leave(entry.path, "was prepared earlier: give its path to use it")
                 return []
             splits = [split for split in SPLITS if f"{split}_pixel" in h5 and f"{split}_label" in h5]
             if len(splits) < len(SPLITS):

@@ -8,7 +8,8 @@ For each split that there is (Training, PublicTest, PrivateTest), with N faces:
     {split}_repeated  uint8 (N,)        1 where another split holds the identical image
 
 All are contiguous. Attributes of the file: `format_version`,
-`sources` (JSON: name, size, mtime_ns and sha256 of each file it was made from), `class_names`,
+`sources` (JSON: name, size, mtime_ns and sha256 of each file it was made from; unpacked pictures are one, "pictures",
+and its sha256 is of their paths, sizes and times), `class_names`,
 `vad_range`, `counts` (JSON: faces of each split), `vad_origin`, `notes` (JSON: what else is to be known of the faces)
 and `seen` (JSON: names of the files that were looked at).
 """

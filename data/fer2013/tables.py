@@ -70,13 +70,19 @@ class Format:
         """Whether the rows have valence, arousal and dominance."""
         return "valence" in self.columns
 
+    @property
+    def has_usage(self):
+        """Whether a column says the split of each row."""
+        return "usage" in self.columns
+
 
 def read_format(head):
     """The `Format` of a table of faces or of FER+ votes that begins with `head` (bytes). Raises `Faulty`."""
     encoding = _encoding(head)
     text = head.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n")
     line = re.split(r"[\r\n]", text, maxsplit=1)[0]
-    if len(line) >= HEAD // 4 or not line.isprintable() and "\t" not in line:
+    # Python 3.10's csv raises an error for a NUL.
+    if len(line) >= HEAD // 4 or "\0" in line or not line.isprintable() and "\t" not in line:
         raise Faulty(NO_HEADER)
     readings = [next(csv.reader([line], delimiter=separator), []) for separator in ",;\t|"]
     separator, names = max(zip(",;\t|", readings, strict=True), key=lambda pair: len(_columns(pair[1])[0]))
