@@ -30,6 +30,7 @@ from benchmarks.fersnet_judge import reader, shares  # noqa: E402
 from data import DATASETS  # noqa: E402
 from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
 from inference.networks import teacher  # noqa: E402
+from mainpro_FER import largest_face  # noqa: E402
 from models.fersnet import Discriminator, FERSNet  # noqa: E402
 from training.engine import train_one_epoch  # noqa: E402
 from training.fersnet.engine import evaluate_fold, judged, synthesize_others  # noqa: E402
@@ -147,7 +148,7 @@ def main():
     epochs, base = arguments.epochs, arguments.base
 
     runtime = decide("auto", "auto", "off", training=True)
-    faces = DATASETS[arguments.dataset](arguments.data).to(runtime.device)
+    faces = DATASETS[arguments.dataset](arguments.data, largest_face).to(runtime.device)
     fold_of = FOLD_RULES[DEFAULT.folds](faces.labels, faces.subjects, FOLDS)
     made_with = {"base": base, "precision": runtime.precision, "data": faces.fingerprint()}
     lines = {line: describe(line, epochs) for line in LINES}

@@ -12,14 +12,16 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import add_faces_with_subjects, describe_machine, print_table  # noqa: E402
 from data import DATASETS  # noqa: E402
-from data.batches import normalise  # noqa: E402
+from data.batches import FACE_SIZE, normalise  # noqa: E402
 from inference.networks import teacher  # noqa: E402
+from mainpro_FER import largest_face  # noqa: E402
 from models import checkpoint  # noqa: E402
 from training.engine import predict  # noqa: E402
 from training.fersnet.engine import synthesize_others, to_bytes  # noqa: E402
@@ -30,12 +32,16 @@ from utils.tasks import EMOTIONS  # noqa: E402
 
 
 def reader(path, runtime):
-    """A function from faces (N, 48, 48) uint8 and a view of `VIEWS` to the numbers (N,) of `EMOTIONS` read in them."""
+    """A function from faces (N, S, S) uint8 and a view of `VIEWS` to the numbers (N,) of `EMOTIONS` read in them.
+
+    The network sees all at 48x48, as it learnt.
+    """
     network, content = checkpoint.load_model(path)
     network = runtime.for_inference(runtime.place(network))
 
     def read(images, view):
-        images = to_bytes(view(normalise(images[:, None], **PREPROCESSING)))
+        pictures = view(normalise(images[:, None], **PREPROCESSING))
+        images = to_bytes(F.interpolate(pictures, size=FACE_SIZE, mode="area"))
         return predict(network, images, content["preprocessing"], runtime, "fourcrop")["classify"].argmax(dim=1)
 
     return read
@@ -66,13 +72,13 @@ def shares(read, faces, synthesized, wanted):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="+", help=".t7 files of FERSNets for faces of 48x48")
+    parser.add_argument("networks", nargs="+", help=".t7 files of FERSNets")
     add_faces_with_subjects(parser)
     arguments = parser.parse_args()
 
     runtime = decide("cpu", "auto", "off")
     print(describe_machine())
-    faces, read = DATASETS[arguments.dataset](arguments.data), reader(teacher(), runtime)
+    faces, read = DATASETS[arguments.dataset](arguments.data, largest_face), reader(teacher(), runtime)
     for path in arguments.networks:
         network, content = checkpoint.load_model(path)
         held_out = [faces.subject_names.index(name) for name in content["held_out"]]

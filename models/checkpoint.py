@@ -144,14 +144,16 @@ def load_pretrained(network, path):
     """Give a FERSNet the weights of one that was trained on other expressions, as far as they fit.
 
     path: a checkpoint of a FERSNet. Its classifier is left out. Where branches are joined, the joint block of a
-    recognition branch becomes the part of the new one that leads from recognition to recognition. Raises UserError
-    when the file holds another network.
+    recognition branch becomes the part of the new one that leads from recognition to recognition. Returns the content
+    of the file. Raises UserError when it holds another network.
     """
     content = load_network(path)
-    if "recognition.0.conv1.weight" not in content["net"]:
+    given, state = content["net"], network.state_dict()
+    if "recognition.0.conv1.weight" not in given:
         raise UserError(f"{path} holds no FERSNet: train one with --model FERSNet and give its .t7 file to --pretrain.")
-    state, taken = network.state_dict(), 0
-    for name, value in content["net"].items():
+    if given["stem.0.weight"].shape != state["stem.0.weight"].shape:
+        raise UserError(f"{path} holds a FERSNet of other widths: give one that was trained with the same --model.")
+    for name, value in given.items():
         old = state.get(name)
         if old is None or old.ndim != value.ndim or name.startswith("classifier"):
             continue
@@ -159,6 +161,4 @@ def load_pretrained(network, path):
             old = old[tuple(slice(length) for length in value.shape)]
         if old.shape == value.shape and value.ndim:
             old.copy_(value)
-            taken += 1
-    if not taken:
-        raise UserError(f"{path} holds a FERSNet of other widths: give one that was trained with the same --model.")
+    return content

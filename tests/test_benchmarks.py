@@ -145,6 +145,15 @@ def test_synthesized_faces_are_counted_by_what_is_read_in_them():
     assert "Contempt" not in found
 
 
+def test_the_fer2013_network_sees_larger_faces_as_it_sees_its_own(checkpoints):
+    """Each pixel of a face of 48x48 four times over is the same face."""
+    read = fersnet_judge.reader(checkpoints / TASKS["classify"].checkpoint("PrivateTest"), decide("cpu", "fp32", "off"))
+    faces = torch.randint(256, (20, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    larger = faces.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    for look in (VIEWS[""], VIEWS["Halved"]):
+        assert torch.equal(read(larger, look), read(faces, look))
+
+
 def test_additions_are_compared_on_the_folds_that_both_lines_have():
     def figures(wanted, seconds):
         shares = dict.fromkeys(fersnet_additions.SHARES, 50) | {"WantedBlurred": wanted}

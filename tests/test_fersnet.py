@@ -732,7 +732,10 @@ def test_pre_trained_recognition_is_taken_over(tmp_path):
 
 def test_what_does_not_fit_for_pre_training_is_told(tmp_path):
     wide = FERSNet(sharing="none", base=8)
-    with pytest.raises(UserError, match="other widths"):
-        checkpoint.load_pretrained(Narrow(sharing="none"), saved(tmp_path / "wide.t7", wide))
+    for source, target in ((wide, Narrow()), (Narrow(sharing="none"), FERSNet(base=8)), (wide, Narrow(sharing="none"))):
+        before = {name: value.clone() for name, value in target.state_dict().items()}
+        with pytest.raises(UserError, match="other widths"):
+            checkpoint.load_pretrained(target, saved(tmp_path / "wide.t7", source))
+        assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
     with pytest.raises(UserError, match="holds no FERSNet"):
         checkpoint.load_pretrained(wide, saved(tmp_path / "other.t7", MultiTask(base=4)))

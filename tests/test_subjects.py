@@ -121,7 +121,7 @@ def changed(tree, removed="^$", **added):
 def faulty_trees():
     tree = ck_tree()
     return {
-        "no class folders": ({"S010_001_00000008.png": png(face(1))}, "has no folders of classes"),
+        "no class folders": ({"S010_001_00000008.png": png(face(1))}, "has neither folders of classes"),
         "a class without pictures": (changed(tree, "^fear"), "no pictures of Fear.*fear is missing or empty"),
         "a foreign name": (tree | {"fear/face1.png": png(face(1))}, "fear/face1.png is not named like"),
         "no picture": (tree | {"fear/S010_004_00000010.png": b"text"}, "S010_004_00000010.png is not a picture"),
@@ -251,6 +251,46 @@ def test_ck_in_two_halves_is_joined_and_that_is_said(tmp_path):
     assert "data/test and data/train joined" in faces.description
 
 
+def test_halves_give_the_same_faces_in_the_same_order_however_they_were_split(tmp_path):
+    tree = ck_tree()
+    halves = {f"{('train', 'test')[number % 2]}/{name}": tree[name] for number, name in enumerate(tree)}
+    whole, joined = (
+        ckplus.load(as_folder(tree, tmp_path / "whole")),
+        ckplus.load(as_folder(halves, tmp_path / "halves")),
+    )
+    assert joined.files == whole.files and joined.fingerprint() == whole.fingerprint()
+    assert torch.equal(joined.sequences, whole.sequences)
+
+
+def test_neutral_pictures_are_left_out_and_that_is_said(tmp_path):
+    """Those of people of their own, and first frames of sequences whose last ones have another class."""
+    tree = ck_tree()
+    neutral = {f"neutral/{subject}_001_00000001.png": png(face(1)) for subject in ("S010", "S020")}
+    faces = ckplus.load(as_folder(tree | neutral, tmp_path))
+    assert_is_ck(faces, tree)
+    assert "2 pictures in neutral left out" in faces.description
+
+
+def test_a_damaged_archive_among_others_is_told(tmp_path):
+    tree = ck_tree()
+    for half in ("train", "test"):
+        as_zip(changed(tree, "S999" if half == "train" else "S0"), tmp_path / f"{half}.zip")
+    assert len(ckplus.load(tmp_path)) == len(tree)
+    content = (tmp_path / "test.zip").read_bytes()
+    (tmp_path / "test.zip").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="test.zip is damaged"):
+        ckplus.load(tmp_path)
+
+
+def test_one_of_the_archives_of_the_release_is_not_enough(tmp_path):
+    tree = released_tree([1, 2, 3, 4, 5, 6, 7])
+    images, labels = (changed(tree, part) for part in ("Emotion", "cohn"))
+    with pytest.raises(UserError, match="nor the labels of the release"):
+        ckplus.load(as_zip(images, tmp_path / "extended-cohn-kanade-images.zip"))
+    with pytest.raises(UserError, match="labels of the release without their pictures"):
+        ckplus.load(as_zip(labels, tmp_path / "Emotion_labels.zip"))
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_table_has_no_subjects_and_that_is_said(tmp_path, kind):
     (tmp_path / "ckextended.csv").write_text("emotion,pixels,Usage\n6,1 2 3,Training\n")
@@ -300,8 +340,8 @@ def test_oulu_is_read_at_every_level_and_nothing_else_is(tmp_path):
     whole = below(STRONG, tree)
     for other in ("Preprocess Img/VL_Acropped/Weak", "Preprocess Img/NI_Acropped/Strong", "OriginalImg/VL/Strong"):
         whole |= below(other, dict.fromkeys(tree, b"not to be read"))
-    folder = as_folder(below("Oulu", whole), tmp_path) / "Oulu"
-    levels = [tmp_path, folder, folder / "Preprocess Img", folder / "Preprocess Img/VL_Acropped", folder / STRONG]
+    folder = as_folder(below("Oulu", whole), tmp_path / "above") / "Oulu"
+    levels = [folder.parent, folder, folder / "Preprocess Img", folder / "Preprocess Img/VL_Acropped", folder / STRONG]
     levels += [as_zip(whole, tmp_path / "whole.zip"), as_zip(tree, tmp_path / "strong.zip")]
     for level in levels:
         assert_is_oulu(oulu.load(level), last)

@@ -7,7 +7,7 @@ no neutral frames.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from data.fer2013.sources import HOME
@@ -35,11 +35,10 @@ def load(path=None, find_face=None):
     with picture_files(path) as (files, others):
         labels = _released_labels(others)
         if labels:
-            root, notes = "", []
-            sequences = _released_sequences(files, labels, notes)
+            roots, notes = [""], []
+            sequences = _released_sequences(files, labels, notes, path)
         else:
             roots, folders, notes = _class_folders(files, path)
-            root = roots[0] if len(roots) == 1 else ""
             sequences = _sequences(files, roots, folders, path)
         chosen = {
             name: (class_name, subject, sequence)
@@ -49,7 +48,7 @@ def load(path=None, find_face=None):
         shown = {class_name for class_name, *_ in chosen.values()}
         classes = tuple(name for name in CLASSES if name in shown or name not in OPTIONAL)
         note = "; ".join([f"the last frames of {len(sequences)} sequences", *notes])
-        return assemble(files, root, chosen, "CK+", classes, note, find_face)
+        return assemble(files, roots, chosen, "CK+", classes, note, find_face)
 
 
 def _released_labels(others):
@@ -68,13 +67,18 @@ def _released_labels(others):
     return labels
 
 
-def _released_sequences(files, labels, notes):
+def _released_sequences(files, labels, notes, path):
     """As `_sequences`, of those that have a label."""
     frames = defaultdict(dict)
     for name in files:
         match = _NAME.fullmatch(name.rpartition("/")[2])
         if match:
             frames[match[1].upper(), match[2]][int(match[3])] = name
+    if not frames.keys() & labels.keys():
+        raise UserError(
+            f"{path} has the labels of the release without their pictures: put cohn-kanade-images beside Emotion, "
+            "unpacked or as they were downloaded, and give the folder around them"
+        )
     without = len(frames.keys() - labels.keys())
     if without:
         notes.append(f"{without} sequences have no label and are left out")
@@ -83,14 +87,18 @@ def _released_sequences(files, labels, notes):
 
 def _class_folders(files, path):
     """(roots, {folder: class name}, notes): where the dataset begins, "" or folders with a slash, its class folders."""
-    roots = defaultdict(dict)
+    roots, others = defaultdict(dict), Counter()
     for name in files:
         root, slash, folder = name.rpartition("/")[0].rpartition("/")
-        if folder.lower() in CLASS_WORDS:
-            roots[root + slash][folder] = CLASS_WORDS[folder.lower()]
+        class_name = CLASS_WORDS.get(folder.lower())
+        if class_name in CLASSES:
+            roots[root + slash][folder] = class_name
+        else:
+            others[folder] += class_name is not None
     if not roots:
         raise UserError(
-            f"{path} has no folders of classes: give the folder or the ZIP with anger, contempt, ... surprise in it"
+            f"{path} has neither folders of classes (anger, contempt, ... surprise) nor the labels of the release "
+            "(Emotion, which goes beside cohn-kanade-images): give the folder or the ZIP with one of them in it"
         )
     halves = {root.rstrip("/").rpartition("/")[0] for root in roots}
     joined = (
@@ -111,6 +119,7 @@ def _class_folders(files, path):
     notes = (
         [f"{' and '.join(root.rstrip('/') for root in found)} joined, since folds need all subjects"] if joined else []
     )
+    notes += [f"{count} pictures in {folder} left out" for folder, count in others.items() if count]
     return found, folders, notes
 
 

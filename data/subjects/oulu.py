@@ -39,7 +39,7 @@ def load(path=None, find_face=None):
             for name in last_frames(frames)
         }
         note = f"the last frames of {len(sequences)} sequences{_missing({subject for subject, _ in sequences})}"
-        return assemble(files, root, chosen, "Oulu-CASIA", CLASSES, note, find_face)
+        return assemble(files, [root], chosen, "Oulu-CASIA", CLASSES, note, find_face)
 
 
 def _find_root(files, path):

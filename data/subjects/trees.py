@@ -104,7 +104,7 @@ def picture_files(path):
     if path.is_file() and archive_kind(path) is None:
         raise UserError(f"{path} is no ZIP: {NO_SUBJECTS if path.suffix.lower() == '.csv' else GIVE}")
     with Tree(path) as tree:
-        if tree.problems and not tree.entries:
+        if tree.problems:  # a dataset without a part of it would look whole
             raise UserError(next(iter(tree.problems.values())))
         top = 1 if path.is_file() else 0  # of an archive that was given its own name does not count
         entries = {"/".join(entry.path.parts[top:]): entry for entry in tree.entries}
@@ -165,13 +165,15 @@ def last_frames(sequence):
     return [sequence[frame] for frame in sorted(sequence)[-LAST_FRAMES:]]
 
 
-def assemble(files, root, chosen, name, class_names, note, find_face=None):
-    """The `SubjectFaces` of the chosen pictures, sorted by file name.
+def assemble(files, roots, chosen, name, class_names, note, find_face=None):
+    """The `SubjectFaces` of the chosen pictures, sorted by their names within the dataset, wherever they lie.
 
-    files: {name: `Entry`}; root: what all chosen names begin with; chosen: {name: (class name, subject name, name of
-    its sequence among the subject's)}; note: what the description says beside the counts; find_face: see `decode`.
+    files: {name: `Entry`}; roots: of which each chosen name begins with one; chosen: {name: (class name, subject name,
+    name of its sequence among the subject's)}; note: what the description says beside the counts; find_face: see
+    `decode`.
     """
-    names, size, images = sorted(chosen), None, []
+    inside = {file: file.removeprefix(next(root for root in roots if file.startswith(root))) for file in chosen}
+    names, size, images = sorted(chosen, key=inside.get), None, []
     for file in names:
         images.append(decode(*read_entry(files[file]), size, find_face))
         size = len(images[0])
@@ -184,6 +186,6 @@ def assemble(files, root, chosen, name, class_names, note, find_face=None):
         sequences=torch.tensor([sequences[chosen[file][1:]] for file in names]),
         class_names=class_names,
         subject_names=subject_names,
-        files=tuple(file.removeprefix(root) for file in names),
+        files=tuple(inside[file] for file in names),
         description=f"{name}: {len(names):,} faces of {len(subject_names)} subjects, {size}x{size} grey, {note}",
     )
