@@ -18,7 +18,7 @@ import torch
 
 from data import DATASETS, default_dataset
 from models import MODELS
-from training.engine import evaluate, train_one_epoch
+from training.engine import evaluate, share_of, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
 from training.learner import MultiTaskLearner
 from training.run import Run, load_last
@@ -27,7 +27,7 @@ from training.settings import build_parser, check_unchanged, resolve
 from utils.files import UserError, exit_code
 from utils.interrupt import Stopped, StopRequest
 from utils.lock import exclusive_run
-from utils.parallel import AgreedStop, check_share, is_first, rank0_first, shutdown, wait_for_all
+from utils.parallel import AgreedStop, check_share, gather_unequal, is_first, rank0_first, shutdown, wait_for_all
 from utils.progress import spell_duration
 from utils.tasks import TASKS, TEST_SPLITS
 
@@ -72,6 +72,7 @@ def main(arguments):
 def teacher_of(settings, training, runtime, last):
     """(N, 7): the released network's probabilities of the training faces, where the recipe wants them, else None.
 
+    Where several processes run, each predicts its part of the faces and all get the whole.
     last: content of the last.t7 of the run to resume, which has them already, or None.
     """
     if last is not None:
@@ -81,7 +82,8 @@ def teacher_of(settings, training, runtime, last):
         return None
     from inference.networks import taught_probabilities
 
-    return taught_probabilities(training.images, runtime)
+    mine = taught_probabilities(share_of(training).images, runtime)
+    return gather_unequal(mine.to(runtime.device)).to(training.labels.device)
 
 
 def largest_face(grey):

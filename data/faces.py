@@ -82,7 +82,7 @@ class Faces:
 def pixel_statistics(images):
     """{"mean", "std"} of all pixels of images (N, H, W) uint8, in units of 0..1."""
     counts = sum(torch.bincount(block.flatten(), minlength=256) for block in images.split(BLOCK))
-    counts = counts.double().cpu()
+    counts = counts.cpu().double()  # Apple's GPUs have no float64
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = (counts * values).sum() / counts.sum()
     variance = (counts * (values - mean).square()).sum() / counts.sum()

@@ -9,11 +9,16 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from data.batches import plan_epoch
 from models import checkpoint
+from models.multitask import MultiTask
 from tests.conftest import ROOT
 from tests.test_training import FLAGS, PROGRAM, RUN_NAME, TABLES
+from training.learner import MultiTaskLearner
+from training.recipes import RECIPES
+from training.runtime import decide
 from utils.files import UserError
 from utils.parallel import check_share
 
@@ -69,6 +74,20 @@ def test_the_processes_together_see_what_one_sees(count, batch, processes):
         assert len(expected) - len(together) < processes  # only a single batch that cannot be shared loses any
 
 
+def test_dropout_is_a_function_of_the_seed_the_step_and_the_process(monkeypatch):
+    seen, tasks = [], ("classify",)
+    monkeypatch.setattr(F, "dropout", lambda features, *_: seen.append(torch.rand(8).tolist()) or features)
+    batch = (torch.zeros(4, 1, 44, 44), torch.arange(4), None, None)
+    for seed, number, rank in [(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
+        monkeypatch.setenv("RANK", str(rank))
+        torch.manual_seed(seed)
+        model, runtime = MultiTask(tasks, base=8, dropout=0.5), decide("cpu", "fp32", "off")
+        learner = MultiTaskLearner(model, tasks, RECIPES["paper"], {}, {"mean": 0.5, "std": 1.0}, runtime)
+        torch.manual_seed(99)
+        learner.step(batch, number, 2)
+    assert seen[0] == seen[1] and len({tuple(each) for each in seen}) == 4
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError, match="shared by 3"):
@@ -97,6 +116,7 @@ def test_a_run_of_two_processes_equals_one_to_rounding_and_resumes(tmp_path):
     content = [checkpoint.load(tmp_path / str(n) / RUN_NAME / "last.t7")["learner"]["averaged"] for n in (1, 2)]
     for name, value in content[0].items():
         assert torch.allclose(value.float(), content[1][name].float(), atol=1e-4), name
+    assert "1 threads), fp32, 2 processes" in (tmp_path / "2" / "data.txt").read_text()
     assert "Finished" in start(2, program, *flags, "--out", tmp_path / "2", "--resume")
 
 

@@ -16,8 +16,9 @@ from models.resnet import ResNet18
 from tests.conftest import ROOT
 from training.engine import predict
 from training.learner import MultiTaskLearner
+from training.losses import sign_shares
 from training.recipes import RECIPES
-from training.runtime import Runtime, decide, has_gpu, has_kernels
+from training.runtime import Runtime, decide, has_gpu, has_kernels, why_no_gpu
 from utils.files import UserError
 
 FAULTS = """
@@ -108,6 +109,8 @@ def test_faces_stay_in_host_memory_when_the_gpu_is_full(monkeypatch, free, devic
         ((12, 0), ["sm_80", "compute_90"], True),  # the driver translates
         ((9, 0), ["sm_90a"], True),
         ((10, 0), ["sm_100"], True),
+        ((9, 0), ["gfx900", "gfx90a", "gfx1100"], False),  # AMD's names
+        ((9, 0), ["gfx900", "sm_90"], True),
     ],
 )
 def test_which_gpus_have_kernels(capability, kernels, runs):
@@ -125,6 +128,48 @@ def test_a_gpu_without_kernels_falls_back_to_the_processor_with_a_sentence(monke
     assert not has_gpu("auto") and has_gpu("cuda")
 
 
+def test_a_gpu_of_amd_is_used(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["gfx900", "gfx90a", "gfx1100"])
+    monkeypatch.setattr(torch.version, "hip", "6.3")
+    assert why_no_gpu() is None and has_gpu("auto")
+
+
+def test_more_processes_than_gpus_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="3 processes need a GPU each, and there are 2: start 2"):
+        decide("cuda", "fp32")
+
+
+def test_the_records_say_how_many_processes_there_are(monkeypatch):
+    runtime = decide("cpu", "fp32")
+    assert "process" not in runtime.describe()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert runtime.describe().endswith(", fp32, 2 processes")
+
+
+class OnAppleGpu(torch.Tensor):
+    """Stands in for a tensor on an Apple GPU, which has no float64; what is made of it is there, too."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+
+
+@pytest.mark.parametrize(
+    "measured", [lambda faces: faces.pixel_statistics(), lambda faces: sign_shares(faces.labels, faces.vad).tolist()]
+)
+def test_what_is_measured_before_training_makes_no_float64_on_an_apple_gpu(measured):
+    faces = Faces(torch.arange(7)[:, None, None].expand(7, 48, 48).byte(), torch.arange(7), torch.ones(7, 3))
+    there = Faces(*(values.as_subclass(OnAppleGpu) for values in (faces.images, faces.labels, faces.vad)))
+    assert measured(there) == measured(faces)
+
+
 def test_an_apple_gpu_that_is_not_there_is_a_sentence():
     if torch.backends.mps.is_available():
         pytest.skip("there is one")
@@ -132,10 +177,10 @@ def test_an_apple_gpu_that_is_not_there_is_a_sentence():
         decide("mps")
 
 
-def fp16_learner():
+def make_learner(precision="fp16"):
     torch.manual_seed(0)
     recipe = replace(RECIPES["demo"], learning_rate=0.1, consistency=0.0)
-    runtime = decide("cpu", "fp16", "off")
+    runtime = decide("cpu", precision, "off")
     tasks, tables, pixels = ("classify", "regressV"), {}, {"mean": 0.5, "std": 0.25}
     return MultiTaskLearner(MultiTask(tasks, base=16), tasks, recipe, tables, pixels, runtime)
 
@@ -154,7 +199,7 @@ def test_a_step_in_fp16_is_that_of_fp32_and_one_that_overflows_is_left_out():
     )
     steps = {}
     for precision in ("fp16", "fp32"):
-        learner = fp16_learner()
+        learner = make_learner()
         learner.runtime = replace(learner.runtime, precision=precision)
         learner.scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=precision == "fp16")
         before = weights_of(learner)
@@ -164,16 +209,26 @@ def test_a_step_in_fp16_is_that_of_fp32_and_one_that_overflows_is_left_out():
     similarity = torch.nn.functional.cosine_similarity(steps["fp16"], steps["fp32"], dim=0)
     assert similarity > 0.99 and steps["fp16"].norm() / steps["fp32"].norm() == pytest.approx(1, abs=0.05)
 
-    learner = fp16_learner()
+    learner = make_learner()
     learner.model.train()
     learner.step(batch, 0, 100)
     before, scale = weights_of(learner), learner.scaler.get_scale()
     broken = (torch.full_like(batch[0], float("inf")), *batch[1:])
     learner.step(broken, 1, 100)
     assert torch.equal(weights_of(learner), before) and learner.scaler.get_scale() == scale / 2
-    again = fp16_learner()
+    again = make_learner()
     again.load_state_dict(learner.state_dict())
     assert again.scaler.get_scale() == scale / 2
+
+
+@pytest.mark.parametrize(("before", "after"), [("fp32", "fp16"), ("bf16", "fp16"), ("fp16", "fp32"), ("fp16", "fp16")])
+def test_a_run_can_go_on_in_another_precision(before, after):
+    earlier, later = make_learner(before), make_learner(after)
+    with torch.no_grad():
+        earlier.model.heads["classify"].bias.fill_(3)
+    later.load_state_dict(earlier.state_dict())
+    assert torch.equal(weights_of(later), weights_of(earlier))
+    assert later.scaler.is_enabled() == (after == "fp16")
 
 
 def test_running_out_of_memory_while_evaluating_is_a_sentence():

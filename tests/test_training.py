@@ -2,16 +2,19 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import mainpro_FER
 from data import DATASETS
@@ -19,6 +22,8 @@ from data.batches import center_crop, normalise
 from inference import networks
 from models import checkpoint
 from tests.conftest import ROOT, run_program
+from training.run import Run, RunFolder
+from training.runtime import decide
 from utils.files import UserError
 from utils.tasks import TASKS
 
@@ -32,9 +37,13 @@ def run(out, *flags):
     return run_program(out, *FLAGS, *flags)
 
 
-def assert_same_run(one, other, run_name=RUN_NAME):
+def assert_same_tables(one, other):
     for name in [*TABLES, "data.txt"]:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def assert_same_run(one, other, run_name=RUN_NAME):
+    assert_same_tables(one, other)
     for name in [*MODELS_SAVED, "last.t7"]:
         assert_same(*(checkpoint.load(folder / run_name / name) for folder in (one, other)), name)
 
@@ -231,6 +240,60 @@ def test_resuming_with_other_threads_says_that_rounding_differs(finished, tmp_pa
     assert ("by rounding" in told) == (cores > 1)  # one core cannot be given two threads
 
 
+class BegunOnCuda(Run):
+    """A run as it would begin on CUDA, where there is time for ten crops of every face after every epoch."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.crops = "tencrop"
+
+
+def test_a_run_that_goes_on_on_another_device_keeps_its_crops(tmp_path, monkeypatch, capsys):
+    assert run(tmp_path / "whole", "--eval", "tencrop") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(mainpro_FER, "Run", BegunOnCuda)
+        patch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(4))
+        assert run(tmp_path / "moved") == 130
+    assert run(tmp_path / "moved", "--resume") == 0
+    assert_same_tables(tmp_path / "moved", tmp_path / "whole")
+    assert "Ten-crop evaluation" not in capsys.readouterr().out
+
+
+def change_last(out, change):
+    path = out / RUN_NAME / "last.t7"
+    content = checkpoint.load(path)
+    change(content)
+    checkpoint.save(path, content)
+
+
+def test_a_run_of_an_earlier_version_decides_its_crops_when_it_goes_on(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    change_last(tmp_path, lambda content: content.pop("crops"))
+    assert run(tmp_path, "--resume") == 0
+    assert_same_tables(finished, tmp_path)
+    change_last(tmp_path, lambda content: content.update(crops=10))
+    with pytest.raises(UserError, match="lacks crops: start a new run"):
+        run(tmp_path, "--resume")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_a_processor_that_takes_up_fp16_says_what_is_faster(tmp_path, capsys, precision):
+    settings = SimpleNamespace(run_name=RUN_NAME)
+    content = {"kind": "", "data": "", "device": f"cuda (Tesla T4), {precision}, TF32 off", "position": None}
+    RunFolder(settings, decide("cpu", precision), tmp_path, "").resume(content)
+    told = capsys.readouterr().out
+    assert "began on cuda (Tesla T4)" in told and "goes on on cpu" in told
+    assert ("fp16, is slow on a processor: --precision fp32 is faster" in told) == (precision == "fp16")
+
+
+def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path):
+    settings = SimpleNamespace(dataset="Demo", model="Narrow", run_name=RUN_NAME)
+    for runtime, machine in ((decide("cpu", "fp32"), " --device cpu"), (decide("auto", "fp32"), "")):
+        for compiled, more in ((False, ""), (True, " --compile on")):
+            folder = RunFolder(settings, replace(runtime, compiled=compiled), tmp_path, "")
+            assert folder.flags() == f'--resume --dataset Demo --model Narrow{machine}{more} --out "{tmp_path}"'
+
+
 def test_a_flag_that_differs_from_the_run_to_resume_is_refused(finished):
     with pytest.raises(UserError, match=r"--lr 0.5 differs"):
         run(finished, "--resume", "--lr", "0.5")
@@ -290,6 +353,57 @@ def test_a_compiled_network_learns_the_same_to_rounding(finished, tmp_path):
     assert not all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.slow
+def test_compilation_that_does_not_work_is_told_before_the_earlier_run_is_touched(tmp_path):
+    (tmp_path / "data.txt").write_text("of an earlier run")
+    missing = {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", PROGRAM, *FLAGS, "--device", "cpu", "--compile", "on", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | missing, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    told = r"^error: --compile on does not work here \(.*/nowhere/g\+\+.*\): leave it out\.$"
+    assert re.search(told, done.stderr, re.M), done.stderr
+    assert (tmp_path / "data.txt").read_text() == "of an earlier run"
+
+
+@pytest.fixture
+def hidden_generator(monkeypatch):
+    """Dropout as on CUDA: its generator is seeded by `torch.manual_seed` and not shown by `torch.get_rng_state`."""
+    generator, seed = torch.Generator(), torch.manual_seed
+
+    def dropout(features, share, training):
+        kept = torch.rand(features.shape, generator=generator) > share
+        return features * kept / (1 - share) if training else features
+
+    monkeypatch.setattr(torch, "manual_seed", lambda value: generator.manual_seed(value) and seed(value))
+    monkeypatch.setattr(F, "dropout", dropout)
+
+
+def test_dropout_resumes_exactly_where_its_generator_is_not_saved(hidden_generator, tmp_path, monkeypatch):
+    flags = ["--recipe", "paper", "--eval", "center"]
+    assert run(tmp_path / "whole", *flags) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(1))
+        assert run(tmp_path / "again", *flags) == 130
+    torch.manual_seed(1234)
+    assert run(tmp_path / "again", "--resume") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "again")
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_each_process_asks_the_teacher_about_its_share_of_the_faces(monkeypatch, processes):
+    faces = DATASETS["Demo"](None, False, 25).splits["Training"]
+    settings = SimpleNamespace(recipe=SimpleNamespace(teacher=0.5), tasks=("classify",))
+    monkeypatch.setattr(networks, "taught_probabilities", lambda images, runtime: images[:, 0, :7])
+    monkeypatch.setattr(mainpro_FER, "gather_unequal", lambda mine: mine)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    shares = []
+    for rank in range(processes):
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append(mainpro_FER.teacher_of(settings, faces, SimpleNamespace(device="cpu"), None))
+    assert {len(share) for share in shares} <= {25 // processes, 25 // processes + 1}
+    assert torch.equal(torch.cat(shares), faces.images[:, 0, :7])
+
+
 def test_divergence_is_told_with_epoch_and_step(tmp_path):
     with pytest.raises(UserError, match=r"epoch 0, step \d+"):
         run(tmp_path, "--lr", "1e30")
@@ -320,18 +434,17 @@ def test_tensorboard_that_is_not_installed_is_told(tmp_path, monkeypatch):
 
 
 class FakeBoard:
-    """Stands in for TensorBoard's writer: a line for each figure."""
+    """Stands in for TensorBoard's writer: a line for each figure, in a file that it opens at once and keeps open."""
 
     def __init__(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = folder / "events.out.tfevents.1"
+        self.stream = open(folder / "events.out.tfevents.1", "a")
 
     def add_scalar(self, name, value, epoch):
-        with open(self.file, "a") as stream:
-            stream.write(f"{name} {value} {epoch}\n")
+        self.stream.write(f"{name} {value} {epoch}\n")
 
     def flush(self):
-        pass
+        self.stream.flush()
 
 
 def test_tensorboard_has_every_figure_of_this_run_alone(tmp_path, monkeypatch):
@@ -345,7 +458,15 @@ def test_tensorboard_has_every_figure_of_this_run_alone(tmp_path, monkeypatch):
         row = list(csv.DictReader(table))[1]
     (told,) = [line.split()[1] for line in lines if line.startswith("classify/Acc/PublicTest") and line.endswith(" 1")]
     assert float(told) == pytest.approx(float(row["PubtestAcc"]), abs=1e-3)
-    assert list((tmp_path / RUN_NAME / "tensorboard").glob("events.*"))
+    (kept,) = (tmp_path / "previous").iterdir()
+    assert len((kept / RUN_NAME / "tensorboard" / "events.out.tfevents.1").read_text().splitlines()) == len(lines)
+
+
+def test_tensorboard_is_named_in_the_command_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=FakeBoard))
+    monkeypatch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(1))
+    assert run(tmp_path, "--tensorboard") == 130
+    assert f'--device cpu --out "{tmp_path}" --tensorboard' in capsys.readouterr().out
 
 
 def test_resume_finds_the_one_run_without_other_flags(finished, tmp_path, capsys):

@@ -87,6 +87,12 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
     return learner.as_figures((sums / (plan.steps * images)).tolist()), position
 
 
+def share_of(faces):
+    """The part of `Faces` that this process predicts where several do; together their parts are all, by rank."""
+    rank, processes = ranks()
+    return faces.part(len(faces) * rank // processes, len(faces) * (rank + 1) // processes)
+
+
 @torch.inference_mode()
 def predict(network, images, preprocessing, runtime, crops="center", label=None):
     """Outputs of a network, averaged over the crops of each image.
@@ -126,9 +132,7 @@ def evaluate(network, faces, tasks, preprocessing, runtime, crops="center", labe
     network: as in `predict`. Where several processes run, each predicts its part of the faces and all get the figures
     of the whole. Raises UserError when what the network predicts is not finite.
     """
-    rank, processes = ranks()
-    mine = faces.part(len(faces) * rank // processes, len(faces) * (rank + 1) // processes)
-    outputs = predict(network, mine.images, preprocessing, runtime, crops, label)
+    outputs = predict(network, share_of(faces).images, preprocessing, runtime, crops, label)
     outputs = {name: gather_unequal(output) for name, output in outputs.items()}
     check_predictions(outputs, label)
     device = runtime.device

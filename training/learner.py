@@ -1,5 +1,6 @@
 """A network and all that changes with it while it learns: its batches, one step of training, its whole state."""
 
+import numpy as np
 import torch
 
 from data.batches import normalise, plan_epoch, training_batches
@@ -67,12 +68,12 @@ class MultiTaskLearner(Learner):
 
     tasks: names from `TASKS`; recipe: `Recipe`; tables: of the constraints (see `losses.constraint_tables`);
     preprocessing: {"mean", "std"} of the pixels in 0..1; taught (N, 7): a teacher's probabilities of the training
-    faces, where these are, or None.
+    faces, where these are, or None. What dropout hides derives from the seed last given to `torch.manual_seed`.
     """
 
     def __init__(self, model, tasks, recipe, tables, preprocessing, runtime, taught=None):
         super().__init__(model, recipe, runtime)
-        self.preprocessing, self.taught = preprocessing, taught
+        self.preprocessing, self.taught, self.seed = preprocessing, taught, torch.initial_seed()
         self.network = runtime.compile(distribute(self.model, runtime.device))
         self.optimizer = build_optimizer(self.model, recipe, runtime.matrix_dtype)
         self.scaler = runtime.scaler()
@@ -84,6 +85,10 @@ class MultiTaskLearner(Learner):
     def parts(self):
         """See `Learner`."""
         return super().parts() | {"scaler": self.scaler}
+
+    def load_state_dict(self, state):
+        """See `Learner`. The scaler of a run in another precision may have been at rest, with nothing to load."""
+        super().load_state_dict(state | {"scaler": state["scaler"] or self.scaler.state_dict()})
 
     def plan(self, faces, seed, epoch):
         """See `Learner`. faces: `Faces` as `Runtime.keep` gives them."""
@@ -101,6 +106,8 @@ class MultiTaskLearner(Learner):
 
     def step(self, batch, number, steps_per_epoch):
         """See `Learner`. batch: as `batches` yields it; loss and sums are those of the batch of all processes."""
+        if self.recipe.dropout:
+            self._set_chance(number)
         set_learning_rate(self.optimizer, learning_rate(self.recipe, number, steps_per_epoch))
         pictures, *targets = batch
         with self.runtime.autocast():
@@ -117,3 +124,8 @@ class MultiTaskLearner(Learner):
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(number)
         return loss, self.measured.of_batch(outputs, labels, vad)
+
+    def _set_chance(self, number):
+        """Make chance on every device a function of the seed, the step and this process, so that a run can go on."""
+        mixed = np.random.SeedSequence((self.seed, number, ranks()[0])).generate_state(1)
+        torch.manual_seed(int(mixed[0]))

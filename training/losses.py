@@ -58,8 +58,8 @@ def sign_shares(labels, vad, smoothing=1.0):
     faces is uniform.
     """
     counts = torch.full((len(EMOTIONS), vad.shape[1], len(SIGNS)), smoothing, dtype=torch.float64)
-    hits = F.one_hot(signs(vad) + 1, len(SIGNS)).double()  # (N, 3, 3)
-    counts.index_add_(0, labels.cpu(), hits.cpu())
+    hits = F.one_hot(signs(vad) + 1, len(SIGNS)).cpu().double()  # (N, 3, 3); Apple's GPUs have no float64
+    counts.index_add_(0, labels.cpu(), hits)
     return (counts / counts.sum(dim=2, keepdim=True)).float()
 
 

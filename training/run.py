@@ -4,6 +4,7 @@ import glob
 import hashlib
 import platform
 import time
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -79,14 +80,20 @@ class RunFolder:
                 "began with. Give the same, or start a new run without --resume."
             )
         if content["device"] != self.runtime.describe():
+            slow = self.runtime.precision == "fp16" and self.runtime.device.type == "cpu"
+            advice = " Its precision, fp16, is slow on a processor: --precision fp32 is faster." if slow else ""
             print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
-                  "differs by rounding from a run without the change.")  # fmt: skip
+                  f"differs by rounding from a run without the change.{advice}")  # fmt: skip
         self.position = content["position"]
         if is_first():
             discard_unfinished(self.out, self.settings.run_name)
-            if reported_run(self.out) not in (None, self.settings.run_name):
-                moved = move_aside(record_files(self.out), self.out)
-                print(f"The records of another run in {self.out} were moved to {moved}")
+            self.move_others_aside()
+
+    def move_others_aside(self):
+        """Make room for the records of this run, which goes on, where those of another stand, and say so."""
+        if reported_run(self.out) not in (None, self.settings.run_name):
+            moved = move_aside(record_files(self.out), self.out)
+            print(f"The records of another run in {self.out} were moved to {moved}")
 
     def restore(self, learner, content):
         """Bring a new learner, and all chance, where they were when last.t7 was written. Raises UserError."""
@@ -153,13 +160,22 @@ class RunFolder:
 
     def interrupted(self):
         """Say that everything is saved and how to go on; returns the exit code of an interrupted program."""
-        settings, flags = self.settings, f"--resume --dataset {self.settings.dataset}"
+        print(f"Saved. Go on with: python mainpro_FER.py {self.flags()}")
+        return 130
+
+    def flags(self):
+        """The flags with which this run goes on as it is run now."""
+        settings, runtime = self.settings, self.runtime
+        flags = f"--resume --dataset {settings.dataset}"
         if settings.model != default_model(settings.dataset):
             flags += f" --model {settings.model}"
+        if runtime.asked != "auto":
+            flags += f" --device {runtime.asked}"
+        if runtime.compiled:
+            flags += " --compile on"
         if str(self.out) != ".":
             flags += f' --out "{self.out}"'
-        print(f"Saved. Go on with: python mainpro_FER.py {flags}")
-        return 130
+        return flags
 
     def finished(self):
         """Say where the results are."""
@@ -170,11 +186,13 @@ class Run(RunFolder):
     """A run over the three splits of a `Dataset`.
 
     taught: a teacher's probabilities of the training faces, (N, 7), or None; tensorboard: whether to write event files
-    too. `history` is the list of epoch results, `final` what the end of the run added (None before).
+    too. `history` is the list of epoch results, `final` what the end of the run added (None before), `crops` how test
+    faces are cropped after every epoch, a key of `engine.CROPS`: decided when the run begins, and kept on whatever
+    device it goes on.
     """
 
     kind = "splits"
-    CONTENT = {"history": list, "final": (dict, NOTHING), "taught": (torch.Tensor, NOTHING)}
+    CONTENT = {"crops": str, "history": list, "final": (dict, NOTHING), "taught": (torch.Tensor, NOTHING)}
 
     def __init__(self, settings, dataset, runtime, out, taught=None, tensorboard=False):
         splits = dataset.splits
@@ -186,7 +204,12 @@ class Run(RunFolder):
         self.preprocessing = training.pixel_statistics()
         self.tables = constraint_tables(training.labels, training.vad)
         self.history, self.final = [], None
-        self.board = board_writer()(self.folder / "tensorboard") if tensorboard and is_first() else None
+        self.crops = settings.evaluation
+        if self.crops == "auto":
+            self.crops = "tencrop" if runtime.device.type == "cuda" else "center"
+        self.tensorboard = tensorboard and is_first()
+        if self.tensorboard:
+            board_writer()  # so that a package that is missing is told at once
 
     @property
     def epoch(self):
@@ -201,18 +224,21 @@ class Run(RunFolder):
             return {}
         return free_options(settings.model, settings.recipe.network_options)
 
-    @property
-    def crops(self):
-        """How test faces are cropped after every epoch: "tencrop" or "center"."""
-        if self.settings.evaluation == "auto":
-            return "tencrop" if self.runtime.device.type == "cuda" else "center"
-        return self.settings.evaluation
+    @cached_property
+    def board(self):
+        """TensorBoard's writer. It makes its file, so it is not asked for before an earlier run's are moved aside."""
+        return board_writer()(self.folder / "tensorboard")
+
+    def flags(self):
+        """See `RunFolder`."""
+        return super().flags() + (" --tensorboard" if self.tensorboard else "")
 
     def resume(self, content, learner):
-        """See `RunFolder`."""
+        """See `RunFolder`. A last.t7 of an earlier version does not know its crops: they are decided anew."""
+        content = {"crops": self.crops} | content
         super().resume(content)
         self.restore(learner, content)
-        self.history, self.final = content["history"], content["final"]
+        self.crops, self.history, self.final = content["crops"], content["history"], content["final"]
         if is_first():
             self.log(f"resumed at epoch {self.epoch}")
             if self.history:
@@ -220,7 +246,7 @@ class Run(RunFolder):
 
     def content(self):
         """See `RunFolder`."""
-        return {"history": self.history, "final": self.final, "taught": self.taught}
+        return {"crops": self.crops, "history": self.history, "final": self.final, "taught": self.taught}
 
     def record(self, results, learner, training_seconds, evaluation_seconds):
         """Keep the results of an epoch: best checkpoints, last.t7, then CSVs, workbook, curves, data.txt."""
@@ -239,7 +265,7 @@ class Run(RunFolder):
             f"epoch {results['epoch']}: training {training_seconds:.1f} s ({seen / training_seconds:.0f} images/s), "
             f"evaluation {evaluation_seconds:.1f} s"
         )
-        if self.board:
+        if self.tensorboard:
             self._show_on_board(results)
 
     def finish(self, learner):

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import sys
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -25,13 +26,14 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's mal
 
 @dataclass(frozen=True)
 class Runtime:
-    """What was decided. `reasons` are sentences to print; the rest is used by the engine."""
+    """What was decided. `reasons` are sentences to print, `asked` is the --device given; the rest is for the engine."""
 
     device: torch.device
     precision: str
     compiled: bool
     threads: int
     reasons: tuple
+    asked: str = "auto"
 
     @property
     def dtype(self):
@@ -81,11 +83,13 @@ class Runtime:
 
     def describe(self):
         """One line for data.txt: what the numbers depend on, without anything that changes by the hour."""
+        told = f"cpu ({platform.machine()}, {self.threads} threads), {self.precision}"
         if self.device.type == "cuda":
-            return f"cuda ({torch.cuda.get_device_name()}), {self.precision}, TF32 off"
+            told = f"cuda ({torch.cuda.get_device_name()}), {self.precision}, TF32 off"
         if self.device.type == "mps":
-            return f"mps ({platform.machine()}), {self.precision}"
-        return f"cpu ({platform.machine()}, {self.threads} threads), {self.precision}"
+            told = f"mps ({platform.machine()}), {self.precision}"
+        processes = parallel.ranks()[1]
+        return f"{told}, {processes} processes" if processes > 1 else told
 
     def keep(self, splits):
         """({split: `Faces`} where training reads them, a sentence that says where that is and why).
@@ -105,21 +109,21 @@ class Runtime:
 def choose(device="auto", precision="auto", compile_switch="auto"):
     """The `Runtime` for this machine. Nothing in the process is changed.
 
-    Raises UserError when CUDA was asked for and is not there.
+    Raises UserError when CUDA was asked for and is not there, or has fewer GPUs than there are processes.
     """
-    reasons = []
+    reasons, asked = [], device
     device = _choose_device(device, reasons)
     precision = _choose_precision(device, precision, reasons)
     if compile_switch == "auto":
         reasons.append("compilation off: it has not been shown to pay here (--compile on tries it)")
-    return Runtime(device, precision, compile_switch == "on", torch.get_num_threads(), tuple(reasons))
+    return Runtime(device, precision, compile_switch == "on", torch.get_num_threads(), tuple(reasons), asked)
 
 
 def decide(device="auto", precision="auto", compile_switch="auto", training=False):
     """Choose the runtime and apply its process-wide settings (threads, memory, determinism); meet the other processes.
 
     training: its steps need the same memory again and again, where whoever looks at pictures of any size would only
-    keep what the largest needed. Raises UserError when CUDA was asked for and is not there.
+    keep what the largest needed. Raises UserError as `choose` does, and when compilation was asked for and fails.
     """
     chosen = choose(device, precision, compile_switch)
     device, threads, reasons = chosen.device, chosen.threads, []
@@ -129,6 +133,8 @@ def decide(device="auto", precision="auto", compile_switch="auto", training=Fals
         threads = _choose_threads(reasons)
         if training:
             _keep_freed_memory(reasons)
+    if chosen.compiled:
+        _check_compilation(device)
     if parallel.ranks()[1] > 1:
         reasons.append(f"data-parallel: {parallel.ranks()[1]} processes share every batch")
     parallel.join(device)
@@ -156,8 +162,22 @@ def _choose_device(asked, reasons):
         asked = "cuda" if has_gpu() else "cpu"
         reasons.append("CUDA device found" if asked == "cuda" else why_no_gpu())
     if asked == "cuda":
-        return torch.device("cuda", parallel.local_ranks()[0])
+        rank, processes = parallel.local_ranks()
+        gpus = torch.cuda.device_count()
+        if processes > gpus:
+            raise UserError(f"{processes} processes need a GPU each, and there are {gpus}: start {gpus} "
+                            f"(torchrun --nproc_per_node={gpus}), or use --device cpu.")  # fmt: skip
+        return torch.device("cuda", rank)
     return torch.device(asked)
+
+
+def _check_compilation(device):
+    """Raise UserError where `torch.compile` does not work: it needs a C++ compiler, on a GPU Triton."""
+    try:
+        torch.compile(nn.Tanh())(torch.ones(2, device=device))
+    except Exception as error:  # of any kind, others in each version of PyTorch
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--compile on does not work here ({reason}): leave it out.") from error
 
 
 def _choose_precision(device, asked, reasons):
@@ -183,6 +203,8 @@ def why_no_gpu():
     """Why no CUDA device is used: there is none, or this PyTorch has no kernels for it. None when one is."""
     if not torch.cuda.is_available():
         return "no CUDA device: running on the processor"
+    if torch.version.hip:  # PyTorch for AMD's GPUs, whose kernels are not named by compute capability
+        return None
     capability, kernels = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
     if has_kernels(capability, kernels):
         return None
@@ -194,11 +216,11 @@ def has_kernels(capability, kernels):
     """Whether a GPU of compute capability (major, minor) runs any of the `kernels` that PyTorch names.
 
     `sm_75` is machine code, for the same major version and the same or a later minor one; `compute_90` is code that the
-    driver translates for any later GPU (NVIDIA, CUDA C++ Programming Guide, "Application Compatibility").
+    driver translates for any later GPU (NVIDIA, CUDA C++ Programming Guide, "Application Compatibility"). Other names
+    say nothing about such a GPU.
     """
-    for kernel in kernels:
-        kind, _, digits = kernel.rstrip("af").partition("_")
-        made_for = int(digits[:-1]), int(digits[-1])
+    for kind, digits in re.findall(r"\b(sm|compute)_(\d+)", " ".join(kernels)):
+        made_for = divmod(int(digits), 10)
         if made_for <= capability and (kind == "compute" or made_for[0] == capability[0]):
             return True
     return False
