@@ -26,7 +26,7 @@ from models import MODELS, checkpoint
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
 from tests.conftest import ROOT
 from tests.test_subjects import as_folder, oulu_tree, released_tree
-from training.fersnet import cross_validation, guides
+from training.fersnet import cross_validation, guides, processes
 from training.fersnet import run as fold_run
 from training.fersnet.engine import synthesize_to_balance
 from training.fersnet.guides import train_classifier
@@ -403,6 +403,40 @@ def test_folds_in_processes_of_their_own_are_joined_in_one_record(tree, tmp_path
     assert (tmp_path / "apart" / "run.log").read_text().count("finished") == 2
 
 
+class Ending:
+    """A process that ends with an exit code: at once, or, with those of being stopped, when it is asked to."""
+
+    sentinel = None
+
+    def __init__(self, code):
+        self.code, self.exitcode = code, None if code in (130, -15) else code
+
+    def terminate(self):
+        self.exitcode = self.code
+
+
+@pytest.mark.parametrize(
+    "codes, told",
+    (
+        ((-9, 130), ("fold 1 was ended by SIGKILL",)),
+        ((1, -15), ("fold 1 ended with an error",)),
+        ((1, 2), ("fold 1 ended with an error", "fold 2 ended with an error")),
+    ),
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_folds_that_failed_are_told_and_how_to_go_on(tree, tmp_path, monkeypatch, capsys, codes, told):
+    """What they printed may be missing; one that was only stopped, since another failed, did not fail."""
+    begun = []
+    monkeypatch.setattr(processes, "_start", lambda run, fold, *_: begun.append(Ending(codes[fold])) or begun[-1])
+    monkeypatch.setattr(processes, "wait", lambda *_, **__: None)
+    flags = ("--epochs", 1, "--bs", 8, "--sharing", "none", "--fold", 1, 2, "--processes", 2)
+    assert run(tree, tmp_path, *flags) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("fold ") == len(told) and all(text in printed.err for text in told)
+    (command,) = [line for line in printed.out.splitlines() if "Go on with: python mainpro_FER.py --resume" in line]
+    assert command.endswith(" --processes 2")
+
+
 def test_resuming_on_other_faces_is_refused(tree, tmp_path):
     flags = ("--epochs", 1, "--bs", 8, "--fold", 1, "--sharing", "none")
     own = Path(shutil.copytree(tree, tmp_path / "CK+48"))
@@ -431,6 +465,36 @@ def test_pre_training_is_used_and_its_absence_told(tree, tmp_path):
     assert not (tmp_path / "gone" / "data.txt").exists()
 
 
+def test_what_cannot_serve_as_pre_training_is_refused_before_anything_is_moved(tree, tmp_path, monkeypatch):
+    flags = ("--epochs", 1, "--bs", 8, "--sharing", "none")
+    run(tree, tmp_path / "out", *flags, "--fold", 2)
+    earlier = everything(tmp_path / "out")
+    wide = tmp_path / "wide.t7"
+    checkpoint.save(wide, {"net": FERSNet(sharing="none", base=8).state_dict()})
+    with pytest.raises(UserError, match="other widths"):
+        run(tree, tmp_path / "out", *flags, "--fold", 1, "--pretrain", wide)
+    mine = tmp_path / "out" / "CK+_FERSNet" / "Fold02_model_classify.t7"
+    with pytest.raises(UserError, match=r"learnt from \d of the people of fold 1 \(S"):
+        run(tree, tmp_path / "out", *flags, "--fold", 1, 2, "--pretrain", mine)
+    assert everything(tmp_path / "out") == earlier and not (tmp_path / "out" / "previous").exists()
+    assert run(tree, tmp_path / "more", *flags, "--fold", 2, "--pretrain", mine) == 0  # which has not seen them
+
+
+def test_records_of_another_run_are_moved_aside_and_the_folds_are_those_of_the_run(tree, tmp_path):
+    flags = ("--epochs", 1, "--bs", 8, "--sharing", "none")
+    for way in ("joined", "resumed"):
+        out = tmp_path / way
+        run(tree, out, *flags, "--fold", 1)
+        folds = (out / "folds.csv").read_bytes()
+        run(tree, out, *flags, "--fold", 1, "--folds", "by-name", "--model", "FERSNetHalf")
+        others = {path.name: path.read_bytes() for path in out.glob("*.csv")}
+        assert others["folds.csv"] != folds
+        run(tree, out, *flags, *(("--fold", 2) if way == "joined" else ("--model", "FERSNet", "--resume")))
+        assert (out / "folds.csv").read_bytes() == folds
+        moved = max((out / "previous").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        assert {path.name: path.read_bytes() for path in moved.glob("*.csv")} == others
+
+
 @pytest.mark.parametrize(
     "dataset, flags, told",
     (
@@ -440,6 +504,9 @@ def test_pre_training_is_used_and_its_absence_told(tree, tmp_path):
         ("CK+", ("--consistency", "0"), "--consistency means nothing"),
         ("CK+", ("--compile", "on"), "--compile means nothing"),
         ("CK+", ("--limit", "5"), "--limit means nothing"),
+        ("CK+", ("--sharing", "none", "--synthetic", "5"), "--synthetic means nothing with --sharing none"),
+        ("CK+", ("--sharing", "none", "--cycle", "1"), "--cycle means nothing with --sharing none"),
+        ("CK+", ("--sharing", "hard", "--kernel", "3"), "--kernel means nothing with --sharing hard"),
         ("CK+", ("--sharing", "trunk"), "--sharing trunk is not for CK\\+ with FERSNet: none or hard or selective"),
         ("CK+", ("--model", "ResNet18RegressionTwoOutputs"), "trains FERSNet or FERSNetHalf"),
         ("CK+", ("--recipe", "demo"), "--recipe demo is not for CK\\+"),

@@ -25,6 +25,8 @@ SYNTHESIS_WEIGHTS = {
     "adversarial": "what the discriminator says",
     "cycle": "squared error of the face synthesized back",
 }
+# {--sharing of a FERSNet: what has no part in it}
+UNUSED_IN = {"none": (*SYNTHESIS_WEIGHTS, "synthetic", "kernel"), "hard": ("kernel",)}
 # Arguments that mean something only where there are splits, or only where there are folds.
 SPLIT_ARGUMENTS = ("tasks", "limit", "drop_duplicates", "evaluation", "tensorboard", "compile")
 FOLD_ARGUMENTS = ("fold", "pretrain", "processes")
@@ -141,8 +143,8 @@ def build_parser():
 
     fersnet = parser.add_argument_group("FERSNet (CK+, Oulu-CASIA)")
     fersnet.add_argument("--fold", nargs="+", choices=FOLD_CHOICES, metavar="K",
-                         help="held-out tenths of the subjects, 1 to 10 or all (default: all); what --out has of "
-                              "others is kept")  # fmt: skip
+                         help="held-out tenths of the subjects, 1 to 10 or all (default: all); others that --out "
+                              "has are kept, unless it has one of these, too")  # fmt: skip
     fersnet.add_argument("--folds", choices=tuple(FOLD_RULES),
                          help=f"balanced in classes, or blocks of names (default*: {of_fersnet.folds})")  # fmt: skip
     fersnet.add_argument("--processes", type=_number(int, 1), metavar="N",
@@ -249,6 +251,10 @@ def _check_flags(arguments, dataset, model):
         allowed = ("none",)
         if arguments.tasks not in (None, ["classify"]):
             raise UserError(f"{model} only classifies {dataset}: leave --tasks out.")
+    unused = UNUSED_IN.get(arguments.sharing, ()) if has_folds else ()
+    given = [name for name in unused if getattr(arguments, name) is not None]
+    if given:
+        raise UserError(f"{flag(given[0])} means nothing with --sharing {arguments.sharing}: leave one of them out.")
     if arguments.sharing is not None and arguments.sharing not in allowed:
         raise UserError(f"--sharing {arguments.sharing} is not for {dataset} with {model}: {' or '.join(allowed)}.")
 

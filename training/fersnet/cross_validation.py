@@ -33,7 +33,7 @@ def cross_validate(settings, faces, runtime, out, last=None, processes=None):
     print(f"Recipe {settings.recipe_name}: {settings.recipe.epochs} epochs, batch {settings.recipe.batch_size}, "
           f"sharing {settings.recipe.sharing}, seed {settings.seed}; fold {settings.fold}", flush=True)  # fmt: skip
     with exclusive_run(out):
-        run = FoldRun(settings, faces.to(runtime.device), runtime, out)
+        run = FoldRun(settings, faces.to(runtime.device), runtime, out, processes)
         if last is None:
             run.begin()
         else:

@@ -4,7 +4,8 @@ Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recogn
 Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a small network that learnt to tell
 the subjects of the training folds apart (`training.fersnet.guides.identity_network`). Two things are not from there,
 and `--recipe paper` leaves them out: the labels are smoothed for the recognition; another such network, which learnt
-the expressions, reads glimpses of the synthesized face (`training.fersnet.views`).
+the expressions, reads glimpses of the synthesized face (`training.fersnet.views`). The weights of the losses are those
+of the recipe.
 """
 
 from contextlib import contextmanager

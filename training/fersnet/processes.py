@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from utils.files import exit_code
 from utils.interrupt import StopRequest
 
 POLL_SECONDS = 0.5
+STOPPED = (130, -signal.SIGTERM)  # exit codes of a process that was asked to stop, at work or while it began
 OUTPUT = "output.txt"  # what the process of a fold prints
 
 
@@ -42,12 +44,12 @@ def train_in_processes(run, count, cross_validate):
                 code = working.pop(fold).exitcode
                 if code == 0:
                     _join(run, fold)
-                elif not stop():
+                elif not (code in STOPPED and (told or stop())):
                     failed = True
-                    print(f"fold {fold + 1} ended with an error:\n{_end_of(run, fold)}", file=sys.stderr)
-    if stop():
-        return run.interrupted()
-    return 1 if failed else 0
+                    print(f"fold {fold + 1} {_how_it_ended(code)}:\n{_end_of(run, fold)}", file=sys.stderr)
+    if stop() or failed:
+        run.interrupted()
+    return 1 if failed else 130 if stop() else 0
 
 
 def are_under_way(run):
@@ -105,9 +107,17 @@ def _ask_to_stop(process):
         process.terminate()
 
 
+def _how_it_ended(code):
+    """What became of a process with that exit code, other than 0, in words."""
+    if code >= 0:
+        return "ended with an error"
+    return f"was ended by {signal.Signals(-code).name}, which the system sends where memory is short, or somebody else"
+
+
 def _end_of(run, fold):
-    """The last lines that the process of a fold printed."""
-    return "".join((_folder(run, fold) / OUTPUT).read_text(encoding="utf-8").splitlines(keepends=True)[-20:])
+    """The last lines that the process of a fold printed, if it came to that."""
+    path = _folder(run, fold) / OUTPUT
+    return "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[-20:]) if path.exists() else ""
 
 
 def _join(run, fold):

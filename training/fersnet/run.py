@@ -35,22 +35,25 @@ SHEET_SUBJECTS = 4
 class FoldRun(RunFolder):
     """A cross-validation of FERSNet.
 
-    faces: `SubjectFaces` on runtime.device. `rows` are the results of finished epochs, in order, `results` those of
-    finished folds. Folds count from 0 here, from 1 in everything that is written.
+    faces: `SubjectFaces` on runtime.device; processes: how many folds at a time, each in a process of its own, None for
+    all in this one. `rows` are the results of finished epochs, in order, `results` those of finished folds. Folds count
+    from 0 here, from 1 in everything that is written.
     """
 
     kind = "folds"
     CONTENT = {"rows": list, "results": list}
 
-    def __init__(self, settings, faces, runtime, out):
+    def __init__(self, settings, faces, runtime, out, processes=None):
         digest = hashlib.sha256(faces.fingerprint().encode())
         if settings.pretrain is not None:
             checkpoint.load_network(settings.pretrain)  # says what is wrong before anything is trained
             digest.update(Path(settings.pretrain).read_bytes())
         super().__init__(settings, runtime, out, digest.hexdigest())
-        self.recipe, self.faces = settings.recipe, faces
+        self.recipe, self.faces, self.processes = settings.recipe, faces, processes
         self.fold_of = FOLD_RULES[self.recipe.folds](faces.labels, faces.subjects, FOLDS)
         self.rows, self.results = [], []
+        if settings.pretrain is not None:
+            self._check_pretrained()
         self._unfinished = None  # what last.t7 holds, until the fold that it was written in goes on
         self._saved = time.monotonic()
 
@@ -96,7 +99,8 @@ class FoldRun(RunFolder):
         self.rows, self.results = earlier["rows"], earlier["results"]
         done = ", ".join(str(fold + 1) for fold in sorted(self._finished()))
         print(f"Joined to what is finished in {self.out}: folds {done}", flush=True)
-        self.save_last(None)
+        self.move_others_aside()
+        self.write_first()
         self.log(f"joined to folds {done}: {self.settings}")
 
     def _earlier(self):
@@ -129,8 +133,11 @@ class FoldRun(RunFolder):
 
     def write_first(self):
         """See `RunFolder`."""
-        write_file(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode(), "it still shows other folds")
+        self._write_folds()
         self.save_last(None)  # so that what is stopped before the first epoch can go on, too
+
+    def _write_folds(self):
+        write_file(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode(), "it still shows other folds")
 
     def resume(self, content):
         """See `RunFolder`."""
@@ -138,7 +145,12 @@ class FoldRun(RunFolder):
         self.rows, self.results = content["rows"], content["results"]
         self._unfinished = content if content["learner"] is not None else None
         self.log("resumed")
+        self._write_folds()
         self.write_records()
+
+    def flags(self):
+        """See `RunFolder`."""
+        return super().flags() + (f" --processes {self.processes}" if self.processes else "")
 
     def content(self):
         """See `RunFolder`."""
@@ -153,7 +165,7 @@ class FoldRun(RunFolder):
         """The `FERSNetLearner` of a fold: new, or as the checkpoint left it. training: `SubjectFaces`."""
         content, self._unfinished = self._unfinished, None
         torch.manual_seed(self.seed(fold))
-        network = MODELS[self.settings.model](("classify",), self.recipe.sharing, **self._options())
+        network = self._network()
         helpers = (None, None, None)
         if network.synthesizes:
             helpers = (Discriminator(len(self.faces.class_names), network.base), *self._guides(fold, training, content))
@@ -163,6 +175,27 @@ class FoldRun(RunFolder):
         if content is not None:
             self.restore(learner, content)
         return learner
+
+    def _network(self):
+        return MODELS[self.settings.model](("classify",), self.recipe.sharing, **self._options())
+
+    def _check_pretrained(self):
+        """Raise UserError, before anything is moved or trained, for a file that cannot serve to begin with."""
+        content = checkpoint.load_pretrained(self._network(), self.settings.pretrain)
+        unseen = content.get("held_out", ()) if content.get("dataset") == self.settings.dataset else None
+        for fold in self.wanted if unseen is not None else ():
+            seen = [name for name in self._subjects_of(fold) if name not in unseen]
+            if seen:
+                known = f"{len(seen)} of the people of fold {fold + 1} ({seen[0]}, ...)"
+                raise UserError(
+                    f"{self.settings.pretrain} learnt from {known}, so they would not be held out: give a network that "
+                    "was trained on FER2013."
+                )
+
+    def _subjects_of(self, fold):
+        """The names of the people in a fold."""
+        numbers = self.faces.subjects.cpu()[self.fold_of == fold].unique().tolist()
+        return [self.faces.subject_names[number] for number in numbers]
 
     def _guides(self, fold, training, content):
         """The networks that tell subjects and expressions apart: trained, or empty where `content` has them.
@@ -231,13 +264,13 @@ class FoldRun(RunFolder):
         """
         recipe, seed, tested = self.recipe, self.seed(fold), []
         images, labels = synthesize_to_balance(network, training, recipe.synthetic, seed, self.runtime)
-        told = f"fold {fold + 1}: tuning with {len(labels):,} synthesized faces"
+        message = f"fold {fold + 1}: tuning with {len(labels):,} synthesized faces"
         if recipe.agreed:
             agreed = recognize(network, images, self.runtime).argmax(dim=1) == labels
             images, labels = images[agreed], labels[agreed]
-            told += f" less {int((~agreed).sum()):,} in which the network itself reads another expression"
-        print(told, flush=True)
-        self.log(told)
+            message += f" less {int((~agreed).sum()):,} in which the network itself reads another expression"
+        print(message, flush=True)
+        self.log(message)
         images, labels = torch.cat((training.images, images)), torch.cat((training.labels, labels))
         train_classifier(
             averaged, images, labels, recipe.tuning_epochs, seed, self.runtime,
@@ -248,14 +281,13 @@ class FoldRun(RunFolder):
         return tested
 
     def _save_network(self, name, network, result):
-        subjects = self.faces.subjects.cpu()[self.fold_of == result["fold"]].unique().tolist()
         description = {
             "dataset": self.settings.dataset,
             "model": self.settings.model,
             "options": self._options(),
             "class_names": list(self.faces.class_names),
             "preprocessing": PREPROCESSING,
-            "held_out": [self.faces.subject_names[number] for number in subjects],
+            "held_out": self._subjects_of(result["fold"]),
             "versions": versions(),
         }
         epoch = self.recipe.epochs - 1
