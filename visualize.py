@@ -252,7 +252,7 @@ def read_video(recognizer, path, add, output_paths, arguments):
                             add(row)
                         summary.add(moment)
                     bar.update()
-                warn_of_damage(path, moment, total, rate)
+                tell_what_is_missing(path, moment, total, rate)
             except KeyboardInterrupt as error:  # what was seen so far is written
                 stopped = error
             codec = record(None)
@@ -279,15 +279,15 @@ def read_video(recognizer, path, add, output_paths, arguments):
     return True
 
 
-def warn_of_damage(path, last, total, rate):
+def tell_what_is_missing(path, last, total, rate):
     """Say so where a video ends with the `Moment` `last`, long before the end that it states. total, rate: what
-    `count_frames` gives.
+    `count_frames` gives. Editors that trim without loss leave what they hide in the file.
     """
     seconds, stated = last.seconds + 1 / rate, total / rate
     # Its frames are counted, too, since the last one may be meant to stay.
     if seconds < READABLE * stated and last.number + 1 < READABLE * total:
-        text = f"{path}: only the first {seconds:.1f} of {stated:.1f} s could be read: the file may be damaged"
-        tqdm.write(text, file=sys.stderr)
+        why = "it was trimmed, or is damaged"
+        tqdm.write(f"{path}: {seconds:.1f} of the {stated:.1f} s that it states could be read: {why}", file=sys.stderr)
 
 
 SPOKEN = {

@@ -418,7 +418,7 @@ class Ending:
 @pytest.mark.parametrize(
     "codes, told",
     (
-        ((-9, 130), ("fold 1 was ended by SIGKILL",)),
+        ((-9, 130), ("fold 1 was ended by signal 9, as the system ends",)),
         ((1, -15), ("fold 1 ended with an error",)),
         ((1, 2), ("fold 1 ended with an error", "fold 2 ended with an error")),
     ),

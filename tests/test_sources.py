@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -313,8 +314,13 @@ def test_spellings_of_folders_of_classes(tmp_path):
     assert read_back(prepare.ensure(tmp_path, progress=False))["PrivateTest"] == as_set(made["test"])
 
 
-def test_a_folder_of_an_unknown_class_beside_known_ones_is_refused(tmp_path):
-    write_pictures(tmp_path / "more", classes=NAMES | {7: "Astonished"}, count=2)
+def test_a_folder_of_an_unknown_class_is_refused_where_a_known_one_is_missing(tmp_path, capsys):
+    made = write_pictures(tmp_path / "whole", classes=NAMES | {7: "Unclear"}, count=2)
+    found = read_back(prepare.ensure(tmp_path / "whole"))
+    assert found["PrivateTest"] == as_set((label, face) for label, face in made["test"] if label < 7)
+    assert "test has folders that are no classes of FER2013: Unclear (2 pictures)" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "whole")
+    write_pictures(tmp_path / "more", classes=NAMES | {5: "Astonished"}, count=2)
     with pytest.raises(UserError, match=r"more/test has folders that are no classes .*Astonished \(2 pictures\): name"):
         prepare.ensure(tmp_path)
     into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
@@ -418,6 +424,17 @@ def test_a_whole_table_beside_those_it_was_cut_into_is_enough(tmp_path, capsys):
     assert "not used: train.csv, val.csv, test.csv (complete, too)" in capsys.readouterr().out
 
 
+def test_two_whole_tables_are_never_poured_together(tmp_path):
+    """Even where their names have words of different splits in them."""
+    (content,) = written(HEADERS["plain"], ",", "utf-8", "numbers").values()
+    for name in ("fer2013_train.csv", "fer2013_latest.csv"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"two candidates for the Training split: fer2013_\w+.csv and fer2013_\w+.csv"):
+        prepare.ensure(tmp_path)
+    (tmp_path / "fer2013_latest.csv").unlink()
+    assert_holds(prepare.ensure(tmp_path), annotated=False)
+
+
 def test_a_partial_table_beside_a_complete_source_is_named(tmp_path, capsys):
     into_zip(tmp_path, written(HEADERS["annotators"], ",", "utf-8", "numbers"))
     (tmp_path / "train_corrected.csv").write_bytes(table([sample_row(7)]))
@@ -488,8 +505,18 @@ def test_a_source_that_cannot_be_written_to_is_prepared_in_out(tmp_path, monkeyp
     h5_path = prepare.ensure(tmp_path / "input", fallback=tmp_path / "out", progress=False)
     assert h5_path == tmp_path / "out" / "data.h5"
     assert_holds(h5_path, annotated=False)
-    monkeypatch.setattr(prepare, "survey", None)
-    assert prepare.ensure(tmp_path / "input", fallback=tmp_path / "out") == h5_path
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "survey", None)
+        assert prepare.ensure(tmp_path / "input", fallback=tmp_path / "out") == h5_path
+    # An outdated data.h5 that lies there already stays, and another is made.
+    other = shutil.copytree(tmp_path / "input", tmp_path / "other")
+    prepare.ensure(other, progress=False)
+    shutil.copy(other / "data.h5", tmp_path / "input")
+    before = (tmp_path / "input" / "data.h5").read_bytes()
+    into_folder(tmp_path / "input", written(HEADERS["annotators"], ",", "utf-8", "numbers"))
+    assert prepare.ensure(tmp_path / "input", fallback=tmp_path / "out", progress=False) == h5_path
+    assert_holds(h5_path, annotated=True)
+    assert (tmp_path / "input" / "data.h5").read_bytes() == before
 
 
 def test_a_report_that_is_open_elsewhere_does_not_stop_the_preparation(tmp_path, monkeypatch, capsys):

@@ -265,16 +265,16 @@ def test_a_video_that_was_cut_off_is_told(tmp_path, checkpoints, capsys):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     count = len(list(read_frames(path)))
     assert 10 < count < 30 and run(checkpoints, path, "--no-pictures", "--quiet") == 0
-    told = f"only the first {count / 10:.1f} of 6.0 s could be read: the file may be damaged"
+    told = f"{count / 10:.1f} of the 6.0 s that it states could be read: it was trimmed, or is damaged"
     assert capsys.readouterr() == ("", f"{path}: {told}\n")
 
 
 @pytest.mark.parametrize(("last", "told"), [(4.9, True), (5.5, False)])
 @pytest.mark.parametrize("number", [30, 55])
 def test_a_video_is_damaged_where_both_frames_and_time_are_missing(capsys, last, number, told):
-    visualize.warn_of_damage("film.mp4", moment_of(number, last), 60, 10.0)
+    visualize.tell_what_is_missing("film.mp4", moment_of(number, last), 60, 10.0)
     assert (capsys.readouterr().err != "") == (told and number == 30)
-    visualize.warn_of_damage("film.mp4", moment_of(number, last), 0, 25.0)  # a file that does not say
+    visualize.tell_what_is_missing("film.mp4", moment_of(number, last), 0, 25.0)  # a file that does not say
     assert capsys.readouterr().err == ""
 
 

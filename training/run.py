@@ -83,7 +83,7 @@ class RunFolder:
             slow = self.runtime.precision == "fp16" and self.runtime.device.type == "cpu"
             advice = " Its precision, fp16, is slow on a processor: --precision fp32 is faster." if slow else ""
             print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
-                  f"differs by rounding from a run without the change.{advice}")  # fmt: skip
+                  f"differs from a run without the change, mostly by rounding.{advice}")  # fmt: skip
         self.position = content["position"]
         if is_first():
             discard_unfinished(self.out, self.settings.run_name)

@@ -60,17 +60,18 @@ def _known(place, folders, found):
         strange = Counter(entry.path.parent.name for entry, word in faces if word not in (numbered or named))
         listed = ", ".join(f"{other} ({count:,} pictures)" for other, count in strange.most_common(MOST_NAMED))
         fault = f"has folders that are no classes of FER2013: {listed}"
-        if strange.total() == len(faces):
-            found.leave(name, fault)
-        elif strange:
+        labelled = [(entry, label) for entry, word in faces if (label := _label(word)) is not None]
+        contempt = len(faces) - len(labelled) - strange.total()
+        if contempt:
+            found.leave(name, f"has {contempt:,} pictures of contempt, which is no class of FER2013")
+        if strange and labelled and len({label for _, label in labelled}) < len(EMOTIONS):  # one is misspelled
             unclear = True
             remedy = f"name them as the others are ({', '.join(EMOTIONS).lower()}), or move them elsewhere"
             found.lose(f"{name} {fault}: {remedy}")
-        else:
-            known[folder] = [(entry, label) for entry, word in faces if (label := _label(word)) is not None]
-            contempt = len(faces) - len(known[folder])
-            if contempt:
-                found.leave(name, f"has {contempt:,} pictures of contempt, which is no class of FER2013")
+        elif strange:
+            found.leave(name, fault)
+        if labelled:
+            known[folder] = labelled
     return {} if unclear else known
 
 

@@ -96,6 +96,9 @@ def ensure(source, h5_path=None, progress=True, fallback=None):
                 return h5_path
         if found.source is None and problem is not None:
             raise UserError(f"{h5_path} is {problem}: put the archive or the tables that it comes from into {source}")
+        if problem is not None and fallback is not None and not _can_be_written_to(h5_path.parent):
+            print(f"{h5_path} is {problem}, and its folder cannot be written to: {fallback} gets another")
+            return ensure(source, Path(fallback) / H5_NAMES[0], progress)
         if problem is not None:
             print(f"preparing {h5_path} anew: it is {problem}")
         _prepare(source, found, h5_path, progress, now)
@@ -146,13 +149,17 @@ def default_h5_path(source, fallback=None):
     """data.h5 in the folder `source`, or beside the file; in the folder `fallback` where it cannot be written there."""
     folder = source.parent if source.is_file() else source
     h5_path = folder / H5_NAMES[_is_ancestor(folder / H5_NAMES[0])]
-    if fallback is None or _contents(h5_path)[0] is not None:
+    if fallback is None or _contents(h5_path)[0] is not None or _can_be_written_to(folder):
         return h5_path
+    return Path(fallback) / H5_NAMES[0]
+
+
+def _can_be_written_to(folder):
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
-        return Path(fallback) / H5_NAMES[0]
-    return h5_path
+        return False
+    return True
 
 
 def _refuse_folder(h5_path):
@@ -333,8 +340,15 @@ def _h5_blocks(path, progress, rows=1024):
 
 
 def _check_parts(chosen, builders, report):
-    """Raise UserError for a file without a good row."""
-    used = {file for builder in builders.values() for file, _ in builder.places}
+    """Raise UserError for a file without a good row, and for two tables with faces of one split."""
+    files = {split: list(dict.fromkeys(file for file, _ in builder.places)) for split, builder in builders.items()}
+    used = {file for of_split in files.values() for file in of_split}
+    for split, (first, *others) in ((split, of_split) for split, of_split in files.items() if of_split):
+        if others:
+            raise UserError(
+                f"two candidates for the {split} split: {first} and {others[0]}: remove one, or give the path of the "
+                "one to use"
+            )
     for part in chosen.parts if chosen.kind == "tables" else ():
         if part.name in used:
             continue

@@ -59,7 +59,7 @@ class Tracker:
     """Gives the faces of frame after frame their numbers, from 1."""
 
     def __init__(self):
-        self.tracks, self._count, self._copy, self._before = [], 0, None, -math.inf
+        self.tracks, self._count, self._copy, self._looks = [], 0, None, [-math.inf] * 2
 
     def expected(self, seconds):
         """[`Box`] where faces should be at that time."""
@@ -76,9 +76,9 @@ class Tracker:
 
     def update(self, boxes, crops, seconds):
         """[number] of the faces in a frame. boxes: [`Box`]; crops: uint8 (S, S) of each; seconds: when."""
-        # Looks may be further apart than the patience, as those at every 30th frame.
-        self.tracks = [one for one in self.tracks if seconds - one.seconds <= PATIENCE or one.seconds == self._before]
-        self._before = seconds
+        # Looks may be further apart than the patience, as those at every 30th frame: one of them may miss somebody.
+        self.tracks = [one for one in self.tracks if one.seconds >= min(seconds - PATIENCE, self._looks[0])]
+        self._looks = [self._looks[1], seconds]
         looks = [look_of(crop) for crop in crops]
         pairs = sorted(
             (track.distance(box, look, seconds), place, track.number)

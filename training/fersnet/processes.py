@@ -111,7 +111,8 @@ def _how_it_ended(code):
     """What became of a process with that exit code, other than 0, in words."""
     if code >= 0:
         return "ended with an error"
-    return f"was ended by {signal.Signals(-code).name}, which the system sends where memory is short, or somebody else"
+    short = ", as the system ends what wants more memory than there is" if code == -9 else ""
+    return f"was ended by signal {-code}{short}"
 
 
 def _end_of(run, fold):
