@@ -1,6 +1,6 @@
 """What each addition to FERSNet's training is worth for the faces that it synthesizes, at reduced size.
 
-    python benchmarks/fersnet_additions.py --data CK+48 --out additions.jsonl [--folds 1 2 3] [--epochs N] [--base N]
+    python benchmarks/fersnet_additions.py [--data CK+48] --out additions.jsonl [--folds 1 2 3] [--epochs N] [--base N]
                                            [--only NAME ...]
 
 Each line of the table changes the default recipe in one thing and is trained from scratch, on the same folds with the

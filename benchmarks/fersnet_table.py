@@ -1,7 +1,8 @@
 """The four variants of FERSNet over folds of subjects, in two protocols, next to what their paper reports.
 
-    python benchmarks/fersnet_table.py --data CK+48 --out fersnet [--rules balanced by-name] [--seeds 0 1] [--folds 1 2]
-                                       [--processes N] [--epochs N] [--recipe paper] [--model FERSNetHalf] ...
+    python benchmarks/fersnet_table.py --out fersnet [--data CK+48] [--rules balanced by-name] [--seeds 0 1]
+                                       [--folds 1 2] [--processes N] [--epochs N] [--recipe paper]
+                                       [--model FERSNetHalf] ...
 
 Each variant, way to make folds and seed is a run of mainpro_FER.py in a folder of its own below --out; started again,
 the program goes on with what is missing. --show prints what the records there have. The result is the accuracy of the

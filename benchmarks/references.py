@@ -100,12 +100,22 @@ def _transform(picture, ten_crop):
     return _to_tensor(ImageOps.mirror(picture) if random.random() < 0.5 else picture)
 
 
-def _orthogonality(kernel):
-    products = F.conv2d(kernel, kernel, padding=kernel.shape[-1] // 2)
-    target = torch.zeros_like(products)
-    centre = products.shape[-1] // 2
-    target[:, :, centre, centre] = torch.eye(len(kernel))
-    return torch.norm(products - target)
+def _orthogonality(network):
+    """Of eleven kernels: the first of each block by its stride, and the shortcuts as matrices."""
+    total = 0.0
+    for block in network.blocks():
+        kernel = block.conv1.weight
+        products = F.conv2d(kernel, kernel, stride=block.conv1.stride, padding=1)
+        target = torch.zeros_like(products)
+        centre = products.shape[-1] // 2
+        target[:, :, centre, centre] = torch.eye(len(kernel))
+        total = total + torch.norm(products - target)
+        for layer in block.shortcut.modules():
+            if isinstance(layer, nn.Conv2d):
+                matrix = layer.weight.flatten(1)
+                matrix = matrix if len(matrix) < matrix.shape[1] else matrix.T
+                total = total + torch.norm(matrix @ matrix.T - torch.eye(len(matrix)))
+    return total
 
 
 def original_training(images, labels, steps):
@@ -122,8 +132,7 @@ def original_training(images, labels, steps):
                 out = network(crops)
                 wide = out.shape[1] == 7
                 loss = F.cross_entropy(out, target) if wide else F.mse_loss(out[:, 0], target.float())
-                for block in network.blocks():
-                    loss = loss + 0.5 * (_orthogonality(block.conv1.weight) + _orthogonality(block.conv2.weight))
+                loss = loss + 0.5 * _orthogonality(network)
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_value_(network.parameters(), 0.1)

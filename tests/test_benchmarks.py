@@ -1,22 +1,68 @@
 """What the tables of measurements are calculated by: intervals, runs that are done, minutes to an accuracy."""
 
 import json
+from pathlib import Path
 
 import pandas
 import pytest
 import torch
 from scipy.stats import t, ttest_rel
 
-from benchmarks import ablation, fersnet_additions, fersnet_judge, fersnet_table, time_to_accuracy
+from benchmarks import (
+    ablation,
+    common,
+    fersnet_additions,
+    fersnet_judge,
+    fersnet_table,
+    references,
+    start_speed,
+    time_to_accuracy,
+)
 from benchmarks.common import record_run, recorded_runs
+from data.fer2013 import prepare
 from data.subjects.trees import SubjectFaces
 from models.fersnet import SmallClassifier
+from tests.samples import three_splits
 from training.fersnet.engine import synthesize_others
 from training.fersnet.records import FOLD_COLUMNS
 from training.fersnet.views import VIEWS
+from training.losses import matrix_orthogonality
 from training.recipes import RECIPES
 from training.runtime import decide
 from utils.tasks import EMOTIONS, TASKS
+
+
+def test_rates_are_medians_and_ratios_medians_of_the_rounds(capsys):
+    rates = {"ours": [10.0, 30.0, 20.0], "other": [5.0, 10.0, 4.0]}
+    common.print_rates("training", "images/s", rates, "ours", 1e9)
+    ours, other = (line.split() for line in capsys.readouterr().out.splitlines()[1:])
+    assert ours[1:] == ["20.0", "10.0..30.0", "1.00", "0.020"]
+    assert other[1:] == ["5.0", "4.0..10.0", "3.00", "0.005"]  # ratios 2, 3 and 5
+
+
+def test_programs_are_timed_in_turn_after_a_call_that_does_not_count(monkeypatch):
+    clock, called = iter([0.0, 2.0, 2.0, 3.0, 10.0, 14.0, 20.0, 21.0]), []
+    monkeypatch.setattr(common.time, "perf_counter", lambda: next(clock))
+    programs = {"a": lambda: called.append("a") or 8, "b": lambda: called.append("b") or 3}
+    assert common.time_in_turn(programs, 2) == {"a": [4.0, 2.0], "b": [3.0, 3.0]}
+    assert "".join(called) == "ababab"
+
+
+@pytest.mark.slow
+def test_the_start_ends_where_the_first_step_would_begin(tmp_path):
+    for name, content in three_splits(140)[0].items():
+        (tmp_path / Path(name).name).write_bytes(content)
+    assert 0 < start_speed.seconds_to_first_step(prepare.ensure(tmp_path, progress=False)) < 120
+
+
+def test_the_original_has_eleven_orthogonal_kernels(monkeypatch):
+    network, seen = references.ThreeChannelNet(7), []
+    norm = torch.norm
+    monkeypatch.setattr(torch, "norm", lambda value: seen.append(norm(value)) or seen[-1])
+    assert references._orthogonality(network) == sum(seen) and len(seen) == 11
+    shortcuts = [block.shortcut[0].weight for block in network.blocks() if len(block.shortcut)]
+    assert len(shortcuts) == 3
+    assert all(any(torch.isclose(matrix_orthogonality(one), other) for other in seen) for one in shortcuts)
 
 
 def test_a_paired_difference_has_the_interval_of_the_t_test():

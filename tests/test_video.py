@@ -321,7 +321,9 @@ def test_the_plot_of_a_long_video_has_lines():
     for number in range(45 * 60 * 25):
         whole.add(Moment(number, number / 25, None, person))
     figure = draw_timelines({number: one.points for number, one in whole.people.items()}, "film")
-    for line in [line for line in figure.axes[0].lines if line.get_label() in ("valence", "arousal", "dominance")]:
+    lines = [line for line in figure.axes[0].lines if line.get_label() in ("valence", "arousal", "dominance")]
+    assert len(lines) == 3
+    for line in lines:
         finite = np.isfinite(line.get_ydata())
         assert len(finite) > 1000 and (finite[1:] & finite[:-1]).all()
 
