@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from data.faces import load_split
-from data.fer2013 import load, prepare
+from data.fer2013 import load, prepare, sources
 from data.fer2013.sources import survey
 from tests.conftest import ROOT
 from tests.samples import image, pixel_text, sample_row, table, three_splits, write_stored_rar, write_zip
@@ -479,6 +479,43 @@ def test_the_ancestors_h5_is_read_and_stays_where_it_is(tmp_path):
         h5_path = prepare.ensure(source, progress=False)
         assert_holds(h5_path, annotated=False)
         assert h5_path != tmp_path / "data.h5" and (tmp_path / "data.h5").read_bytes() == theirs
+
+
+def test_rows_of_an_ancestors_h5_that_make_no_sense_are_dropped_and_reported(tmp_path):
+    """V/A/D on another scale or none, pixels from 0 to 1, labels beyond the classes."""
+    faulty = {1: ("VAD", 5.0), 2: ("VAD", np.nan), 3: ("pixel", 0.5), 4: ("label", 7)}
+    with h5py.File(tmp_path / "theirs.h5", "w") as h5:
+        for place, split in enumerate(SPLITS):
+            arrays = {
+                "pixel": np.stack([image(10 * place + i) for i in range(6)]).astype(np.float32),
+                "label": np.arange(6),
+                "VAD": np.ones((6, 3), np.float32),
+            }
+            for row, (name, value) in faulty.items():
+                arrays[name][row] = value
+            for name, values in arrays.items():
+                h5[f"{split}_{name}"] = values
+    h5_path = prepare.ensure(tmp_path / "theirs.h5", progress=False)
+    for place, split in enumerate(SPLITS):
+        faces = load_split(h5_path, split)
+        assert faces.labels.tolist() == [0, 5] and faces.vad.tolist() == [[1.0] * 3] * 2
+        assert np.array_equal(faces.images.numpy().reshape(2, -1), [image(10 * place), image(10 * place + 5)])
+    report = (tmp_path / "data_report.csv").read_text(encoding="utf-8-sig")
+    for row, reason in ((2, "V/A/D: not all"), (3, "V/A/D: not all"), (4, "pixels: not all"), (5, "label: not in 0-6")):
+        assert report.count(f"theirs.h5,{row},{reason}") + report.count(f"theirs.h5,{row},dropped,{reason}") == 3
+
+
+def test_beside_a_table_that_was_named_only_its_own_folder_is_looked_at(tmp_path, monkeypatch):
+    into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "other.csv").write_bytes(b"x")
+    looked, original = [], sources.Tree._add
+    monkeypatch.setattr(
+        sources.Tree, "_add", lambda self, path, base: looked.append(path) or original(self, path, base)
+    )
+    (source,) = tmp_path.glob("*.csv")
+    prepare.ensure(source, progress=False)
+    assert source in looked and tmp_path / "below" / "other.csv" not in looked
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that refuses to be written to")

@@ -29,7 +29,7 @@ from data.fer2013.pictures import read_pictures
 from data.fer2013.sources import H5_NAMES, HOME, PICTURES, REPORT_NAME, is_picture, listing, survey, why_nothing
 from data.fer2013.tables import PIXELS, Block, read_rows
 from utils.files import UserError, exit_code, given_path, move_aside, replacing
-from utils.tasks import SPLITS
+from utils.tasks import SPLITS, VAD_LIMIT
 
 PUBLIC_NOTE = "PublicTest is a tenth of the training faces, drawn by class with seed 0"
 _H5_SUFFIXES = (".h5", ".hdf5")
@@ -321,22 +321,36 @@ def _blocks(chosen, progress, notes):
 
 
 def _h5_blocks(path, progress, rows=1024):
-    """The faces of an h5 file of {split}_pixel, any integers of any shape, and {split}_label."""
+    """The faces of an h5 file of {split}_pixel, whole numbers in any shape, {split}_label and perhaps {split}_VAD."""
     with h5py.File(path, "r") as h5:
         for number, split in enumerate(SPLITS):
             pixels, labels, vad = (h5.get(f"{split}_{name}") for name in ("pixel", "label", "VAD"))
             for start in range(0, len(labels), rows):
                 part = slice(start, start + rows)
                 block, label = pixels[part].reshape(-1, PIXELS), labels[part].astype(np.int64)
-                good = ((block >= 0) & (block <= 255)).all(axis=1) & (label >= 0) & (label <= 6)
+                values = None if vad is None else np.asarray(vad[part], np.float32)
+                faults = _h5_faults(block, label, values)
+                good = np.array([not fault for fault in faults])
                 numbers = np.arange(start, start + len(label)) + 1
-                dropped = [(split, int(row), "pixels or label: out of range") for row in numbers[~good]]
-                values = None if vad is None else np.asarray(vad[part], np.float32)[good]
+                dropped = [(split, row, fault) for row, fault in zip(numbers.tolist(), faults, strict=True) if fault]
                 progress(block.nbytes)
                 yield path.name, Block(
-                    numbers[good].tolist(), np.full(good.sum(), number), label[good], values,
+                    numbers[good].tolist(), np.full(good.sum(), number), label[good],
+                    None if values is None else values[good],
                     np.ascontiguousarray(block[good].astype(np.uint8)), dropped,
                 )  # fmt: skip
+
+
+def _h5_faults(block, label, values):
+    """What is wrong with each row, "" for nothing. block (n, 2304), label (n,), values (n, 3) or None: any numbers."""
+    with np.errstate(invalid="ignore"):  # of what is no number
+        fits = {
+            "pixels: not all are integers in 0-255": ((block >= 0) & (block <= 255) & (block % 1 == 0)).all(axis=1),
+            "label: not in 0-6": (label >= 0) & (label <= 6),
+        }
+        if values is not None:
+            fits["V/A/D: not all are in -2..2"] = (np.abs(values) <= VAD_LIMIT).all(axis=1)
+    return ["; ".join(fault for fault, of in fits.items() if not of[row]) for row in range(len(label))]
 
 
 def _check_parts(chosen, builders, report):

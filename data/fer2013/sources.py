@@ -213,7 +213,11 @@ def why_nothing(place, found):
 
 def _votes_beside(path):
     """The FER+ votes that lie beside a table that was given by its own path, as a list of `Part`."""
-    with Tree(path.parent, lambda other: other == path or other.suffix.lower() not in _TABLE_SUFFIXES) as tree:
+
+    def is_other(file):
+        return file == path or file.is_dir() or file.suffix.lower() not in _TABLE_SUFFIXES
+
+    with Tree(path.parent, is_other) as tree:
         parts = [part for entry in tree.entries if len(entry.path.parts) == 1 for part in _tables(entry, Survey())]
     return [part for part in parts if "pixels" not in part.layout.columns]
 
