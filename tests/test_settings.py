@@ -6,6 +6,7 @@ from training import settings
 from training.optim import learning_rate
 from training.recipes import FERSNET_RECIPES, RECIPES, Recipe
 from training.settings import DEFAULT_MODEL, Settings, build_parser, check_unchanged, resolve
+from utils.files import UserError
 
 
 def parse(*flags):
@@ -63,6 +64,16 @@ def test_help_fits_two_screens_and_shows_every_default(monkeypatch):
 def test_settings_survive_a_checkpoint():
     resolved = resolve(parse("--limit", "5", "--tasks", "classify"), "FER2013")
     assert Settings.from_plain(resolved.to_plain()) == resolved
+
+
+@pytest.mark.parametrize("dataset", ["Demo", "CK+"])
+def test_a_run_with_options_that_are_gone_or_new_is_not_gone_on_with(dataset):
+    """It would be trained otherwise from there on."""
+    plain = resolve(build_parser().parse_args([]), dataset).to_plain()
+    less = {name: value for name, value in plain["recipe"].items() if name != "averaging"}
+    for recipe in (plain["recipe"] | {"an option of old": 0.5}, less, None):
+        with pytest.raises(UserError, match="another version"):
+            Settings.from_plain(plain | {"recipe": recipe})
 
 
 def test_equal_flags_may_be_repeated_when_resuming():

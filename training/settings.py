@@ -64,9 +64,10 @@ class Settings:
         """The settings that `to_plain` wrote. UserError when they are of another version."""
         try:
             kind = FERSNetRecipe if plain["fold"] else Recipe
-            recipe = kind(**{field.name: plain["recipe"][field.name] for field in fields(kind)})
-            return cls(**{**plain, "recipe": recipe, "tasks": tuple(plain["tasks"])})
-        except (TypeError, KeyError) as error:
+            if plain["recipe"].keys() != {field.name for field in fields(kind)}:  # of an option that is gone, or new
+                raise KeyError("recipe")
+            return cls(**{**plain, "recipe": kind(**plain["recipe"]), "tasks": tuple(plain["tasks"])})
+        except (TypeError, KeyError, AttributeError) as error:
             raise UserError("last.t7 was written by another version of this program; start a new run.") from error
 
     @property
