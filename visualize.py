@@ -34,7 +34,7 @@ from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
 from utils import pictures
 from utils.files import UserError, as_text, exit_code, given_path
-from utils.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Unreadable, in_batches, is_video, prefetch
+from utils.pictures import Unreadable, in_batches, is_picture, is_video, prefetch
 
 __all__ = ["EmotionRecognizer", "Face"]
 
@@ -398,9 +398,8 @@ def what_to_give(expressions):
     """The remedy where there is nothing to look at. expressions: those of --synthesize, or None."""
     if not expressions:
         return "give pictures, folders or videos, or --webcam"
-    endings = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
     for text in expressions:
-        if os.path.exists(text) or {"/", os.sep} & {*text} or text.lower().endswith(endings):
+        if os.path.exists(text) or {"/", os.sep} & {*text} or is_picture(Path(text)) or is_video(Path(text)):
             return f"files go before --synthesize, and so should {text}"
     return "give pictures or folders"
 

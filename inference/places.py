@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from utils.files import as_text, as_user_error, given_path, replacing
-from utils.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_video
+from utils.pictures import is_picture, is_video
 
 PEOPLE = "_people.csv"  # how the name of the table of a video's people ends
 # How PNGs are compressed: by runs of equal bytes alone, which here gives smaller files in two thirds of the time.
@@ -49,8 +49,11 @@ def expand(inputs, recursive):
     for given in (path for pattern in inputs for path in _matching(pattern)):
         folder = os.path.isdir(given)
         found += [(path, not folder) for path in (_in_folder(given, recursive) if folder else [given])]
-    files = {(one["Source"], one["Folder"]) for one in (marks(path) for path, _ in found)}
-    kept = [path for path, named in found if not is_ours(path) or named and not _is_about(path, files)]
+    ours = {path for path, _ in found if is_ours(path)}
+    # Marks take a look at the disk for each file, so they are made only where a result was named.
+    all_marks = [marks(path) for path, _ in found] if any(named and path in ours for path, named in found) else []
+    files = {(one["Source"], one["Folder"]) for one in all_marks}
+    kept = [path for path, named in found if path not in ours or named and not _is_about(path, files)]
     return kept, len(found) - len(kept)
 
 
@@ -61,8 +64,7 @@ def _in_folder(folder, recursive):
         files += [Path(above, name) for name in names]
         if not recursive:
             below.clear()
-    known = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
-    files = [path for path in files if path.suffix.lower() in known]
+    files = [path for path in files if is_picture(path) or is_video(path)]
     return sorted(files + [Path(error.filename) for error in refused])
 
 

@@ -28,6 +28,11 @@ class Unreadable(UserError):
     """A picture or a video that cannot be read; others may be."""
 
 
+def is_picture(path):
+    """Whether a file is a picture, by its name."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
 def is_video(path):
     """Whether a file is a video, by its name."""
     return path.suffix.lower() in VIDEO_SUFFIXES

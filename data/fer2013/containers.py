@@ -24,6 +24,7 @@ import rarfile
 from utils.files import UserError
 
 AGAIN = "download or copy it again"
+ENCRYPTED = "is encrypted: unpack it with its password and give the folder"
 DEPTH = 6  # of folders below the one that is searched
 NESTED = 3  # archives in archives in archives
 _DAMAGE = (rarfile.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, struct.error)
@@ -150,7 +151,7 @@ class Tree:
         archive = self._stack.enter_context(archive)
         files = [info for info in archive.infolist() if info.is_file()]
         if archive.needs_password() and not files:
-            raise UserError(f"{name} is encrypted: unpack it with its password and give the folder")
+            raise UserError(f"{name} {ENCRYPTED}")
         # RAR 5 always ends with this block: without it, members may be missing.
         if version == rarfile.RAR_V5 and rarfile.RAR_BLOCK_ENDARC not in blocks:
             raise UserError(f"{name} is truncated: {AGAIN}")

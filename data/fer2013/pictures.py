@@ -15,6 +15,7 @@ from utils.files import UserError, as_text
 from utils.tasks import CLASS_WORDS, EMOTIONS, SPLITS
 
 SIDE = 48
+NEEDED = ("Training", "PrivateTest")  # splits without which pictures are no dataset
 THIS = "this folder"  # how messages name the place that is searched
 MOST_NAMED = 5  # folders in a message
 _NUMBERS = set(map(str, range(len(EMOTIONS))))  # folders that are named by FER2013's numbers
@@ -98,7 +99,7 @@ def _joined(places):
 
 def is_complete(splits):
     """Whether there are faces to train on and to test on among some splits."""
-    return {"Training", "PrivateTest"} <= set(splits)
+    return set(NEEDED) <= set(splits)
 
 
 def _splits(folders):

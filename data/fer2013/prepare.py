@@ -26,9 +26,19 @@ from data.fer2013 import store
 from data.fer2013.collect import ONE_COLOUR, collected, find_repeated, split_off_public, write_report
 from data.fer2013.ferplus import read_votes, with_votes
 from data.fer2013.pictures import read_pictures
-from data.fer2013.sources import H5_NAMES, HOME, PICTURES, REPORT_NAME, is_picture, listing, survey, why_nothing
+from data.fer2013.sources import (
+    H5_NAMES,
+    HOME,
+    PICTURES,
+    REPORT_NAME,
+    listing,
+    survey,
+    two_candidates,
+    why_nothing,
+)
 from data.fer2013.tables import PIXELS, Block, read_rows
 from utils.files import UserError, exit_code, given_path, move_aside, replacing
+from utils.pictures import is_picture
 from utils.tasks import SPLITS, VAD_LIMIT
 
 PUBLIC_NOTE = "PublicTest is a tenth of the training faces, drawn by class with seed 0"
@@ -359,10 +369,7 @@ def _check_parts(chosen, builders, report):
     used = {file for of_split in files.values() for file in of_split}
     for split, (first, *others) in ((split, of_split) for split, of_split in files.items() if of_split):
         if others:
-            raise UserError(
-                f"two candidates for the {split} split: {first} and {others[0]}: remove one, or give the path of the "
-                "one to use"
-            )
+            raise UserError(two_candidates(split, first, others[0]))
     for part in chosen.parts if chosen.kind == "tables" else ():
         if part.name in used:
             continue

@@ -19,18 +19,17 @@ from pathlib import Path
 
 import h5py
 
-from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, DEPTH, Entry, Tree, files_below, volumes
-from data.fer2013.pictures import THIS, class_folders, is_complete
+from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, DEPTH, ENCRYPTED, Entry, Tree, files_below, volumes
+from data.fer2013.pictures import NEEDED, THIS, class_folders
 from data.fer2013.tables import HEAD, NO_HEADER, Faulty, Format, read_format, split_named
 from utils.files import UNFINISHED, UserError
-from utils.pictures import PICTURE_SUFFIXES
+from utils.pictures import is_picture
 from utils.tasks import SPLITS
 
 HOME = Path(__file__).resolve().parent.parent  # the data folder of the project
 PICTURES = "pictures"
 ALL = "all"  # the split of a table whose column Usage says it
 H5_NAMES = ("data.h5", "data_prepared.h5")  # the second where the ancestor's lies in the place of ours
-ENCRYPTED = "is encrypted: unpack it with its password and give the folder"
 MOST_NAMED = 6  # kinds of files in a message
 REPORT_NAME = "data_report.csv"
 ORIGIN_NAME = "vad_origin.txt"  # in which a user says where V/A/D come from
@@ -132,11 +131,6 @@ def skipped(path):
     return own and path.parent == HOME or named
 
 
-def is_picture(path):
-    """Whether a file is a picture, by its name."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
-
-
 @contextmanager
 def survey(place):
     """Look at everything in a folder, or at a file: yields the `Survey`, whose archives stay open meanwhile.
@@ -209,6 +203,11 @@ def why_nothing(place, found):
         "or the annotators' train, publictest and privatetest), folders train/<class> and test/<class> of pictures, or "
         "an archive of these"
     )
+
+
+def two_candidates(split, first, second):
+    """The sentence about two tables with faces of one split."""
+    return f"two candidates for the {split} split: {first} and {second}: remove one, or give the path of the one to use"
 
 
 def _votes_beside(path):
@@ -302,10 +301,7 @@ def _split_sources(parts, found):
             by_split[part.split].append(part)
         several = next((same for same in by_split.values() if len(same) > 1), None)
         if several:
-            first, second = (part.entry.path.as_posix() for part in several[:2])
-            reason = "remove one, or give the path of the one to use"
-            split = several[0].split
-            found.lose(f"two candidates for the {split} split: {first} and {second}: {reason}")
+            found.lose(two_candidates(several[0].split, *(part.entry.path.as_posix() for part in several[:2])))
             continue
         sources.append(_source([by_split[split][0] for split in SPLITS if split in by_split]))
     return sources
@@ -329,8 +325,8 @@ def _picture_sources(pictures, found):
     for place, splits in class_folders(pictures, found).items():
         count = sum(map(len, splits.values()))
         description = f"{count:,} pictures in folders of classes in {place or THIS}"
-        if not is_complete(splits):
-            missing = [split for split in ("Training", "PrivateTest") if split not in splits]
+        missing = [split for split in NEEDED if split not in splits]
+        if missing:
             found.leave(place or THIS, f"has {description}, but none for {' and '.join(missing)}")
             continue
         disks = tuple(dict.fromkeys(entry.disk for faces in splits.values() for entry, _ in faces))

@@ -93,8 +93,8 @@ def _class_folders(files, path):
         class_name = CLASS_WORDS.get(folder.lower())
         if class_name in CLASSES:
             roots[root + slash][folder] = class_name
-        else:
-            others[folder] += class_name is not None
+        elif class_name is not None:
+            others[folder] += 1
     if not roots:
         raise UserError(
             f"{path} has neither folders of classes (anger, contempt, ... surprise) nor the labels of the release "
@@ -119,7 +119,7 @@ def _class_folders(files, path):
     notes = (
         [f"{' and '.join(root.rstrip('/') for root in found)} joined, since folds need all subjects"] if joined else []
     )
-    notes += [f"{count} pictures in {folder} left out" for folder, count in others.items() if count]
+    notes += [f"{count} pictures in {folder} left out" for folder, count in others.items()]
     return found, folders, notes
 
 

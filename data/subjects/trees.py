@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from data.faces import fingerprint
-from data.fer2013.containers import AGAIN, Tree, archive_kind
+from data.fer2013.containers import AGAIN, ENCRYPTED, Tree, archive_kind
 from utils import pictures
 from utils.files import UserError
-from utils.pictures import PICTURE_SUFFIXES
+from utils.pictures import is_picture
 
 NEARLY_SQUARE = 1.25  # sides of a picture that shows a face alone
 GIVE = "give the folder or the ZIP of the dataset"
@@ -110,8 +110,8 @@ def picture_files(path):
         entries = {"/".join(entry.path.parts[top:]): entry for entry in tree.entries}
         entries = dict(sorted(entries.items()))
         if any(entry.encrypted for entry in entries.values()):
-            raise UserError(f"{path} is encrypted: unpack it with its password and give the folder")
-        found = {name: entry for name, entry in entries.items() if entry.path.suffix.lower() in PICTURE_SUFFIXES}
+            raise UserError(f"{path} {ENCRYPTED}")
+        found = {name: entry for name, entry in entries.items() if is_picture(entry.path)}
         others = {name: entry for name, entry in entries.items() if name not in found}
         tables = [name for name in others if name.lower().endswith(".csv")]
         if tables and not found:
