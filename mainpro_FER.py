@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 
 from data import DATASETS, default_dataset
+from inference import networks
 from models import MODELS
 from training.engine import evaluate, share_of, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
@@ -80,9 +81,7 @@ def teacher_of(settings, training, runtime, last):
         return None if taught is None else taught.to(training.labels.device)
     if not settings.recipe.teacher or "classify" not in settings.tasks:
         return None
-    from inference.networks import taught_probabilities
-
-    mine = taught_probabilities(share_of(training).images, runtime)
+    mine = networks.taught_probabilities(share_of(training).images, runtime)
     return gather_unequal(mine.to(runtime.device)).to(training.labels.device)
 
 

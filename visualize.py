@@ -18,7 +18,7 @@ import argparse
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from inference import detector, results
 from inference.networks import RELEASED, RELEASED_SYNTHESIZER, load_networks
 from inference.places import PEOPLE, OutputPaths, expand, given_input, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
+from inference.videos.tracks import SMOOTH
 from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
 from utils import pictures
@@ -41,7 +42,6 @@ __all__ = ["EmotionRecognizer", "Face"]
 CALIBRATION_FACES = 512  # of the training, for a network with 8 bits
 BATCH = 16  # pictures whose faces go through the network together
 READABLE = 0.9  # of what a video states; where less can be read, that is said
-SMOOTH = 0.5  # seconds, as in inference.videos.video, which is slow to import
 # Flags that mean nothing beside one that does something else instead.
 IDLE = {
     "export": (
@@ -225,25 +225,27 @@ def synthesize(inputs, output_paths, arguments):
 
 def read_video(recognizer, path, add, output_paths, arguments):
     """Tabulate the faces of a video and its people, annotate it, plot them. Returns whether it could be read."""
+    from inference.videos import video
     from inference.videos.summary import COLUMNS, Summary, sentence
-    from inference.videos.video import Watcher, count_frames, read_frames, watch
 
     drawn, tell = not arguments.no_pictures, partial(print_line, arguments)
     endings = (".csv", PEOPLE, ".mp4", ".png") if drawn else (".csv", PEOPLE)
     table, people, *pictured = output_paths.beside(path, "_emotion", *endings)
-    summary, stopped, codec = Summary(), None, None
+    summary, shown, stopped = Summary(), [], None
     try:
-        total, rate = count_frames(path)
+        total, rate = video.count_frames(path)
         bar = tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty(), dynamic_ncols=True)
         with (
             bar,
-            recording(pictured, rate) as record,
+            video.video_writer(pictured[0], rate) if drawn else nullcontext() as recording,
             results.table(table, columns=results.VIDEO_COLUMNS, tell=tell) as add_here,
         ):
             try:
-                watcher = Watcher(recognizer, arguments.smooth if arguments.smooth is not None else SMOOTH)
-                for moment in watch(watcher, read_frames(path), arguments.every or 1):
-                    record(moment)
+                watcher = video.Watcher(recognizer, arguments.smooth if arguments.smooth is not None else SMOOTH)
+                for moment in video.watch(watcher, video.read_frames(path), arguments.every or 1):
+                    shown = shown if moment.people is None else moment.people  # those of the last look
+                    if drawn:
+                        recording.add(video.annotate(moment.frame, shown), moment.seconds)
                     if moment.people is not None:
                         for person in moment.people:
                             row = results.row(path, person.number, person.face, moment.number, moment.seconds,
@@ -254,8 +256,9 @@ def read_video(recognizer, path, add, output_paths, arguments):
                     bar.update()
                 tell_what_is_missing(path, moment, total, rate)
             except KeyboardInterrupt as error:  # what was seen so far is written
+                if drawn and recording.codec is None:  # no frame
+                    raise
                 stopped = error
-            codec = record(None)
     except Unreadable as error:
         print(f"error: {error}", file=sys.stderr)
         return False
@@ -272,8 +275,8 @@ def read_video(recognizer, path, add, output_paths, arguments):
     print_line(arguments, f"{path}: {summary.frames} frames with faces. Written: {written}")
     for row in rows:
         print_line(arguments, sentence(row))
-    if codec is not None:
-        print_line(arguments, f"  {SPOKEN[codec]}")
+    if drawn:
+        print_line(arguments, f"  {SPOKEN[recording.codec]}")
     if stopped is not None:
         raise stopped
     return True
@@ -295,31 +298,6 @@ SPOKEN = {
     "MPEG-4": "The annotated video is MPEG-4 part 2, since this OpenCV writes no H.264: VLC plays it, browsers do not. "
     "It has no sound.",
 }
-
-
-@contextmanager
-def recording(pictured, rate):
-    """A function that adds a `Moment` to the annotated video, and that given None tells its codec (None: none).
-
-    pictured: the path of the video first; empty where none is wanted. Frames that were not looked at show the people of
-    the last that was.
-    """
-    if not pictured:
-        yield lambda moment: None
-        return
-    from inference.videos import video
-
-    people = []
-    with video.video_writer(pictured[0], rate) as writer:
-
-        def record(moment):
-            nonlocal people
-            if moment is None:
-                return writer.codec
-            people = people if moment.people is None else moment.people
-            writer.add(video.annotate(moment.frame, people), moment.seconds)
-
-        yield record
 
 
 def watch_camera(recognizer, arguments):

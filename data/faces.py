@@ -71,22 +71,17 @@ class Faces:
         return torch.stack([self.vad[self.labels == label].double().mean(dim=0) for label in range(len(EMOTIONS))])
 
     def pixel_statistics(self):
-        """Mean and standard deviation of all pixels, in units of 0..1, exact whatever the number of faces."""
-        return pixel_statistics(self.images)
+        """{"mean", "std"} of all pixels, in units of 0..1, exact whatever the number of faces."""
+        counts = sum(torch.bincount(block.flatten(), minlength=256) for block in self.images.split(BLOCK))
+        counts = counts.cpu().double()  # Apple's GPUs have no float64
+        values = torch.arange(256, dtype=torch.float64) / 255
+        mean = (counts * values).sum() / counts.sum()
+        variance = (counts * (values - mean).square()).sum() / counts.sum()
+        return {"mean": mean.item(), "std": max(variance.sqrt().item(), 1 / 255)}
 
     def fingerprint(self):
         """SHA-256, as hexadecimal digits, of all pictures and annotations."""
         return fingerprint(self.images, self.labels, self.vad)
-
-
-def pixel_statistics(images):
-    """{"mean", "std"} of all pixels of images (N, H, W) uint8, in units of 0..1."""
-    counts = sum(torch.bincount(block.flatten(), minlength=256) for block in images.split(BLOCK))
-    counts = counts.cpu().double()  # Apple's GPUs have no float64
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = (counts * values).sum() / counts.sum()
-    variance = (counts * (values - mean).square()).sum() / counts.sum()
-    return {"mean": mean.item(), "std": max(variance.sqrt().item(), 1 / 255)}
 
 
 def fingerprint(images, *annotations):

@@ -81,9 +81,7 @@ def draw(picture, faces, title="", size=None):
 
 def _new_figure():
     """An empty one, 1280 x 720. Things have fixed places: to search for good ones, all would be drawn twice."""
-    figure = Figure(figsize=(12.8, 7.2), dpi=100)
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(12.8, 7.2), dpi=100)
 
 
 @cache
@@ -98,8 +96,9 @@ def _frames(dominance, bars):
         explain_dominance(figure.add_axes(PLANE_BAR))
     if bars:
         frame_bars(figure.add_axes(BARS))
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba()).copy()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()
 
 
 def _over(figure, place, scale):
@@ -219,7 +218,6 @@ def draw_timelines(people, title):
     shown = sorted(sorted(people, key=lambda number: -len(people[number]))[:MOST_LINES])
     rows = max(1, len(shown))
     figure = Figure(figsize=(10, 1.2 + 2.9 * rows), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(2 * rows, 1, sharex=True, squeeze=False, height_ratios=(2, 1) * rows)[:, 0]
     for place, number in enumerate(shown):
         draw_timeline(panels[2 * place], panels[2 * place + 1], number, people[number])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from utils.files import as_text, as_user_error, given_path, replacing
+from utils.files import as_text, as_user_error, given_path, is_unfinished, replacing
 from utils.pictures import is_picture, is_video
 
 PEOPLE = "_people.csv"  # how the name of the table of a video's people ends
@@ -64,7 +64,7 @@ def _in_folder(folder, recursive):
         files += [Path(above, name) for name in names]
         if not recursive:
             below.clear()
-    files = [path for path in files if is_picture(path) or is_video(path)]
+    files = [path for path in files if (is_picture(path) or is_video(path)) and not is_unfinished(path)]
     return sorted(files + [Path(error.filename) for error in refused])
 
 

@@ -11,6 +11,7 @@ from data.batches import FACE_SIZE
 from inference import detector, results
 from inference.explain import heat_maps
 from inference.networks import load_networks, predict_tasks, ready_to_predict, temperature_of
+from inference.videos.tracks import SMOOTH
 from training.runtime import choose
 from utils.files import UserError
 from utils.pictures import from_pil, read_picture, to_grey
@@ -127,10 +128,10 @@ class EmotionRecognizer:
     def recognize_video(self, path, every=1, smooth=None):
         """Yield an `inference.videos.video.Moment` for each `every`th frame of a video file: number, seconds, people.
 
-        Its people have the same number from frame to frame; smooth: see `inference.videos.video.SMOOTH`. Raises
+        Its people have the same number from frame to frame; smooth: see `inference.videos.tracks.SMOOTH`. Raises
         UserError when the file cannot be read, or `every` is less than 1.
         """
-        from inference.videos.video import SMOOTH, watch_file
+        from inference.videos.video import watch_file
 
         return watch_file(self, path, every, SMOOTH if smooth is None else smooth)
 
@@ -186,7 +187,7 @@ def as_picture(image, bgr=False):
         return np.ascontiguousarray(image[:, :, 0])
     if bgr:
         image = image[:, :, [2, 1, 0, *range(3, image.shape[2])]]
-    return np.ascontiguousarray(image) if image.shape[2] == 3 else from_pil(Image.fromarray(image, "RGBA"))
+    return np.ascontiguousarray(image) if image.shape[2] == 3 else from_pil(Image.fromarray(image))
 
 
 def _what(thing):

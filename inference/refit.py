@@ -45,7 +45,7 @@ class Features(nn.Module):
 
 
 def refit(source, dataset, runtime, blocks=()):
-    """(content of the checkpoint `source` with heads fitted to the V/A/D of a `Dataset`, {task: its spread's factor}).
+    """The content of the checkpoint `source` with heads fitted to the V/A/D of a `Dataset`.
 
     blocks: `Block`s of human ratings, of which those of training faces are used. Raises UserError when the faces have
     no V/A/D, or the network has no trunk that its tasks share.
@@ -84,7 +84,7 @@ def refit(source, dataset, runtime, blocks=()):
     return {
         **content, "net": whole.state_dict(), "tasks": list(TASKS), "results": results, "temperature": temperature,
         "heads": {"V/A/D": heads, "spread": factors},
-    }, factors  # fmt: skip
+    }  # fmt: skip
 
 
 def fit_head(head, features, target):
@@ -150,9 +150,9 @@ def main(arguments):
     if arguments.ratings is not None and all(block.split != "Training" for block in blocks):
         remedy = "say Training in its column split, or leave --ratings out"
         raise UserError(f"{arguments.ratings} rates no training faces: {remedy}.")
-    content, factors = refit(arguments.checkpoint, dataset, runtime, blocks)
+    content = refit(arguments.checkpoint, dataset, runtime, blocks)
     checkpoint.save(target, content)
-    grown = ", ".join(f"{name} {factor:.2f}" for name, factor in factors.items())
+    grown = ", ".join(f"{name} {factor:.2f}" for name, factor in content["heads"]["spread"].items())
     print(f"{target}: heads fitted, then multiplied: {grown}; temperature {content['temperature']:.3f}")
     return 0
 

@@ -137,8 +137,7 @@ def _place(wanted, tell):
         for path, waiting in wanted:
             stack.enter_context(as_user_error(path, REMEDY))
             temporary = stack.enter_context(replacing(path))
-            with as_user_error(path, REMEDY):
-                waiting.copy_to(temporary)
+            waiting.copy_to(temporary)
         for path, _ in wanted:
             moved = move_aside([path], path.parent)
             if moved:

@@ -5,6 +5,7 @@ Selective Feature Sharing", ICPR 2020, arXiv 2007.04514.
 """
 
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -177,7 +178,7 @@ class FERSNet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(1, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU(inplace=True)
         )
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.recognition = nn.ModuleList(residual_block(*pair, nn.BatchNorm2d) for pair in pairs)
         joint = widths[-1]
         if sharing == "selective":
@@ -239,7 +240,7 @@ class Discriminator(nn.Sequential):
     def __init__(self, classes, base=64):
         widths = (1 + classes, base, 2 * base, 4 * base, 8 * base)
         layers = []
-        for number, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
+        for number, (inner, outer) in enumerate(pairwise(widths)):
             layers.append(nn.Conv2d(inner, outer, 4, stride=2, padding=1))
             layers += [instance_norm(outer)] if number else []  # the first sees the picture as it is
             layers.append(nn.LeakyReLU(0.2, inplace=True))
@@ -259,7 +260,7 @@ class SmallClassifier(nn.Module):
         super().__init__()
         widths = (1, base, 2 * base, 4 * base, 8 * base)
         layers = []
-        for inner, outer in zip(widths, widths[1:], strict=False):
+        for inner, outer in pairwise(widths):
             layers += [nn.Conv2d(inner, outer, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
         self.classifier = nn.Linear(widths[-1], classes)

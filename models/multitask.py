@@ -51,7 +51,7 @@ class MultiTask(nn.Module):
         self.tasks, self.sharing, self.dropout = tuple(tasks), sharing, dropout
         owners = ("shared",) if sharing == "trunk" else self.tasks
         corner = original and all(TASKS[name].kind == "classification" for name in self.tasks)
-        self.trunks = nn.ModuleDict({owner: ResNet18(1, base, pooled, corner) for owner in owners})
+        self.trunks = nn.ModuleDict({owner: ResNet18(base, pooled, corner) for owner in owners})
         self.heads = nn.ModuleDict()
         for name in self.tasks:
             head = nn.Linear if original else HEADS[TASKS[name].kind]

@@ -39,7 +39,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Faces (B, in_channels, H, W), normalised, to features (B, 8 * base), float32 or finer.
+    """Faces (B, 1, H, W), normalised, to features (B, 8 * base), float32 or finer.
 
     base: channels of the first stage; 64 is ResNet-18, fewer make a narrower network of its form. pooled: whether a
     2x2 max pooling follows the stem, which leaves about a quarter of the multiplications.
@@ -47,11 +47,11 @@ class ResNet18(nn.Module):
     project does at 44x44. For its weights alone: a network trained here averages the whole map.
     """
 
-    def __init__(self, in_channels=1, base=64, pooled=False, corner_pooling=False):
+    def __init__(self, base=64, pooled=False, corner_pooling=False):
         super().__init__()
         self.pooled, self.corner_pooling = pooled, corner_pooling
         self.width = 8 * base
-        self.conv1 = nn.Conv2d(in_channels, base, 3, 1, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(1, base, 3, 1, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
         self.layer1 = nn.Sequential(BasicBlock(base, base, 1), BasicBlock(base, base, 1))
         self.layer2 = nn.Sequential(BasicBlock(base, 2 * base, 2), BasicBlock(2 * base, 2 * base, 1))

@@ -26,6 +26,7 @@ from utils.tasks import EMOTIONS, SPLITS, TASKS, TEST_SPLITS
 ROOT = Path(__file__).resolve().parent.parent
 ALL = tuple(TASKS.values())
 CLASSIFY, VALENCE = TASKS["classify"], TASKS["regressV"]
+FINAL = {"tencrop": {}, "folder": "FER2013_model"}
 HEADER = {"dataset": "FER2013", "counts": "Training 28709, PublicTest 3589, PrivateTest 3589", "seed": "0"}
 HEADINGS = {
     "classify": "Epoch,TrainAcc,PubtestAcc,PritestAcc,TrainLoss,PubtestLoss,PritestLoss,PubtestF1,PritestF1",
@@ -132,7 +133,7 @@ def test_numbers_of_other_libraries_are_written_as_numbers(tmp_path):
 
 def test_a_subset_of_tasks_writes_only_its_own_tables(tmp_path):
     tasks = (VALENCE, TASKS["regressD"])
-    write_records(tmp_path, HEADER, make_history(2, tasks=tasks), tasks, final={})
+    write_records(tmp_path, HEADER, make_history(2, tasks=tasks), tasks, final=FINAL)
     assert {path.name for path in tmp_path.glob("*.csv")} == {f"AccProcess_{task.name}.csv" for task in tasks}
     assert load_workbook(tmp_path / "AccProcess.xlsx").sheetnames == ["regressV", "regressD"]
     text = told(tmp_path)
@@ -150,8 +151,8 @@ def test_before_the_first_epoch_there_are_only_headings(tmp_path):
 
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
     write_records(tmp_path / "resumed", HEADER, make_history(3), ALL)
-    write_records(tmp_path / "resumed", HEADER, make_history(5), ALL, {"folder": "run"})
-    write_records(tmp_path / "straight", HEADER, make_history(5), ALL, {"folder": "run"})
+    write_records(tmp_path / "resumed", HEADER, make_history(5), ALL, FINAL)
+    write_records(tmp_path / "straight", HEADER, make_history(5), ALL, FINAL)
     assert contents(tmp_path / "resumed") == contents(tmp_path / "straight")
 
 
@@ -163,7 +164,7 @@ def test_rows_beyond_the_checkpoint_are_cut(tmp_path):
 
 
 def test_the_arguments_are_left_alone(tmp_path):
-    history, final = make_history(3), {"folder": "run"}
+    history, final = make_history(3), copy.deepcopy(FINAL)
     before = copy.deepcopy((history, final))
     write_tables(tmp_path, HEADER, history, ALL, final)
     assert (history, final) == before
@@ -390,12 +391,12 @@ def test_results_of_every_split_are_told(tmp_path):
 def test_the_final_choice_is_told_only_at_the_end(tmp_path):
     write_tables(tmp_path, HEADER, make_history(3), ALL)
     assert "best model is:" not in told(tmp_path)
-    write_tables(tmp_path, HEADER, make_history(3), ALL, {})
+    write_tables(tmp_path, HEADER, make_history(3), ALL, FINAL)
     after = told(tmp_path).split("best model is:")
     assert len(after) == 2
     for task in ALL:
         epoch = best_epochs(make_history(3), task)["PublicTest"][0]
-        assert re.search(rf"{task.name}\b.*: {task.checkpoint('PublicTest')}, epoch {epoch}\b", after[1])
+        assert re.search(rf"{task.name}\b.*: FER2013_model/{task.checkpoint('PublicTest')}, epoch {epoch}\b", after[1])
 
 
 def test_honest_and_optimistic_results_differ_where_the_splits_disagree(tmp_path):
@@ -404,7 +405,7 @@ def test_honest_and_optimistic_results_differ_where_the_splits_disagree(tmp_path
     for result, other in zip(history, with_decisive(VALENCE, [0.3, 0.5, 0.4], [0.9, 0.7, 0.8]), strict=True):
         for split in SPLITS:
             result[split]["regressV"] = other[split]["regressV"]
-    write_tables(tmp_path, HEADER, history, tasks, {"folder": "FER2013_model"})
+    write_tables(tmp_path, HEADER, history, tasks, FINAL)
     text = told(tmp_path)
     assert "  classify: FER2013_model/PublicTest_model_classify.t7, epoch 1, PublicTest accuracy 61.5" in text
     assert "  epoch chosen on PublicTest: honest; epoch 1, accuracy 55.250 %" in text
@@ -416,7 +417,7 @@ def test_honest_and_optimistic_results_differ_where_the_splits_disagree(tmp_path
 def test_tencrop_figures_are_told(tmp_path):
     history = make_history(3)
     chosen = {"epoch": 2, **{split: {**history[2][split]["classify"], "Acc": 66.5} for split in TEST_SPLITS}}
-    final = {"tencrop": {"classify": chosen}}
+    final = FINAL | {"tencrop": {"classify": chosen}}
     write_tables(tmp_path, HEADER, history, ALL, final)
     text = told(tmp_path)
     assert "classify, epoch 2, PublicTest: accuracy 66.500 %" in text
@@ -424,10 +425,10 @@ def test_tencrop_figures_are_told(tmp_path):
 
 
 def test_demo_says_at_both_ends_that_its_faces_are_drawn(tmp_path):
-    write_tables(tmp_path, {"dataset": "Demo"}, make_history(1), ALL, {})
+    write_tables(tmp_path, {"dataset": "Demo"}, make_history(1), ALL, FINAL)
     lines = told(tmp_path).strip().split("\n")
     assert "drawn faces" in lines[0] and "drawn faces" in lines[-1]
-    write_tables(tmp_path, HEADER, make_history(1), ALL, {})
+    write_tables(tmp_path, HEADER, make_history(1), ALL, FINAL)
     assert "drawn" not in told(tmp_path)
 
 
@@ -469,7 +470,7 @@ def test_a_file_that_is_open_elsewhere_does_not_stop_the_run(tmp_path, monkeypat
         patch.setattr(os, "replace", refuse)
         write_tables(tmp_path, HEADER, make_history(2), ALL)
         during = capsys.readouterr().out
-        write_tables(tmp_path, HEADER, make_history(2), ALL, {})
+        write_tables(tmp_path, HEADER, make_history(2), ALL, FINAL)
         at_the_end = capsys.readouterr().out
     for line in (during, at_the_end):
         assert line.startswith("AccProcess_classify.csv is open in another program; ")

@@ -238,6 +238,22 @@ def test_whole_frames_in_class_folders_are_cropped_and_never_squashed(tmp_path):
     assert middle.fingerprint() == found.fingerprint()
 
 
+@pytest.mark.parametrize(("left", "top"), [(-24, 100), (560.4, 100), (200, -30), (200, 400.5)])
+def test_a_face_at_the_edge_of_a_frame_gets_no_black_bars(left, top):
+    """What lies outside repeats the edge, as in photographs that are shown: here all is of one grey."""
+    frame = png(np.full((480, 640), 200, np.uint8))
+    cut = trees.decode(frame, "frame.png", 96, lambda grey: (left, top, 100))
+    assert cut.shape == (96, 96) and (cut == 200).all()
+
+
+def test_the_middle_of_a_frame_is_a_square():
+    """A disc stays one, in a frame whose height is odd, too."""
+    down, across = np.mgrid[:491, :640]
+    disc = np.where(np.hypot(down - 245, across - 319.5) < 240, 255, 0).astype(np.uint8)
+    cut = trees.decode(png(disc), "frame.png", 96) > 127
+    assert abs(int(cut.any(axis=0).sum()) - int(cut.any(axis=1).sum())) <= 1 and cut[48, 48]
+
+
 def test_ck_without_contempt_has_six_classes(tmp_path):
     faces = ckplus.load(as_folder(changed(ck_tree(), "^contempt"), tmp_path))
     assert faces.class_names == ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise") and len(faces) == 54

@@ -533,6 +533,26 @@ def test_ctrl_c_in_a_video_keeps_what_was_read_so_far(film, tmp_path, checkpoint
     capture.release()
 
 
+def test_ctrl_c_before_the_first_frame_of_a_video_leaves_nothing(film, tmp_path, checkpoints, monkeypatch):
+    def interrupted(watcher, frame, seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("inference.videos.video.Watcher.find", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoints, film, "--out", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("film*"))
+
+
+def test_what_a_killed_program_left_of_a_video_is_no_video_of_the_user(film, tmp_path):
+    """Its name ends as that of a video, which OpenCV wants."""
+    left = tmp_path / "film_emotion.mp4.e8631dc9.unfinished.mp4"
+    mine = tmp_path / "holiday.unfinished.mp4"
+    for path in (left, mine):
+        path.write_bytes(b"half of it")
+    found, _ = places.expand([tmp_path], False)
+    assert {path.name for path in found} == {film.name, mine.name}
+
+
 def test_a_video_that_is_none_is_told(tmp_path, checkpoints, capsys):
     (tmp_path / "film.mp4").write_bytes(b"nothing")
     assert run(checkpoints, tmp_path / "film.mp4") == 1
@@ -712,15 +732,15 @@ def test_the_figure_shows_boxes_bars_and_points():
 
 def pixels(figure):
     """RGBA of a whole figure, (720, 1280, 4)."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba()).astype(int)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).astype(int)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_axes_that_are_drawn_once_look_as_those_of_a_figure_of_their_own(count):
     faces = [a_face(number) for number in range(count)]
     whole = Figure(figsize=(12.8, 7.2), dpi=100)
-    FigureCanvasAgg(whole)
     plane, bars = whole.add_axes(figures.PLANE), whole.add_axes(figures.BARS)
     figures.frame_plane(plane)
     figures.draw_points(plane, list(enumerate(faces, 1)), count > 1)

@@ -221,12 +221,9 @@ def confusion(matrix, title, names=EMOTIONS):
 
 def _figure(width, height):
     """An empty white figure (inches) that belongs to no window and to no global list."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=100, facecolor="white")
 
 
 def _png(figure):

@@ -50,11 +50,10 @@ def confusion_matrix(predicted, labels, classes=CLASSES):
 
 
 def macro_f1(confusion):
-    """Mean of the per-class F1 = 2 TP / (true + predicted) over the classes that occur in either."""
-    hits = confusion.diagonal().double()
-    total = (confusion.sum(dim=0) + confusion.sum(dim=1)).double()
-    present = total > 0
-    return (2 * hits / total.clamp_min(1)).sum() / present.sum().clamp_min(1)
+    """Mean of the per-class F1 = 2 TP / (true + predicted) over the classes in either; (..., C, C) -> (...)."""
+    hits = confusion.diagonal(dim1=-2, dim2=-1).double()
+    total = (confusion.sum(dim=-2) + confusion.sum(dim=-1)).double()
+    return (2 * hits / total.clamp_min(1)).sum(dim=-1) / (total > 0).sum(dim=-1).clamp_min(1)
 
 
 def classification_metrics(logits, labels):

@@ -48,8 +48,8 @@ def write_records(out, header, history, tasks, final=None):
         `model`, where given, it heads the pictures.
     history: list of epoch results as described at the top of this module.
     tasks: tuple of `Task`, the tasks of this run.
-    final: None while the run goes on. At its end a dict, possibly empty, with
-        `tencrop` ({task name: {"epoch": int, "PublicTest": metrics, "PrivateTest": metrics}}) and
+    final: None while the run goes on. At its end a dict of
+        `tencrop` ({task name: {"epoch": int, "PublicTest": metrics, "PrivateTest": metrics}}, perhaps empty) and
         `folder` (str, where the checkpoints are).
 
     A file that another program keeps open is left as it is, and that is said. Raises ValueError when a metric is
@@ -238,22 +238,19 @@ def _best_lines(task, best):
 
 def _final_lines(history, tasks, best, final):
     """What a finished run adds: the chosen models and what they reach on the private split."""
-    if history:
-        by_epoch = {result["epoch"]: result for result in history}
-        folder = f"{final['folder']}/" if final.get("folder") else ""
-        yield from ("", "best model is:")
-        for task in tasks:
-            epoch, value = best[task.name]["PublicTest"]
-            reached = _phrase(task, task.rules.decisive, value)
-            checkpoint = f"{folder}{task.checkpoint('PublicTest')}"
-            yield f"  {_named(task)}: {checkpoint}, epoch {epoch}, PublicTest {reached}"
-        for task in tasks:
-            yield from ("", f"PrivateTest results of {_named(task)}")
-            for split, how in zip(TEST_SPLITS, (HONEST, OPTIMISTIC), strict=True):
-                epoch = best[task.name][split][0]
-                words = _in_words(task, "PrivateTest", by_epoch[epoch]["PrivateTest"][task.name])
-                yield f"  {how}; epoch {epoch}, {words}"
-    tencrop = final.get("tencrop") or {}
+    by_epoch, tencrop = {result["epoch"]: result for result in history}, final["tencrop"]
+    yield from ("", "best model is:")
+    for task in tasks:
+        epoch, value = best[task.name]["PublicTest"]
+        reached = _phrase(task, task.rules.decisive, value)
+        checkpoint = f"{final['folder']}/{task.checkpoint('PublicTest')}"
+        yield f"  {_named(task)}: {checkpoint}, epoch {epoch}, PublicTest {reached}"
+    for task in tasks:
+        yield from ("", f"PrivateTest results of {_named(task)}")
+        for split, how in zip(TEST_SPLITS, (HONEST, OPTIMISTIC), strict=True):
+            epoch = best[task.name][split][0]
+            words = _in_words(task, "PrivateTest", by_epoch[epoch]["PrivateTest"][task.name])
+            yield f"  {how}; epoch {epoch}, {words}"
     if tencrop:
         yield from ("", "Ten-crop evaluation of the chosen models")
     for task in tasks:

@@ -8,6 +8,7 @@ import argparse
 import errno
 import glob
 import os
+import re
 import secrets
 import sys
 import time
@@ -25,6 +26,7 @@ class UserError(Exception):
 # Windows does not let a file be replaced or moved while another program has it open; elsewhere it is a want of rights.
 REFUSES_OPEN_FILES = os.name == "nt"
 UNFINISHED = ".unfinished"  # how the names of files that are being written end
+_BEING_WRITTEN = re.compile(rf"\.[0-9a-f]{{8}}{re.escape(UNFINISHED)}(\.|$)")
 
 
 class HeldElsewhere(PermissionError):
@@ -34,6 +36,11 @@ class HeldElsewhere(PermissionError):
 def unfinished_files(path):
     """What a killed program was writing in the place of `path`."""
     return Path(path).parent.glob(f"{glob.escape(Path(path).name)}.????????{UNFINISHED}")
+
+
+def is_unfinished(path):
+    """Whether a file has the name of one that was being written (see `replacing`), whatever kind it was to be."""
+    return _BEING_WRITTEN.search(path.name) is not None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,21 @@ def to_grey(picture):
     return np.asarray(Image.fromarray(picture).convert("L"))
 
 
+def squared(grey, size, square=None):
+    """uint8 (H, W) -> (size, size): the middle of a grey picture, or its `square` (left, top, side).
+
+    What of that lies beyond the edges repeats the outermost pixels. A picture of that size stays as it is.
+    """
+    if grey.shape == (size, size):
+        return grey
+    height, width = grey.shape
+    side = min(height, width)
+    left, top, side = map(round, square or ((width - side) // 2, (height - side) // 2, side))
+    over = max(0, -left, -top, left + side - width, top + side - height)
+    part = np.pad(grey, over, mode="edge")[top + over :, left + over :][:side, :side]
+    return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.LANCZOS))
+
+
 def prefetch(read, items, workers=1, ahead=AHEAD):
     """Yield read(item) for each of `items`, in order, calling `read` for up to `ahead` more in other threads."""
     with ThreadPoolExecutor(workers) as reader:
@@ -179,11 +195,6 @@ def prefetch(read, items, workers=1, ahead=AHEAD):
 
 def in_batches(items, size):
     """Lists of up to `size` items."""
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    items = iter(items)
+    while batch := list(islice(items, size)):
         yield batch

@@ -10,12 +10,12 @@ def decimal(number, places):
     return f"{round(number, places) + 0.0:.{places}f}"  # + 0.0 turns -0.0 into 0.0
 
 
-def to_csv(frame, decimals, target=None, encoding="utf-8", header=True):
-    """Write a pandas DataFrame as CSV: to the path or stream `target`, or returned as text where that is None.
+def to_csv(frame, decimals, header=True):
+    """A pandas DataFrame as the text of a CSV.
 
     decimals: {column: digits after its point}; columns that are not named are written as they are. What is missing is
     an empty cell. header: whether the names of the columns come first.
     """
     cells = {name: frame[name].map(lambda value, places=places: decimal(value, places))
              for name, places in decimals.items()}  # fmt: skip
-    return frame.assign(**cells).to_csv(target, index=False, lineterminator="\n", encoding=encoding, header=header)
+    return frame.assign(**cells).to_csv(index=False, lineterminator="\n", header=header)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.fer2013.tables import VOTES
 from utils.files import UserError
 from utils.tasks import PUBLISHED_VAD, SPLITS, VAD_LIMIT
 
-COLUMNS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")  # in the order of EMOTIONS
 _LONGEST = 64 << 20  # the published file has 2 MB
 
 
@@ -64,7 +64,7 @@ def _tabulate(records, columns, name):
         try:
             fields = {column: record[place].strip() for column, place in columns.items()}
             splits.append(SPLITS.index(fields["usage"]))
-            votes.append([_count(fields[column]) for column in COLUMNS])
+            votes.append([_count(fields[column]) for column in VOTES])
         except (ValueError, IndexError) as error:
             raise UserError(f"{name}, row {number + 1}: {error}: download fer2013new.csv again") from error
         if not fields["image name"]:

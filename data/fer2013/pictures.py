@@ -4,10 +4,8 @@ import re
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from itertools import islice
 
 import numpy as np
-from PIL import Image
 
 from data.fer2013.tables import BLOCK_ROWS, PIXELS, Block, is_validation, read_label, split_named
 from utils import pictures
@@ -122,8 +120,7 @@ def read_pictures(splits, progress, notes):
     changed = 0
     with ThreadPoolExecutor(2) as pool:
         for split, faces in splits.items():
-            faces = iter(faces)
-            while block := list(islice(faces, BLOCK_ROWS)):
+            for block in pictures.in_batches(faces, BLOCK_ROWS):
                 contents = [_content(entry) for entry, _ in block]
                 progress(sum(len(content) for content in contents if isinstance(content, bytes)))
                 names = [as_text(entry.path) for entry, _ in block]
@@ -159,11 +156,5 @@ def _read(content, name):
         picture = pictures.decode(BytesIO(content), name)
     except pictures.Unreadable as error:
         return f"picture: {error}", False
-    grey = Image.fromarray(pictures.to_grey(picture))
-    coloured = picture.ndim == 3 and bool((picture != picture[:, :, :1]).any())
-    if grey.size == (SIDE, SIDE):
-        return np.asarray(grey), coloured
-    side = min(grey.size)
-    left, top = (grey.width - side) // 2, (grey.height - side) // 2
-    grey = grey.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(grey), True
+    changed = picture.shape[:2] != (SIDE, SIDE) or bool((picture != picture[:, :, :1]).any())
+    return pictures.squared(pictures.to_grey(picture), SIDE), changed

@@ -21,8 +21,8 @@ import h5py
 
 from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, DEPTH, ENCRYPTED, Entry, Tree, files_below, volumes
 from data.fer2013.pictures import NEEDED, THIS, class_folders
-from data.fer2013.tables import HEAD, NO_HEADER, Faulty, Format, read_format, split_named
-from utils.files import UNFINISHED, UserError
+from data.fer2013.tables import HEAD, NO_HEADER, PIXELS, Faulty, Format, read_format, split_named
+from utils.files import UserError, is_unfinished
 from utils.pictures import is_picture
 from utils.tasks import SPLITS
 
@@ -127,7 +127,7 @@ class Survey:
 def skipped(path):
     """What is looked for nowhere: what the project itself has in its data folder, and what it wrote."""
     own = path.suffix in (".py", ".md", ".png") or (path / "__init__.py").exists()
-    named = path.name in (REPORT_NAME, ORIGIN_NAME) or path.name.endswith(UNFINISHED)
+    named = path.name in (REPORT_NAME, ORIGIN_NAME) or is_unfinished(path)
     return own and path.parent == HOME or named
 
 
@@ -140,7 +140,7 @@ def survey(place):
     check_exists(place)
     with Tree(place, skipped) as tree:
         found, tables, pictures, candidates = Survey(), [], [], []
-        others = set()
+        unknown = set()  # files of other kinds
         for error in tree.problems.values():
             found.lose(error)
         for entry in tree.entries:
@@ -154,8 +154,8 @@ def survey(place):
             elif suffix in _TABLE_SUFFIXES or len(entry.path.parts) == 1 and suffix not in _NO_TABLES:
                 tables += _tables(entry, found)
             else:
-                others.add(entry.disk if entry.disk.suffix.lower() in _NO_TABLES else entry.path)
-        found.kinds.update(sorted(file.suffix.lower() for file in others))
+                unknown.add(entry.disk if entry.disk.suffix.lower() in _NO_TABLES else entry.path)
+        found.kinds.update(sorted(file.suffix.lower() for file in unknown))
         if Path(place).is_file() and len(tree.entries) == 1:
             tables += _votes_beside(Path(place))
         candidates += _table_sources(tables, found)
@@ -348,7 +348,7 @@ def _h5_sources(entry, found):
             splits = [split for split in SPLITS if f"{split}_pixel" in h5 and f"{split}_label" in h5]
             if len(splits) < len(SPLITS):
                 raise KeyError(f"it lacks {', '.join(split for split in SPLITS if split not in splits)}")
-            if any(h5[f"{split}_pixel"].size != h5[f"{split}_label"].size * 48 * 48 for split in splits):
+            if any(h5[f"{split}_pixel"].size != h5[f"{split}_label"].size * PIXELS for split in splits):
                 raise ValueError("its pictures are not 48x48")
             has_vad = all(f"{split}_VAD" in h5 for split in splits)
     except (OSError, KeyError, ValueError, AttributeError) as error:

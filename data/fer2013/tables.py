@@ -7,13 +7,12 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from utils.files import UserError
-from utils.pictures import prefetch
+from utils.pictures import in_batches, prefetch
 from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, SPLITS, VAD_LIMIT
 
 PIXELS = 48 * 48
@@ -27,7 +26,7 @@ _NAMES = {
     "usage": ("usage", "split", "set"), "valence": ("valence",), "arousal": ("arousal",),
     "dominance": ("dominance",), "image name": ("imagename",),
 }  # fmt: skip
-VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")
+VOTES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")  # of FER+, in the order of EMOTIONS
 
 
 def split_named(text):
@@ -155,10 +154,8 @@ def _numbered(stream, layout, name, progress):
     records = csv.reader(_lines(stream, layout.encoding, name, progress), delimiter=layout.separator)
     records = (record for record in records if record and (len(record) > 1 or record[0].strip()))
     next(records, None)
-    first = 1
-    while block := list(islice(records, BLOCK_ROWS)):
-        yield first, block
-        first += len(block)
+    for number, block in enumerate(in_batches(records, BLOCK_ROWS)):
+        yield 1 + number * BLOCK_ROWS, block
 
 
 def _lines(stream, encoding, name, progress):

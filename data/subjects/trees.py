@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from data.faces import fingerprint
 from data.fer2013.containers import AGAIN, ENCRYPTED, Tree, archive_kind
@@ -136,18 +135,13 @@ def decode(content, name, size, find_face=None):
     """
     if not content:
         raise UserError(f"{name} is empty: {AGAIN}")
-    grey = Image.fromarray(pictures.to_grey(pictures.decode(BytesIO(content), name)))
-    side = min(grey.size)
-    square = ((grey.width - side) / 2, (grey.height - side) / 2, side)
-    if find_face is not None and max(grey.size) > NEARLY_SQUARE * side:
-        square = find_face(np.asarray(grey)) or square
-    left, top, side = square
+    grey = pictures.to_grey(pictures.decode(BytesIO(content), name))
+    is_frame = max(grey.shape) > NEARLY_SQUARE * min(grey.shape)
+    square = find_face(grey) if is_frame and find_face is not None else None
     if size is None:
+        side = square[2] if square else min(grey.shape)
         size = max((other for other in SIZES if other <= side), default=SIZES[0])
-    if grey.size != (size, size):
-        box = (round(left), round(top), round(left + side), round(top + side))
-        grey = grey.crop(box).resize((size, size), Image.Resampling.LANCZOS)
-    return np.array(grey)
+    return pictures.squared(grey, size, square)
 
 
 def only_root(roots, path):

@@ -18,6 +18,7 @@ SHARE = 0.4  # of a new speed in the one that is remembered
 THUMBNAIL = 12  # pixels
 CUT = 35.0  # grey levels by which two small copies of frames differ on average when the scene is another
 FRAME_COPY = (32, 18)
+SMOOTH = 0.5  # seconds, the time constant over which values are smoothed
 MOST_SMOOTHED = 1000  # people whose values are remembered
 
 

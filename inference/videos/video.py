@@ -15,14 +15,13 @@ from inference.detector import is_face_already, suppressed
 from inference.figures import COLOURS
 from inference.places import placing
 from inference.recognizer import Face
-from inference.videos.tracks import Smoother, Tracker
+from inference.videos.tracks import SMOOTH, Smoother, Tracker
 from utils.files import UserError, as_text
 from utils.pictures import AGAIN, Unreadable, check_file, in_batches, prefetch, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 FALLBACK_RATE = 25.0  # frames per second, where a file does not say
 FASTEST = 120.0  # frames per second of an annotated video
-SMOOTH = 0.5  # seconds, the time constant over which values are smoothed
 CROPS = "center"  # of each face; that values are smoothed over frames is worth more than several crops of one
 SEARCH = 0.2  # seconds from one search of whole frames to the next; in between only where faces are expected
 AROUND = 2.0  # sides of what is searched where a face is expected

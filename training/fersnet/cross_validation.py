@@ -39,8 +39,10 @@ def cross_validate(settings, faces, runtime, out, last=None, processes=None):
         else:
             run.resume(last)
         several = processes or are_under_way(run)
-        # What this process was in the middle of it goes on with itself.
-        code = train(run, run.remaining if not several else run.remaining[:1] if run.is_within_a_fold else [])
+        folds = run.remaining
+        if several:  # but what this process was in the middle of it goes on with itself
+            folds = folds[:1] if run.is_within_a_fold else []
+        code = train(run, folds)
         if several and code == 0:
             code = train_in_processes(run, processes or 1, cross_validate)
         if code == 0:

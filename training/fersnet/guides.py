@@ -11,6 +11,7 @@ from models.resnet import ResNet18
 from training.fersnet.views import any_view, glimpse
 
 PREPROCESSING = {"mean": 0.0, "std": 1.0}  # pixels in 0..1
+BATCH = 32
 GUIDE_EPOCHS = 30
 JUDGE_EPOCHS = 25
 JUDGE_CHANNELS = 32
@@ -18,7 +19,7 @@ JUDGE_CHANNELS = 32
 
 def train_classifier(
     network, images, labels, epochs, seed, runtime,
-    rate=1e-3, batch_size=32, weight_decay=0.01, label_smoothing=0.0, view=None, fixed_norms=False, after_epoch=None,
+    rate=1e-3, weight_decay=0.01, label_smoothing=0.0, view=None, fixed_norms=False, after_epoch=None,
 ):  # fmt: skip
     """Train a network with cross-entropy on shifted and mirrored faces: AdamW, one cycle of the learning rate.
 
@@ -28,7 +29,7 @@ def train_classifier(
     the network in evaluation mode. Returns it in this mode.
     """
     size, device = images.shape[-1], images.device
-    plans = [plan_epoch(len(images), batch_size, seed, epoch, device, places=shifts(size)) for epoch in range(epochs)]
+    plans = [plan_epoch(len(images), BATCH, seed, epoch, device, places=shifts(size)) for epoch in range(epochs)]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=sum(plan.steps for plan in plans))
     for plan in plans:

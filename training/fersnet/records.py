@@ -3,7 +3,6 @@
 Every file is a pure function of the arguments, so a resumed run rewrites exactly the same bytes. Folds count from 1.
 """
 
-import statistics
 from pathlib import Path
 
 import numpy as np
@@ -119,12 +118,6 @@ def _folds_csv(results):
     return to_csv(frame, {heading: decimals for heading, (_, decimals) in FOLD_COLUMNS.items()})
 
 
-def _mean(results, figure):
-    """Mean over folds, weighted by their faces, or sequences: the share of all."""
-    counted = "sequences" if "Seq" in figure else "faces"
-    return sum(result[counted] * result[figure] for result in results) / sum(result[counted] for result in results)
-
-
 def _report(header, rows, results):
     lines = [f"{key}: {' '.join(str(value).splitlines())}" for key, value in header.items()]
     for fold in dict.fromkeys(row["fold"] for row in rows):
@@ -172,21 +165,25 @@ def _folds(results):
 
 
 def _overall_lines(results):
+    import pandas
+
     yield f"Overall, {_folds(results)}"
-    for figure, name in (
-        ("Acc", "accuracy at the last epoch: the result"),
-        ("SeqAcc", "the same of sequences, whose frames vote"),
-        ("BestAcc", "accuracy at each fold's best epoch, chosen on its held-out faces: optimistic"),
-        ("BestSeqAcc", "the same of sequences"),
-        ("TunedAcc", "accuracy at the last epoch, tuned with synthesized faces"),
-        ("TunedSeqAcc", "the same of sequences"),
-        ("BestTunedAcc", "accuracy after each fold's best epoch of tuning: optimistic"),
-        ("BestTunedSeqAcc", "the same of sequences"),
-        *((f"TargetShare{view}", f"synthesized faces that an independent network reads as wanted{view and ', '}"
-                                 f"{view.lower()}") for view in VIEWS),
-    ):  # fmt: skip
-        values = [result[figure] for result in results]
-        if None not in values:
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            yield (f"  {name}: {_mean(results, figure):.3f} % of all; mean of folds "
-                   f"{statistics.mean(values):.3f} %, standard deviation {spread:.3f}")  # fmt: skip
+    names = {
+        "Acc": "accuracy at the last epoch: the result",
+        "SeqAcc": "the same of sequences, whose frames vote",
+        "BestAcc": "accuracy at each fold's best epoch, chosen on its held-out faces: optimistic",
+        "BestSeqAcc": "the same of sequences",
+        "TunedAcc": "accuracy at the last epoch, tuned with synthesized faces",
+        "TunedSeqAcc": "the same of sequences",
+        "BestTunedAcc": "accuracy after each fold's best epoch of tuning: optimistic",
+        "BestTunedSeqAcc": "the same of sequences",
+        **{f"TargetShare{view}": f"synthesized faces that an independent network reads as wanted{view and ', '}"
+                                 f"{view.lower()}" for view in VIEWS},
+    }  # fmt: skip
+    counts = _counts(results)
+    cells = [{name: result[name] for name in names} for result in results]
+    figures = pandas.DataFrame(cells, index=counts.index, dtype=float)
+    for name, overall in _weighted(figures, counts).dropna().items():
+        spread = figures[name].std() if len(results) > 1 else 0.0
+        yield (f"  {names[name]}: {overall:.3f} % of all; mean of folds {figures[name].mean():.3f} %, "
+               f"standard deviation {spread:.3f}")  # fmt: skip

@@ -198,9 +198,9 @@ class FoldRun(RunFolder):
         return [self.faces.subject_names[number] for number in numbers]
 
     def _guides(self, fold, training, content):
-        """The networks that tell subjects and expressions apart: trained, or empty where `content` has them.
+        """The networks that tell subjects and expressions apart: trained, or untrained where `content` has them.
 
-        None in place of the second where the recipe gives it no weight.
+        Where the recipe gives the second no weight none is trained: it is None.
         """
         if content is not None:
             return SmallClassifier(len(training.subjects.unique())), SmallClassifier(len(self.faces.class_names))
