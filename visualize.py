@@ -308,6 +308,7 @@ def watch_camera(recognizer, arguments):
 
     if not has_window(pyplot):
         raise UserError("--webcam needs a window, and there is no display here: record a video and give its file.")
+    print("Opening the camera, which can take some seconds", flush=True)
     camera = Newest(arguments.webcam)
     figure, axes = pyplot.subplots()
     axes.set_axis_off()
@@ -326,6 +327,9 @@ def watch_camera(recognizer, arguments):
                 break
     finally:
         camera.close()
+    if shown is None:
+        raise UserError(f"Camera {arguments.webcam} gives no picture: close other programs that use it, and allow "
+                        "programs the camera in the privacy settings of the system.")  # fmt: skip
     return 0
 
 

@@ -1,5 +1,6 @@
 """Figures of what was read from faces."""
 
+import os
 from functools import cache
 
 import numpy as np
@@ -39,7 +40,8 @@ UNKNOWN = "\N{WHITE SQUARE}"  # for a letter that no font here has
 def _fonts():
     """([name of a font], what each knows as `FT2Font`): matplotlib's own, and those of `OTHER_FONTS` that are here."""
     present = {font.name: font.fname for font in font_manager.fontManager.ttflist}
-    names = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in present)]
+    # The list is remembered from run to run, and a font may have gone since.
+    names = ["DejaVu Sans", *(name for name in OTHER_FONTS if os.path.exists(present.get(name, "")))]
     return names, [FT2Font(present[name]) for name in names]
 
 

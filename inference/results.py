@@ -3,10 +3,9 @@
 import json
 import os
 import shutil
-import tempfile
 from contextlib import ExitStack, contextmanager, suppress
 
-from utils.files import UserError, as_text, as_user_error, move_aside, replacing
+from utils.files import UserError, as_text, as_user_error, move_aside, nameless_file, replacing
 from utils.tables import to_csv
 from utils.tasks import DIMENSIONS, EMOTIONS
 
@@ -101,7 +100,7 @@ class _Waiting:
             raise UserError(f"{path} is a folder: choose another name.")
         with as_user_error(path, REMEDY):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.stream = tempfile.TemporaryFile(dir=path.parent)
+            self.stream = nameless_file(path.parent)
         stack.callback(self._discard)
 
     def add(self, new):

@@ -24,6 +24,7 @@ NUMPY_NUMBERS = [
     *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")},
     _codecs.encode,
 ]
+ATTEMPTS = 16  # over three quarters of a minute: without its checkpoint a run cannot go on
 AGAIN = "Get it again, or train anew with: python mainpro_FER.py"
 
 
@@ -34,7 +35,7 @@ class OtherTask(UserError):
 def save(path, content):
     """Write the dict `content` to `path`, atomically. UserError when the disk refuses."""
     try:
-        with replacing(path) as temporary:
+        with replacing(path, ATTEMPTS) as temporary:
             torch.save(content, temporary)
     except (OSError, RuntimeError) as error:  # the latter is what PyTorch raises when the disk is full
         reason = getattr(error, "strerror", None) or "the disk is full, or refuses to be written to"

@@ -1,8 +1,13 @@
 """quickstart.ipynb: its cells run from top to bottom, on few drawn faces and on a read-only-like folder of FER2013."""
 
+import _thread
 import json
+import os
+import subprocess
 import sys
-from types import ModuleType
+import threading
+import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -38,3 +43,41 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     assert [name.rpartition("/")[2] for name in shown] == [*run, *run, "sample_emotion.png"]
     assert all((tmp_path / "results") in path.parents for path in map(type(tmp_path), shown))
     assert "Happy" in capsys.readouterr().out
+
+
+@pytest.fixture
+def notebook_cells(monkeypatch):
+    """What the first cells of the notebook define, without their installation."""
+    display = ModuleType("IPython.display")
+    display.Image, display.display = str, print
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    notebook = json.loads((ROOT / "quickstart.ipynb").read_text(encoding="utf-8"))
+    namespace = {}
+    for cell in [cell for cell in notebook["cells"] if cell["cell_type"] == "code"][:2]:
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), namespace)
+    return namespace
+
+
+def test_a_byte_that_is_no_text_does_not_end_a_cell(notebook_cells, capsys):
+    notebook_cells["run"]("-c", r"import os; os.write(1, b'caf\x81 \xc3\x8d\n')")
+    assert capsys.readouterr().out == "caf\N{REPLACEMENT CHARACTER} \N{LATIN CAPITAL LETTER I WITH ACUTE}\n"
+    with pytest.raises(RuntimeError, match="did not work"):
+        notebook_cells["run"]("-c", "raise SystemExit(2)")
+
+
+def test_stop_ends_the_program_where_only_the_notebook_hears_of_it(notebook_cells, monkeypatch):
+    """As on Windows; the program prints nothing meanwhile."""
+    begun, popen = [], subprocess.Popen
+
+    def remembering(*arguments, **options):
+        begun.append(popen(*arguments, **options))
+        return begun[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", remembering)
+    monkeypatch.setitem(notebook_cells, "os", SimpleNamespace(name="nt", environ=os.environ))
+    threading.Timer(1.5, _thread.interrupt_main).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        notebook_cells["run"]("-c", "import time; time.sleep(60)")
+    assert time.monotonic() - began < 30 and begun[0].poll() is not None

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -650,6 +651,24 @@ def test_a_camera_needs_a_display(checkpoints, monkeypatch):
     monkeypatch.setattr(visualize, "has_window", lambda pyplot: False)
     with pytest.raises(UserError, match="no display"):
         run(checkpoints, "--webcam")
+
+
+def test_a_camera_that_gives_no_picture_is_told(checkpoints, monkeypatch):
+    """One that another program uses is opened all the same."""
+    camera = MagicMock()
+    camera.isOpened.return_value, camera.read.return_value = True, (False, None)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *arguments: camera)
+    monkeypatch.setattr(visualize, "has_window", lambda pyplot: True)
+    with pytest.raises(UserError, match="Camera 0 gives no picture: close other programs"):
+        run(checkpoints, "--webcam")
+
+
+def test_a_font_that_has_gone_since_matplotlib_listed_it_is_done_without(tmp_path, monkeypatch):
+    gone = font_manager.FontEntry(fname=str(tmp_path / "Nirmala.ttf"), name="Nirmala UI")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*font_manager.fontManager.ttflist, gone])
+    figures._fonts.cache_clear()
+    figures.set_title(Figure().add_subplot(), "a face")
+    figures._fonts.cache_clear()
 
 
 class Attack:

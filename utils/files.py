@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import sys
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,16 +64,17 @@ def exit_code(program, stopped="stopped", quiet=False):
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
+    _leave_the_notebook()
     try:
         code = program()
         print(end="", flush=True)
         return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to print at its end
-        return 1
     except UserError as error:
         message, code = f"error: {error}", 2
     except (KeyboardInterrupt, Exception) as error:
+        if _is_closed_pipe(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python has to print at its end
+            return 1
         if _comes_from_ctrl_c(error):
             message, code = f"\n{stopped}", 130
         elif isinstance(error, PermissionError) and isinstance(error.filename, str):
@@ -83,6 +85,18 @@ def exit_code(program, stopped="stopped", quiet=False):
     if not quiet:
         print(message, file=sys.stderr)
     return code
+
+
+def _leave_the_notebook():
+    """Forget the backend of the notebook that this program was started from: its matplotlib may not have it."""
+    if "inline" in os.environ.get("MPLBACKEND", "") and "ipykernel" not in sys.modules:
+        del os.environ["MPLBACKEND"]
+
+
+def _is_closed_pipe(error):
+    """Whether nobody reads any more what is printed; on Windows that is EINVAL (CPython issue 79935)."""
+    invalid = type(error) is OSError and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or REFUSES_OPEN_FILES and invalid
 
 
 def _comes_from_ctrl_c(error):
@@ -110,12 +124,22 @@ def as_text(name):
     return os.fsencode(name).decode("utf-8", errors="replace")
 
 
+def nameless_file(folder):
+    """A binary file in a folder, without a name of its own, that is gone when it is closed. Raises OSError."""
+    if REFUSES_OPEN_FILES:  # there `tempfile` tries 2**31 names where the folder refuses (CPython issue 66305)
+        probe = Path(folder, f".{secrets.token_hex(4)}{UNFINISHED}")
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        with suppress(PermissionError):
+            probe.unlink()
+    return tempfile.TemporaryFile(dir=folder)
+
+
 @contextmanager
-def replacing(path):
+def replacing(path, attempts=5):
     """Yield a temporary path; when the block ends well, flush it to disk and rename it to `path`.
 
     On an exception the temporary file is removed and whatever stood at `path` is untouched. Raises HeldElsewhere
-    when that is open in another program, under Windows.
+    when that is open in another program, under Windows, and stays so for that many `attempts` (see `rename`).
     """
     path = Path(path)
     # Of a name that nobody else has, a file of the user's least of all.
@@ -125,15 +149,18 @@ def replacing(path):
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
-        _rename(temporary, path, held=path)
+        rename(temporary, path, held=path, attempts=attempts)
     finally:
         with suppress(PermissionError):  # a virus scanner may hold it; the next run removes it
             temporary.unlink(missing_ok=True)
 
 
-def _rename(source, target, held, attempts=5):
-    """Rename a file. HeldElsewhere when the system still refuses after a while, since `held` is open elsewhere."""
-    # On Windows a virus scanner or an indexer may hold a file for a moment; Excel holds it until it is closed.
+def rename(source, target, held, attempts=5):
+    """Rename a file. HeldElsewhere when the system still refuses after a while, since `held` is open elsewhere.
+
+    On Windows a virus scanner or an indexer may hold a file for a moment; Excel holds it until it is closed. Five
+    attempts take less than a second, each further one up to five.
+    """
     for attempt in range(attempts):
         try:
             os.replace(source, target)
@@ -143,7 +170,7 @@ def _rename(source, target, held, attempts=5):
                 raise
             if attempt == attempts - 1:
                 raise HeldElsewhere(error.errno, "another program has it open", os.fspath(held)) from error
-            time.sleep(0.05 * 2**attempt)
+            time.sleep(min(5, 0.05 * 2**attempt))
 
 
 def write_text(path, text):
@@ -172,7 +199,7 @@ def move_aside(paths, root):
     try:
         for path, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            _rename(path, target, held=path)
+            rename(path, target, held=path)
             moved.append(path)
     except OSError as error:
         for earlier in moved:

@@ -1,5 +1,6 @@
 """One run at a time in an output folder."""
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def exclusive_run(folder):
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not os.path.exists(folder / NAME):  # who held it would have made it: on Windows this is a want of rights
+            raise UserError(f"{folder} cannot be written to: give another --out.") from None
         raise UserError(f"Another run works in {folder.resolve()}: wait for it, or give another --out.") from None
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror}): give another --out.") from error

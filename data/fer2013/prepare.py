@@ -9,7 +9,6 @@ the project.
 import argparse
 import hashlib
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -37,7 +36,7 @@ from data.fer2013.sources import (
     why_nothing,
 )
 from data.fer2013.tables import PIXELS, Block, read_rows
-from utils.files import UserError, exit_code, given_path, move_aside, replacing
+from utils.files import UserError, exit_code, given_path, move_aside, nameless_file, replacing
 from utils.pictures import is_picture
 from utils.tasks import SPLITS, VAD_LIMIT
 
@@ -166,7 +165,7 @@ def default_h5_path(source, fallback=None):
 
 def _can_be_written_to(folder):
     try:
-        tempfile.TemporaryFile(dir=folder).close()
+        nameless_file(folder).close()
     except OSError:
         return False
     return True

@@ -3,7 +3,7 @@
 import math
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from inference.figures import COLOURS
 from inference.places import placing
 from inference.recognizer import Face
 from inference.videos.tracks import SMOOTH, Smoother, Tracker
-from utils.files import UserError, as_text
+from utils.files import UserError, as_text, rename
 from utils.pictures import AGAIN, Unreadable, check_file, in_batches, prefetch, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS
 
@@ -332,7 +332,8 @@ def video_writer(path, rate):
         try:
             yield recording
             recording.close()
-            unfinished.replace(temporary)
+            rename(unfinished, temporary, held=path)
         finally:
             recording.close()
-            unfinished.unlink(missing_ok=True)
+            with suppress(PermissionError):  # a virus scanner may hold it
+                unfinished.unlink(missing_ok=True)

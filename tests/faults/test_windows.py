@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from data.fer2013 import containers, prepare
+from inference import results
+from inference.videos import video
+from models import checkpoint
 from tests.faults import entry
 from tests.test_fer2013 import SPLIT_FILES, write_csv
 from tests.test_training import FLAGS, RUN_NAME, TABLES
 from tests.test_visualize import make_model, save, write_faces
 from training import runtime
-from utils import files
+from utils import files, lock
+from utils.files import UserError
 
 TRAINING = [*FLAGS, "--epochs", "1", "--device", "cpu", "--eval", "center"]
 
@@ -164,3 +168,108 @@ def test_a_path_that_the_system_cannot_mean_is_told(monkeypatch, capsys):
     monkeypatch.setattr(os, "lstat", lstat)
     assert entry.enter("mainpro_FER", ["--out", "what?|"], monkeypatch) == 2
     assert "what?|" in capsys.readouterr().err
+
+
+def test_a_folder_that_refuses_is_told_at_once(tmp_path, monkeypatch, capsys):
+    """Python itself would try all names that there are: to it each refusal is a name that is taken."""
+    original = os.open
+
+    def refuse(path, flags, *arguments, **options):
+        if flags & os.O_CREAT and str(path).startswith(str(tmp_path)):
+            raise PermissionError(errno.EACCES, "Access is denied", os.fspath(path))
+        return original(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(files, "REFUSES_OPEN_FILES", True)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", None)  # is not even asked
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=r"faces\.csv could not be written \(Access is denied\)"):
+        with results.table(tmp_path / "faces.csv"):
+            pass
+    assert not prepare._can_be_written_to(tmp_path)
+
+
+def test_a_place_that_allows_it_keeps_no_trace_of_the_attempt(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "REFUSES_OPEN_FILES", True)
+    with files.nameless_file(tmp_path) as stream:
+        stream.write(b"rows")
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_wait_longer_than_tables_for_a_file_that_is_held(held, tmp_path, monkeypatch):
+    """A scanner or a synchronized folder may take seconds for a hundred megabytes; without them a run ends."""
+    slept = []
+    monkeypatch.setattr(files.time, "sleep", slept.append)
+    held.add(tmp_path / "last.t7")
+    with pytest.raises(UserError, match="another program has it open"):
+        checkpoint.save(tmp_path / "last.t7", {})
+    assert 30 < sum(slept) < 90
+    slept.clear()
+    held.add(tmp_path / "table.csv")
+    with pytest.raises(files.HeldElsewhere):
+        files.write_text(tmp_path / "table.csv", "")
+    assert sum(slept) < 1
+
+
+def test_a_video_that_is_held_for_a_moment_is_not_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(files, "REFUSES_OPEN_FILES", True)
+    original, refused = os.replace, []
+
+    def replace(source, target):
+        if str(source).endswith(".unfinished.mp4") and not refused:
+            refused.append(source)
+            raise PermissionError(errno.EACCES, "The process cannot access the file", os.fspath(source))
+        return original(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with video.video_writer(tmp_path / "film.mp4", 10) as recording:
+        for number in range(3):
+            recording.add(np.full((48, 64, 3), 60, np.uint8), number / 10)
+    assert refused and [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_in_which_no_lock_can_be_made_is_not_another_run(tmp_path, monkeypatch, exists):
+    """What older versions of filelock say there is that they waited."""
+
+    class Waiting:
+        def __init__(self, path):
+            if exists:
+                path.touch()
+
+        def acquire(self, timeout):
+            raise lock.Timeout("run.lock")
+
+    monkeypatch.setattr(lock, "FileLock", Waiting)
+    with pytest.raises(UserError, match="Another run works in" if exists else "cannot be written to"):
+        with lock.exclusive_run(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_reader_that_has_gone_is_no_error(tmp_path, monkeypatch, capsys, windows):
+    """A closed pipe is an invalid argument there."""
+
+    def program():
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(files, "REFUSES_OPEN_FILES", windows)
+    with open(tmp_path / "out", "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        if windows:
+            assert files.exit_code(program) == 1 and capsys.readouterr().err == ""
+        else:
+            with pytest.raises(OSError):
+                files.exit_code(program)
+
+
+@pytest.mark.slow
+def test_the_backend_of_a_notebook_is_not_that_of_the_programs_that_it_starts(tmp_path):
+    inline = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    done = entry.start("mainpro_FER", [*TRAINING, "--out", tmp_path / "run"], env=inline)
+    assert done.code == 0, done.output
+    save(tmp_path / "checkpoints", make_model())
+    write_faces(tmp_path / "faces", 1)
+    flags = [tmp_path / "faces", "--checkpoints", tmp_path / "checkpoints", "--device", "cpu"]
+    done = entry.start("visualize", flags, env=inline)
+    assert done.code == 0, done.output

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 
 from training.run import load_last
 from training.runtime import decide
-from utils.files import exit_code
+from utils.files import exit_code, rename
 from utils.interrupt import StopRequest
 
 POLL_SECONDS = 0.5
@@ -128,9 +128,9 @@ def _join(run, fold):
     for path in sorted((*source.glob(f"Fold{name}*.t7"), *source.glob(f"fold{name}/*.png"))):
         target = run.folder / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
+        rename(path, target, held=path)
     content = load_last(out, run.settings.dataset, run.settings.model)[1]
     run.adopt(content, (out / "run.log").read_text(encoding="utf-8"))
-    shutil.rmtree(out)
+    shutil.rmtree(out, ignore_errors=True)  # on Windows somebody may be reading its output
     result = content["results"][0]
     print(f"fold {fold + 1} finished: {result['Acc']:.2f} held out; {len(run.remaining)} to go", flush=True)
