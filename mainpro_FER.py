@@ -24,7 +24,7 @@ from training.fersnet.cross_validation import cross_validate
 from training.learner import MultiTaskLearner
 from training.run import Run, load_last
 from training.runtime import decide
-from training.settings import build_parser, check_unchanged, resolve
+from training.settings import build_parser, resolve, resumed
 from utils.files import UserError, exit_code
 from utils.interrupt import Stopped, StopRequest
 from utils.lock import exclusive_run
@@ -36,8 +36,8 @@ from utils.tasks import TASKS, TEST_SPLITS
 def main(arguments):
     """Load, build, train. Returns the exit code. Raises UserError for what the user can put right."""
     if arguments.resume:
-        settings, last = load_last(arguments.out, arguments.dataset, arguments.model)
-        check_unchanged(arguments, settings)
+        saved, last = load_last(arguments.out, arguments.dataset, arguments.model)
+        settings = resumed(arguments, saved)
     else:
         settings, last = resolve(arguments, arguments.dataset or default_dataset(arguments.data)), None
     precision = arguments.precision or (last or {}).get("precision", "auto")

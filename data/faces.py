@@ -96,14 +96,17 @@ def fingerprint(images, *annotations):
 def load_split(h5_path, split, drop_repeated=False, limit=None):
     """One split of a checked data.h5, as `Faces` on the CPU; None when the file does not have it.
 
-    drop_repeated: leave out the images that another split holds too. limit: keep the first ones (None: all).
+    drop_repeated: leave out the images that another split holds too. limit: keep so many, evenly spaced, since pictures
+    from folders are sorted by class (None: all).
     """
     with h5py.File(h5_path, "r") as h5:
         if f"{split}_label" not in h5:
             return None
-        stored = slice(None if drop_repeated else limit)  # of few faces only those are read
-        arrays = {name: h5[f"{split}_{name}"][stored] for name in ("pixel", "label", "VAD") if f"{split}_{name}" in h5}
+        rows = np.arange(len(h5[f"{split}_label"]))
         if drop_repeated:
-            rows = np.flatnonzero(h5[f"{split}_repeated"][:] == 0)[:limit]
-            arrays = {name: values[rows] for name, values in arrays.items()}
+            rows = np.flatnonzero(h5[f"{split}_repeated"][:] == 0)
+        if limit is not None and limit < len(rows):
+            rows = rows[np.arange(limit) * len(rows) // limit]
+        arrays = {name: h5[f"{split}_{name}"][:] for name in ("pixel", "label", "VAD") if f"{split}_{name}" in h5}
+        arrays = {name: values if len(rows) == len(values) else values[rows] for name, values in arrays.items()}
         return Faces.from_arrays(arrays["pixel"], arrays["label"], arrays.get("VAD"))

@@ -35,13 +35,13 @@ class OtherTask(UserError):
 def save(path, content):
     """Write the dict `content` to `path`, atomically. UserError when the disk refuses."""
     try:
-        with replacing(path, ATTEMPTS) as temporary:
-            torch.save(content, temporary)
+        with replacing(path, ATTEMPTS) as temporary, open(temporary, "wb") as stream:
+            torch.save(content, stream)  # given a path, it would write that name, which is never twice the same
     except (OSError, RuntimeError) as error:  # the latter is what PyTorch raises when the disk is full
         reason = getattr(error, "strerror", None) or "the disk is full, or refuses to be written to"
         raise UserError(
-            f"Could not write {path}: {reason}. Make room or choose another --out; earlier files are intact, "
-            "and --resume goes on from the last finished epoch."
+            f"Could not write {path}: {reason}. Make room, or choose another place; earlier files are intact, and a "
+            "run that has a last.t7 goes on with --resume."
         ) from error
 
 

@@ -44,6 +44,13 @@ def test_a_saved_network_predicts_the_same_after_loading(tmp_path):
     assert content["task"] == "regressV" and all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+def test_equal_content_gives_equal_bytes(tmp_path):
+    content = good()
+    for name in ("a.t7", "b.t7"):
+        checkpoint.save(tmp_path / name, content)
+    assert (tmp_path / "a.t7").read_bytes() == (tmp_path / "b.t7").read_bytes()
+
+
 def test_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path):
     torch.save({"net": {}, "trap": Trap(tmp_path / "executed")}, tmp_path / "evil.t7")
     with pytest.raises(UserError, match="could execute code"):

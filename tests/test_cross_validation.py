@@ -112,7 +112,11 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
         # In this tree a sequence has one frame.
         assert (result["Sequences"], result["LastSeqAcc"]) == (result["Faces"], result["LastAcc"])
         assert result["BestSeqAccOptimistic"] == result["BestAccOptimistic"]
-        assert float(result["BestTunedAccOptimistic"]) >= float(result["TunedAcc"]) == float(result["TunedSeqAcc"])
+        assert 0 <= int(result["TunedWithFaces"]) <= 6
+        if result["TunedWithFaces"] != "0":
+            assert float(result["BestTunedAccOptimistic"]) >= float(result["TunedAcc"]) == float(result["TunedSeqAcc"])
+        else:
+            assert result["BestTunedAccOptimistic"] == result["TunedAcc"] == ""
     assert int(overall["Faces"]) == int(overall["Sequences"]) == len(faces) == 33
     assert float(overall["LastAcc"]) == pytest.approx(100 * hits / 33, abs=0.01)
     assert rows[-1]["TestAcc"] == overall["LastAcc"] and rows[-1]["TestL1"] == overall["L1"]
@@ -126,7 +130,8 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
     for fold in range(1, 11):
         network, content = checkpoint.load_model(folder / f"Fold{fold:02d}_model_classify.t7")
         assert set(content["held_out"]) == {name for name, other in assigned.items() if other == fold}
-        assert network.sharing == "selective" and (folder / f"Fold{fold:02d}_model_tuned.t7").exists()
+        was_tuned = each[fold - 1]["TunedWithFaces"] != "0"
+        assert network.sharing == "selective" and (folder / f"Fold{fold:02d}_model_tuned.t7").exists() == was_tuned
     told = (tmp_path / "data.txt").read_text()
     assert "Overall, 10 folds" in told and "optimistic" in told and "independent network" in told
     assert (folder / "Test_confusion.png").stat().st_size > 1000
@@ -384,6 +389,46 @@ def test_folds_trained_one_by_one_are_joined_in_one_record(tree, tmp_path, monke
     assert "Joined to what is finished" in capsys.readouterr().out
     assert not (tmp_path / "joined" / "previous").exists()
     assert everything(tmp_path / "joined") == everything(tmp_path / "whole")
+
+
+def test_a_run_whose_data_were_moved_goes_on_and_is_joined(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(fold_run, "FOLDS", 3)
+    flags = ("--epochs", 1, "--bs", 8, "--sharing", "none")
+    out, moved = tmp_path / "out", tmp_path / "moved"
+    assert run(tree, out, *flags, "--fold", 1) == 0
+    shutil.copytree(tree, moved)
+    assert run(moved, out, *flags, "--fold", 2) == 0
+    assert run(moved, out, "--resume") == 0
+    assert not (out / "previous").exists()
+    assert [row["Fold"] for row in table(out / "AccProcess_folds.csv")] == ["1", "2", "all"]
+    (moved / "happy" / sorted(path.name for path in (moved / "happy").iterdir())[0]).unlink()
+    with pytest.raises(UserError, match="not those that this run began with"):
+        run(moved, out, "--resume")
+
+
+@pytest.mark.parametrize("agreed", [0, 1])
+def test_nothing_is_called_tuned_without_a_synthesized_face(tree, tmp_path, monkeypatch, agreed):
+    """The network may read none of them as wanted; then further epochs on real faces would be all that tuned it."""
+
+    def nobody_but(network, images, runtime, *view):
+        logits = torch.zeros(len(images), 7)
+        logits[:, 6] = 1  # those wanted as surprised agree
+        return logits
+
+    def all_of(wanted):
+        def synthesize(network, faces, count, seed, runtime):
+            return faces.images[:count], torch.full((count,), wanted)
+
+        return synthesize
+
+    monkeypatch.setattr(fold_run, "recognize", nobody_but)
+    monkeypatch.setattr(fold_run, "synthesize_to_balance", all_of(6 if agreed else 0))
+    assert run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--synthetic", 5, "--sharing", "hard", "--fold", 1) == 0
+    result = table(tmp_path / "AccProcess_folds.csv")[0]
+    told = (tmp_path / "data.txt").read_text(encoding="utf-8")
+    assert int(result["TunedWithFaces"]) == 5 * agreed and (result["TunedAcc"] != "") == bool(agreed)
+    assert ("tuned with 5 synthesized faces" in told) == bool(agreed) and ("not tuned" in told) != bool(agreed)
+    assert len(list(tmp_path.glob("*/Fold01_model_tuned.t7"))) == agreed
 
 
 @pytest.mark.slow

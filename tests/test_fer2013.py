@@ -62,15 +62,18 @@ def test_what_the_user_says_of_the_annotations_is_repeated(folder):
         fer2013.load(folder)
 
 
-def test_limit_keeps_the_first_faces(folder, rows):
+def test_limit_keeps_faces_from_the_whole_of_a_split(folder, rows):
+    """Pictures from folders are sorted by class: the first would all be of one."""
     splits = fer2013.load(folder, limit=4).splits
-    assert np.array_equal(splits["PrivateTest"].images[:].numpy(), rows["PrivateTest"][0][:4])
+    assert np.array_equal(splits["PrivateTest"].images[:].numpy(), rows["PrivateTest"][0][[0, 2, 4, 6]])
+    for limit in (9, 100):
+        assert len(fer2013.load(folder, limit=limit).splits["PrivateTest"]) == 9
 
 
 def test_dropping_duplicates_concerns_training_faces_alone(folder, rows):
     splits = fer2013.load(folder, drop_duplicates=True, limit=6).splits
-    assert np.array_equal(splits["Training"].images[:].numpy(), rows["Training"][0][[0, 1, 2, 3, 5, 6]])
-    assert np.array_equal(splits["PublicTest"].images[:].numpy(), rows["PublicTest"][0][:6])
+    assert np.array_equal(splits["Training"].images[:].numpy(), rows["Training"][0][[0, 1, 2, 5, 6, 7]])
+    assert np.array_equal(splits["PublicTest"].images[:].numpy(), rows["PublicTest"][0][[0, 1, 3, 4, 6, 7]])
 
 
 def test_a_missing_split_is_named_with_what_to_do(folder):

@@ -1,11 +1,13 @@
 """The command line: overriding recipes, refusing what makes no sense, a help that fits the screen."""
 
+from dataclasses import replace
+
 import pytest
 
 from training import settings
 from training.optim import learning_rate
 from training.recipes import FERSNET_RECIPES, RECIPES, Recipe
-from training.settings import DEFAULT_MODEL, Settings, build_parser, check_unchanged, resolve
+from training.settings import DEFAULT_MODEL, Settings, build_parser, resolve, resumed
 from utils.files import UserError
 
 
@@ -78,8 +80,16 @@ def test_a_run_with_options_that_are_gone_or_new_is_not_gone_on_with(dataset):
 
 def test_equal_flags_may_be_repeated_when_resuming():
     flags = ("--epochs", "5", "--tasks", "classify", "regressV", "--recipe", "paper", "--seed", "3")
-    check_unchanged(parse(*flags), resolve(parse(*flags), "FER2013"))
-    check_unchanged(parse(), resolve(parse(*flags), "FER2013"))
+    saved = resolve(parse(*flags), "FER2013")
+    assert resumed(parse(*flags), saved) == resumed(parse(), saved) == saved
+
+
+def test_data_may_have_been_moved_when_resuming():
+    """Another name for them is no other data; what is in them is compared later."""
+    saved = resolve(parse("--data", "fer", "--seed", "3"), "FER2013")
+    assert resumed(parse("--data", "/elsewhere/fer"), saved) == replace(saved, data="/elsewhere/fer")
+    with pytest.raises(UserError, match="--seed 4 differs from the run to resume, which has 3"):
+        resumed(parse("--data", "/elsewhere/fer", "--seed", "4"), saved)
 
 
 def test_the_paper_learning_rate_is_a_staircase():

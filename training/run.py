@@ -330,9 +330,10 @@ class Run(RunFolder):
 
     def write_records(self):
         """See `RunFolder`."""
-        splits = self.dataset.splits
+        splits, limit = self.dataset.splits, self.settings.limit
+        limited = "" if limit is None else f" (--limit {limit}: no more of each, evenly spaced)"
         data = {
-            "faces": ", ".join(f"{name} {len(faces):,}" for name, faces in splits.items()),
+            "faces": ", ".join(f"{name} {len(faces):,}" for name, faces in splits.items()) + limited,
             "source": self.dataset.description,
         }
         teacher = {} if self.taught is None else {"teacher": "the released network, by its centre crop"}

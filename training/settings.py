@@ -30,6 +30,7 @@ UNUSED_IN = {"none": (*SYNTHESIS_WEIGHTS, "synthetic", "kernel"), "hard": ("kern
 # Arguments that mean something only where there are splits, or only where there are folds.
 SPLIT_ARGUMENTS = ("tasks", "limit", "drop_duplicates", "evaluation", "tensorboard", "compile")
 FOLD_ARGUMENTS = ("fold", "pretrain", "processes")
+PATHS = ("data", "pretrain")  # of what a run learns from, which may be moved while it rests
 # Flags that are shorter than the field of the settings or of the recipe that they set.
 SHORT_FLAGS = {"batch_size": "--bs", "learning_rate": "--lr", "orthogonality": "--orth", "evaluation": "--eval"}
 
@@ -38,7 +39,7 @@ SHORT_FLAGS = {"batch_size": "--bs", "learning_rate": "--lr", "orthogonality": "
 class Settings:
     """What defines a run: two runs with equal settings on equal machines give equal numbers.
 
-    `data` is the path that was asked for, or None; `limit` rows are read per split, None for all. `fold` is what
+    `data` is the path that was asked for, or None; `limit` faces are used of each split, None for all. `fold` is what
     to train of a cross-validation ("3", "1 2" or "all"), `pretrain` the checkpoint to begin with, None for no such.
     """
 
@@ -103,7 +104,8 @@ def build_parser():
     data.add_argument(
         "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
     )
-    data.add_argument("--limit", type=_number(int, 1), metavar="N", help="use N faces of each split (default: all)")
+    data.add_argument("--limit", type=_number(int, 1), metavar="N",
+                      help="use N faces of each split, evenly spaced (default: all)")  # fmt: skip
     data.add_argument("--drop-duplicates", action="store_true", default=None,
                       help="leave out training faces that a test split holds too (default: keep)")  # fmt: skip
 
@@ -260,8 +262,13 @@ def _check_flags(arguments, dataset, model):
         raise UserError(f"--sharing {arguments.sharing} is not for {dataset} with {model}: {' or '.join(allowed)}.")
 
 
-def check_unchanged(arguments, saved):
-    """Raise UserError when a flag that was given differs from the saved `Settings` of the run to resume."""
+def resumed(arguments, saved):
+    """The saved `Settings` of the run to resume, with the paths that are given now.
+
+    What lies there is compared by its content, later. Raises UserError when any other flag differs.
+    """
+    given = {name: getattr(arguments, name) for name in PATHS}
+    saved = replace(saved, **{name: str(path) for name, path in given.items() if path is not None})
     kept = {**vars(saved), **vars(saved.recipe), "recipe": saved.recipe_name}
     defining = kept.keys() | {field.name for kind in (Recipe, FERSNetRecipe) for field in fields(kind)}
     for name, value in vars(arguments).items():
@@ -277,3 +284,4 @@ def check_unchanged(arguments, saved):
                 f"{flag(name)} {value} differs from the run to resume, which has {before}. Leave the flag out, or "
                 "start a new run without --resume."
             )
+    return saved

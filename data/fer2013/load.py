@@ -22,7 +22,7 @@ def available():
 def load(path=None, drop_duplicates=False, limit=None, out=None):
     """The `Dataset`. path: archive, folder, table or data.h5; None: the data folder.
 
-    drop_duplicates leaves out training faces that a test split holds too; limit keeps the first faces
+    drop_duplicates leaves out training faces that a test split holds too; limit keeps so many faces, evenly spaced,
     of each split; out: where data.h5 goes when its source lies where nothing can be written. Raises UserError when
     nothing usable is found or a split is missing.
     """

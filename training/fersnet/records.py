@@ -31,6 +31,7 @@ FOLD_COLUMNS = {
     "BestAccOptimistic": ("BestAcc", 3),
     "BestSeqAccOptimistic": ("BestSeqAcc", 3),
     "BestEpoch": ("BestEpoch", 0),
+    "TunedWithFaces": ("TunedFaces", 0),
     "TunedAcc": ("TunedAcc", 3),
     "TunedSeqAcc": ("TunedSeqAcc", 3),
     "BestTunedAccOptimistic": ("BestTunedAcc", 3),
@@ -113,7 +114,7 @@ def _folds_csv(results):
     figures = pandas.DataFrame(cells, columns=list(FOLD_COLUMNS), index=counts.index, dtype=float)
     frame = counts.join(figures).reset_index()
     if results:
-        overall = _weighted(figures, counts).drop("BestEpoch").to_frame().T
+        overall = _weighted(figures, counts).drop(["BestEpoch", "TunedWithFaces"]).to_frame().T
         frame = pandas.concat([frame, overall.assign(Fold=OVERALL, **counts.sum())])
     return to_csv(frame, {heading: decimals for heading, (_, decimals) in FOLD_COLUMNS.items()})
 
@@ -153,9 +154,13 @@ def _fold_lines(result):
             yield (f"  synthesized faces that an independent network reads as wanted{view and ', '}{view.lower()}: "
                    f"{result['TargetShare' + view]:.3f} %; it reads {result['JudgeAcc' + view]:.3f} % of the real ones "
                    "rightly")  # fmt: skip
+    if result.get("TunedFaces") == 0:
+        yield "  not tuned: in no synthesized face does the network itself read the expression that was wanted"
     if result["TunedAcc"] is not None:
+        count = result.get("TunedFaces")  # which earlier versions did not keep
+        faces = "synthesized faces" if count is None else f"{count:,} synthesized faces"
         gained = result["TunedAcc"] - result["Acc"]
-        yield (f"  tuned with synthesized faces: {result['TunedAcc']:.3f} %, {gained:+.3f}; of sequences "
+        yield (f"  tuned with {faces}: {result['TunedAcc']:.3f} %, {gained:+.3f}; of sequences "
                f"{result['TunedSeqAcc']:.3f} %; optimistic, after its best epoch: "
                f"{result['BestTunedAcc']:.3f} %, of sequences {result['BestTunedSeqAcc']:.3f} %")  # fmt: skip
 

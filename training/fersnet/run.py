@@ -26,6 +26,7 @@ from training.fersnet.sheet import contact_sheet
 from training.fersnet.views import VIEWS
 from training.records import write_file
 from training.run import RunFolder, lacking, load_last, versions
+from training.settings import PATHS
 from utils.files import UserError
 
 SAVE_SECONDS = 60
@@ -112,7 +113,7 @@ class FoldRun(RunFolder):
         same = (
             content["kind"] == self.kind
             and not lacking(content, self.CONTENT)
-            and replace(settings, fold=self.settings.fold) == self.settings
+            and replace(settings, **{name: getattr(self.settings, name) for name in ("fold", *PATHS)}) == self.settings
             and (content["data"], content["precision"]) == (self.fingerprint, self.runtime.precision)
         )
         if not same or content["learner"] is not None or not content["results"]:
@@ -238,7 +239,7 @@ class FoldRun(RunFolder):
         result |= {"BestAcc": best["Test"]["Acc"], "BestEpoch": best["epoch"]}
         result["BestSeqAcc"] = max(row["Test"]["SeqAcc"] for row in mine)
         result |= dict.fromkeys(f"{figure}{view}" for figure in ("TargetShare", "JudgeAcc") for view in VIEWS)
-        result |= dict.fromkeys(("TunedAcc", "TunedSeqAcc", "BestTunedAcc", "BestTunedSeqAcc"))
+        result |= dict.fromkeys(("TunedFaces", "TunedAcc", "TunedSeqAcc", "BestTunedAcc", "BestTunedSeqAcc"))
         if network.synthesizes:
             print(f"fold {fold + 1}: an independent network reads the synthesized faces", flush=True)
             judge = self.runtime.for_inference(judge_network(training, self.seed(fold), self.runtime))
@@ -246,11 +247,12 @@ class FoldRun(RunFolder):
             result |= judged(judge, held_out, *synthesized, self.runtime)
         self._save_network(f"Fold{fold + 1:02d}_model_classify.t7", learner.averaged, result)
         if self.recipe.synthetic:
-            tested = self._tune(fold, learner.averaged, network, training, held_out)
-            result |= {f"Tuned{figure}": tested[-1][figure] for figure in ("Acc", "SeqAcc")}
-            result |= {f"BestTuned{figure}": max(each[figure] for each in tested) for figure in ("Acc", "SeqAcc")}
-            result["tuned_confusion"] = tested[-1]["confusion"]
-            self._save_network(f"Fold{fold + 1:02d}_model_tuned.t7", learner.averaged, result)
+            result["TunedFaces"], tested = self._tune(fold, learner.averaged, network, training, held_out)
+            if tested:
+                result |= {f"Tuned{figure}": tested[-1][figure] for figure in ("Acc", "SeqAcc")}
+                result |= {f"BestTuned{figure}": max(each[figure] for each in tested) for figure in ("Acc", "SeqAcc")}
+                result["tuned_confusion"] = tested[-1]["confusion"]
+                self._save_network(f"Fold{fold + 1:02d}_model_tuned.t7", learner.averaged, result)
         self.results.append(result)
         _sort(self.results)
         self.save_last(None)
@@ -260,7 +262,8 @@ class FoldRun(RunFolder):
     def _tune(self, fold, averaged, network, training, held_out):
         """Tune the recognition of `averaged` with real faces and those that `network` synthesizes.
 
-        The statistics of its batch norms stay those of real faces. Returns what each epoch reaches on held-out faces.
+        The statistics of its batch norms stay those of real faces. Returns (number of synthesized faces, [what each
+        epoch reaches on held-out faces]); without such a face nothing is tuned.
         """
         recipe, seed, tested = self.recipe, self.seed(fold), []
         images, labels = synthesize_to_balance(network, training, recipe.synthetic, seed, self.runtime)
@@ -271,6 +274,9 @@ class FoldRun(RunFolder):
             message += f" less {int((~agreed).sum()):,} in which the network itself reads another expression"
         print(message, flush=True)
         self.log(message)
+        count = len(labels)
+        if not count:
+            return count, tested
         images, labels = torch.cat((training.images, images)), torch.cat((training.labels, labels))
         train_classifier(
             averaged, images, labels, recipe.tuning_epochs, seed, self.runtime,
@@ -278,7 +284,7 @@ class FoldRun(RunFolder):
             fixed_norms=True,
             after_epoch=lambda tuned: tested.append(recognition_figures(tuned, held_out, self.runtime)),
         )  # fmt: skip
-        return tested
+        return count, tested
 
     def _save_network(self, name, network, result):
         description = {
