@@ -123,13 +123,17 @@ def export(output_paths, arguments):
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of one picture: `error`, or what is drawn of it, its height and width, and its faces."""
+    """What became of one picture: `error`, or what is drawn of it, its height and width, and its faces.
+
+    follows: of what its file has more than the first one, which was read: frames, pages, or None.
+    """
 
     path: Path
     picture: np.ndarray | None = None
     size: tuple = ()
     faces: tuple = ()
     error: str | None = None
+    follows: str | None = None
 
 
 def read_stills(recognizer, paths):
@@ -137,8 +141,8 @@ def read_stills(recognizer, paths):
 
     def look(path):
         try:
-            picture = pictures.read_picture(path)
-            return pictures.thinned(picture), picture.shape[:2], recognizer.find(picture)
+            picture, follows = pictures.read_first(path)
+            return pictures.thinned(picture), picture.shape[:2], recognizer.find(picture), follows
         except Unreadable as error:
             return str(error)
 
@@ -150,14 +154,14 @@ def read_stills(recognizer, paths):
 
 
 def read_batch(recognizer, batch):
-    """[(path, error text or (picture, size, `Found`))] -> what is `Seen` in each."""
+    """[(path, error text or (picture, size, `Found`, what follows))] -> what is `Seen` in each."""
     faces = iter(recognizer.read_faces([looked[2] for _, looked in batch if not isinstance(looked, str)]))
     for path, looked in batch:
         if isinstance(looked, str):
             yield Seen(path, error=looked)
         else:
-            picture, size, _ = looked
-            yield Seen(path, picture, size, tuple(next(faces)))
+            picture, size, _, follows = looked
+            yield Seen(path, picture, size, tuple(next(faces)), follows=follows)
 
 
 def report_picture(seen, add, output_paths, arguments):
@@ -165,6 +169,7 @@ def report_picture(seen, add, output_paths, arguments):
     if seen.error:
         print(f"error: {seen.error}", file=sys.stderr)
         return True
+    tell_what_follows(seen.path, seen.follows, arguments)
     if not seen.faces:
         print_line(arguments, f"{seen.path}: no face found")
     for number, face in enumerate(seen.faces, 1):
@@ -180,6 +185,12 @@ def report_picture(seen, add, output_paths, arguments):
         if arguments.show:
             show(path)
     return False
+
+
+def tell_what_follows(path, follows, arguments):
+    """Say so where a file has more frames or pages than the first. follows: as `pictures.read_first` gives it."""
+    if follows:
+        print_line(arguments, f"{path}: only the first of its {follows} is looked at")
 
 
 def line(path, face):
@@ -203,11 +214,12 @@ def synthesize(inputs, output_paths, arguments):
     locate, failures = detector.Finder(arguments.face, arguments.face_model, arguments.confidence), 0
     for path in inputs:
         try:
-            picture = pictures.read_picture(path)
+            picture, follows = pictures.read_first(path)
         except Unreadable as error:
             print(f"error: {error}", file=sys.stderr)
             failures += 1
             continue
+        tell_what_follows(path, follows, arguments)
         boxes, grey = locate(picture), pictures.to_grey(picture)
         if not boxes:
             print_line(arguments, f"{path}: no face found")
@@ -374,6 +386,10 @@ def check_flags(arguments):
             raise UserError(f"{shown} means nothing with --{mode.replace('_', '-')}: leave one of them out.")
     if {"csv", "json"} <= given and os.path.realpath(arguments.csv) == os.path.realpath(arguments.json):
         raise UserError(f"--csv and --json both name {arguments.csv}: give two names.")
+    for flag, path in (("--csv", arguments.csv), ("--json", arguments.json)):
+        if path is not None and (is_picture(path) or is_video(path)):  # of several that a pattern stood for, perhaps
+            raise UserError(f"{flag} {path}: a table would take the place of that file: give another name, such as "
+                            f"faces.{flag[2:]}, and the files to look at before {flag}.")  # fmt: skip
 
 
 def what_to_give(expressions):

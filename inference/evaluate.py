@@ -3,17 +3,20 @@
     python -m inference.evaluate --checkpoints DIR --data PATH [--split PublicTest PrivateTest] [--gold CSV]
 
 Prints every figure with a 95% interval (percentile bootstrap over faces, 1,000 samples, seed 0) and writes them to
-evaluation.json in --out. Of a run's folder the checkpoints that the public split chose are measured. Probabilities
-are measured as the network gives them and with the temperature of its checkpoint. Each split is measured once more
-without the faces that another split holds, too. A gold CSV has the columns index, Valence, Arousal, Dominance, where
-index is the row of a split, from 0; columns `split` (else PublicTest) and `block` tell apart ratings of several
-splits and origins. Beside each block stands what can be reached without reading V/A/D from the picture
-(`inference.ratings.floors`). --compare DIR measures the difference from other checkpoints, face by face.
+evaluation.json in --out; an earlier one is moved to previous/. Of a run's folder the checkpoints that the public split
+chose are measured. Probabilities are measured as the network gives them and with the temperature of its checkpoint.
+Each split is measured once more without the faces that another split holds, too. A gold CSV has the columns index,
+Valence, Arousal, Dominance, where index is the row of a split, from 0; columns `split` (else PublicTest) and `block`
+tell apart ratings of several splits and origins. Beside each block stands what can be reached without reading V/A/D
+from the picture (`inference.ratings.floors`). --compare DIR measures the difference from other checkpoints, face by
+face.
 """
 
 import argparse
+import hashlib
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -27,7 +30,7 @@ from training import metrics
 from training.calibration import calibration_terms, figures_of_terms
 from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
-from utils.files import UserError, as_user_error, exit_code, given_path, write_text
+from utils.files import UserError, as_text, as_user_error, exit_code, given_path, move_aside, replacing
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 
 SAMPLES = 1000
@@ -42,11 +45,11 @@ def main(arguments):
         others = ready_to_predict(load_networks(arguments.compare, TEST_SPLITS), runtime)
     if arguments.gold and all(TASKS[name].dimension is None for network in networks for name in network.tasks):
         raise UserError("--gold: these checkpoints predict no valence, arousal or dominance. Leave --gold out.")
-    dataset = DATASETS["FER2013"](arguments.data)
+    dataset = DATASETS["FER2013"](arguments.data, False, None, arguments.out)
     blocks = []
     if arguments.gold is not None:
         blocks = read_ratings(arguments.gold, {name: len(faces) for name, faces in dataset.splits.items()})
-    how = origins(networks) | {"device": runtime.describe(), "crops": arguments.crops}
+    how = provenance(networks, others or [], dataset) | {"device": runtime.describe(), "crops": arguments.crops}
     print("\n".join(f"{name}: {text}" for name, text in how.items()))
     for block in blocks:
         if block.split not in TEST_SPLITS:
@@ -73,11 +76,20 @@ def main(arguments):
             for sample in samples
         }
     print(spell(report))
-    path = arguments.out / "evaluation.json"
-    with as_user_error(path, "make room, or choose another --out"):
-        write_text(path, json.dumps({"how": how} | report, indent=1) + "\n")
-    print(f"written: {path}")
+    write({"how": how} | report, arguments.out / "evaluation.json")
     return 0
+
+
+def write(report, path):
+    """Write the report to `path` and say so. What stands there is moved to previous/, which is said, too."""
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder: move it away, or choose another --out.")
+    with as_user_error(path, "make room, or choose another --out"), replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8", newline="\n")
+        moved = move_aside([path], path.parent)
+    if moved:
+        print(f"The earlier {path.name} was moved to {moved}")
+    print(f"written: {path}")
 
 
 class Sample:
@@ -151,14 +163,27 @@ def floor_figures(block, dataset, outputs, temperature):
     return found
 
 
+def provenance(networks, others, dataset):
+    """{what: text} of the `Network`s, of those that they are compared with, and of the faces of a `Dataset`."""
+    files = dict.fromkeys(network.file for network in (*networks, *others))
+    return {
+        **origins(networks),
+        **{f"{name}, compared with": text for name, text in origins(others).items()},
+        **{f"SHA-256 of {as_text(file)}": hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+        "data": dataset.description,
+        **{f"fingerprint of {name}": faces.fingerprint() for name, faces in dataset.splits.items()},
+    }
+
+
 def origins(networks):
-    """{task: which network predicts it, trained on what, and on which split its epoch was chosen}."""
+    """{task: which network predicts it, trained on what, on which split its epoch was chosen, and its folder}."""
     described = {}
     for network in networks:
         split = next((split for split in TEST_SPLITS if network.file.name.startswith(split)), None)
         text = f"{network.file.name}, trained on {network.dataset}"
         text += "" if network.epoch is None else f", epoch {network.epoch}"
         text += "" if split is None else f" (chosen on {split}, whose figures are optimistic)"
+        text += f", from {as_text(network.file.parent)}"
         described |= dict.fromkeys(network.tasks, text)
     return {name: described[name] for name in TASKS if name in described}
 
@@ -281,7 +306,9 @@ def build_parser():
     parser.add_argument("--crops", choices=tuple(CROPS), default="tencrop", help="default: tencrop")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
-    parser.add_argument("--out", type=given_path, default=Path("."), metavar="DIR", help="default: the current folder")
+    parser.add_argument("--out", type=given_path, default=Path("."), metavar="DIR",
+                        help="also for data.h5 where --data cannot be written to (default: the current "
+                             "folder)")  # fmt: skip
     return parser
 
 

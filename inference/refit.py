@@ -144,7 +144,7 @@ def main(arguments):
     if target.exists():
         raise UserError(f"{target} is there already: move it away first.")
     runtime = decide(arguments.device, arguments.precision, "off")
-    dataset = DATASETS["FER2013"](arguments.data)
+    dataset = DATASETS["FER2013"](arguments.data, False, None, target.parent)
     counts = {name: len(faces) for name, faces in dataset.splits.items()}
     blocks = [] if arguments.ratings is None else read_ratings(arguments.ratings, counts)
     if arguments.ratings is not None and all(block.split != "Training" for block in blocks):
@@ -163,7 +163,9 @@ def build_parser():
         prog="python -m inference.refit", description="Fit the V/A/D heads of a trained network to other annotations."
     )
     parser.add_argument("checkpoint", type=given_path, help="a .t7 file of a run")
-    parser.add_argument("folder", type=given_path, help="where to write it, under the same name")
+    parser.add_argument("folder", type=given_path,
+                        help="where to write it, under the same name; also data.h5 where --data cannot be "
+                             "written to")  # fmt: skip
     parser.add_argument(
         "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
     )

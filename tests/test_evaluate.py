@@ -1,6 +1,8 @@
 """The evaluation command: figures against scikit-learn and closed forms, intervals, human ratings, errors."""
 
+import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from sklearn.metrics import f1_score, log_loss, mean_squared_error, recall_score
 from data.batches import normalise, ten_crop
 from data.faces import Faces
 from data.fer2013 import load as fer2013
+from data.fer2013 import prepare
 from inference import evaluate
 from inference.ratings import floors
 from models import checkpoint
@@ -163,6 +166,48 @@ def test_it_prints_and_writes_every_figure(folder, tmp_path, capsys):
         assert np.array(report[split]["classify"]["confusion"]).sum() == 14
     for title in (human, *floor_titles):
         assert set(report[title]) == {"regressV", "regressA", "regressD"}
+
+
+def test_an_earlier_evaluation_is_moved_aside(folder, tmp_path, capsys):
+    flags = ["--split", "PrivateTest", "--crops", "center", "--out", tmp_path]
+    assert run(folder, *flags) == 0
+    before = (tmp_path / "evaluation.json").read_bytes()
+    assert "was moved to" not in capsys.readouterr().out
+    assert run(folder, *flags) == 0
+    (moved,) = (tmp_path / "previous").rglob("evaluation.json")
+    assert f"The earlier evaluation.json was moved to {moved.parent}\n" in capsys.readouterr().out
+    assert moved.read_bytes() == before == (tmp_path / "evaluation.json").read_bytes()
+
+
+def test_a_folder_in_the_place_of_the_evaluation_stays(folder, tmp_path):
+    (tmp_path / "evaluation.json").mkdir()
+    with pytest.raises(UserError, match=r"evaluation\.json is a folder: move it away"):
+        run(folder, "--split", "PrivateTest", "--crops", "center", "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+def test_it_says_which_files_and_faces_were_measured(folder, tmp_path):
+    """Though the files of two networks have the same names."""
+    other = save(tmp_path / "other", make_model(seed=1))
+    assert run(folder, "--compare", other, "--crops", "center", "--out", tmp_path) == 0
+    how = json.loads((tmp_path / "evaluation.json").read_text())["how"]
+    name = TASKS["classify"].checkpoint("PrivateTest")
+    for place, key in ((folder / "checkpoints", "classify"), (other, "classify, compared with")):
+        assert how[key].startswith(name) and how[key].endswith(f", from {place}")
+        assert how[f"SHA-256 of {place / name}"] == hashlib.sha256((place / name).read_bytes()).hexdigest()
+    dataset = fer2013.load(folder / "data")
+    assert how["data"] == dataset.description
+    assert [how[f"fingerprint of {split}"] for split in dataset.splits] == [
+        faces.fingerprint() for faces in dataset.splits.values()
+    ]
+
+
+def test_of_data_that_cannot_be_written_to_the_faces_go_to_out(folder, tmp_path, monkeypatch):
+    data = shutil.copytree(folder / "data", tmp_path / "data", ignore=shutil.ignore_patterns("data*"))
+    before = sorted(data.iterdir())
+    monkeypatch.setattr(prepare, "_can_be_written_to", lambda place: place != data)
+    assert run(folder, "--data", data, "--split", "PrivateTest", "--crops", "center", "--out", tmp_path / "out") == 0
+    assert sorted(data.iterdir()) == before and (tmp_path / "out" / "data.h5").exists()
 
 
 def test_blocks_of_ratings_are_told_apart(folder, tmp_path, capsys):

@@ -18,7 +18,7 @@ from inference import detector
 from inference.networks import RELEASED
 from tests.conftest import ROOT
 from utils.files import UserError
-from utils.pictures import Unreadable, prefetch, read_picture, to_grey
+from utils.pictures import Unreadable, prefetch, read_first, read_picture, to_grey
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -72,6 +72,35 @@ def test_palettes_cmyk_black_and_white_and_animations_are_read(tmp_path):
     for mode, name in (("P", "p.png"), ("CMYK", "c.jpg"), ("1", "b.png"), ("LA", "la.png")):
         Image.fromarray(COLOUR).convert(mode).save(tmp_path / name)
         assert read_picture(tmp_path / name).shape == (20, 30, 3), mode
+
+
+@pytest.mark.parametrize(
+    ("suffix", "follow"), [(".gif", "frames"), (".png", "frames"), (".webp", "frames"), (".tif", "pages")]
+)
+def test_what_follows_the_first_of_several_frames_or_pages_is_known(tmp_path, suffix, follow):
+    frames = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (200, 50, 120)]
+    path = tmp_path / f"moves{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    picture, found = read_first(path)
+    assert found == follow and np.abs(to_grey(picture).astype(int) - 200).max() <= 2
+    frames[0].save(path)
+    assert read_first(path)[1] is None
+
+
+def test_previews_in_a_photograph_are_no_frames(tmp_path):
+    photo = Image.fromarray(COLOUR)
+    photo.save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[photo.resize((6, 4))])
+    assert Image.open(tmp_path / "photo.jpg").is_animated and read_first(tmp_path / "photo.jpg")[1] is None
+
+
+def test_of_an_animation_that_is_cut_off_in_its_second_frame_the_first_is_read(tmp_path):
+    frames = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (200, 50)]
+    path = tmp_path / "moves.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    content = path.read_bytes()
+    for missing in range(1, 61):
+        path.write_bytes(content[:-missing])
+        assert (to_grey(read_first(path)[0]) == 200).all()
 
 
 def test_paths_with_spaces_and_other_letters(tmp_path):

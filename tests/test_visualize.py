@@ -481,6 +481,34 @@ def test_a_folder_that_refuses_results_is_told(tmp_path, checkpoints):
             run(checkpoints, tmp_path / "000.png", *flags)
 
 
+def test_of_animations_and_many_pages_the_first_is_said_to_be_all(tmp_path, checkpoints, capsys):
+    face, other = (Image.fromarray(draw_face(number, (0, 0, 0), 1)) for number in (3, 4))
+    for name in ("moves.gif", "pages.tif"):
+        face.save(tmp_path / name, save_all=True, append_images=[other])
+    face.save(tmp_path / "still.gif")
+    given = [tmp_path / name for name in ("moves.gif", "pages.tif", "still.gif")]
+    assert run(checkpoints, *given, "--no-pictures") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "only the first" in line]
+    assert said == [
+        f"{given[0]}: only the first of its frames is looked at",
+        f"{given[1]}: only the first of its pages is looked at",
+    ]
+    assert run(checkpoints, *given, "--no-pictures", "--quiet") == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--json"])
+@pytest.mark.parametrize("name", ["a.JPG", "film.mp4"])
+def test_a_table_takes_no_name_of_a_picture_or_a_video(tmp_path, checkpoints, monkeypatch, flag, name):
+    """As of `--csv *.jpg`, which the shell expands."""
+    write_faces(tmp_path, 1)
+    (tmp_path / name).write_bytes(b"mine")
+    monkeypatch.setattr(visualize, "EmotionRecognizer", None)  # it is told before anything is loaded
+    with pytest.raises(UserError, match=rf"{name}: a table would take .*faces\.{flag[2:]}"):
+        run(checkpoints, flag, tmp_path / name, tmp_path / "000.png")
+    assert (tmp_path / name).read_bytes() == b"mine" and not (tmp_path / "previous").exists()
+
+
 def test_nothing_to_look_at_is_told(tmp_path, checkpoints):
     with pytest.raises(UserError, match="Nothing to look at"):
         run(checkpoints, tmp_path)

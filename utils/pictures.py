@@ -23,6 +23,8 @@ MOST_DRAWN = 1600  # pixels on the longer side of a picture, half of which are d
 AHEAD = 3  # pictures that are read while others are looked at
 AGAIN = "get it again, or leave it out"
 BACKGROUND = 255  # what shows through where a picture is transparent
+# What the kinds of file that Pillow knows may have several of. JPEGs of telephones may, too, but as previews (MPO).
+SEVERAL = {"GIF": "frames", "PNG": "frames", "WEBP": "frames", "AVIF": "frames", "TIFF": "pages"}
 
 
 class Unreadable(UserError):
@@ -44,9 +46,14 @@ def read_picture(path):
 
     Raises Unreadable when it is missing, empty, damaged, too large or no picture.
     """
+    return read_first(path)[0]
+
+
+def read_first(path):
+    """(the same, "frames" or "pages" where the file has more of them than this first one, else None)."""
     path = Path(path)
     check_file(path, "picture")
-    return decode(path, path)
+    return _decode(path, path)
 
 
 def check_file(path, kind):
@@ -66,9 +73,14 @@ def check_file(path, kind):
 
 
 def decode(source, name):
-    """The same of a path or of a `BytesIO`; name: what messages call it."""
+    """`read_picture` of a path or of a `BytesIO`; name: what messages call it."""
+    return _decode(source, name)[0]
+
+
+def _decode(source, name):
+    """`read_first` of the same."""
     try:
-        return _decode(source, name)
+        return _decode_by_kind(source, name)
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:
@@ -78,8 +90,8 @@ def decode(source, name):
         raise Unreadable(f"{name} cannot be read as a picture ({reason}): {AGAIN}.") from error
 
 
-def _decode(source, name):
-    """`decode`, which raises whatever the decoders raise."""
+def _decode_by_kind(source, name):
+    """`_decode`, which raises whatever the decoders raise."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of large pictures and of odd metadata
@@ -87,11 +99,19 @@ def _decode(source, name):
                 if picture.width * picture.height > MOST_PIXELS:
                     size = f"{picture.width} x {picture.height}"
                     raise Unreadable(f"{name} has {size} pixels, too many: make it smaller.")
-                return from_pil(picture)
+                return from_pil(picture), _what_follows(picture)
     except UnidentifiedImageError:
         if Path(name).suffix.lower() in HEIC_SUFFIXES:
-            return _decode_heic(source, name)
-        return _decode_with_opencv(source, name)
+            return _decode_heic(source, name), None
+        return _decode_with_opencv(source, name), None
+
+
+def _what_follows(picture):
+    """ "frames" or "pages" where more of them follow the first one, which is loaded, of a PIL picture; else None."""
+    try:
+        return SEVERAL[picture.format] if picture.format in SEVERAL and picture.is_animated else None
+    except Exception:  # of all kinds: of a GIF the second frame is looked for, and may be damaged
+        return None
 
 
 def from_pil(picture):
