@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zlib
 from itertools import product
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -19,7 +21,7 @@ import pytest
 from PIL import Image
 
 from data.faces import load_split
-from data.fer2013 import load, prepare, sources
+from data.fer2013 import collect, containers, load, pictures, prepare, sources
 from data.fer2013.sources import survey
 from tests.conftest import ROOT
 from tests.samples import image, pixel_text, sample_row, table, three_splits, write_stored_rar, write_zip
@@ -239,6 +241,165 @@ def zipped(folder, path):
     """All files of a folder as a ZIP."""
     files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     return write_zip(path, files)
+
+
+def as_tar(members, path):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("train", "val", "test")])
+def test_the_container_and_the_order_in_it_make_no_difference(tmp_path, splits, monkeypatch):
+    made, read, content = tmp_path / "made", [], pictures._content
+    write_pictures(made, splits)
+    members = {file.relative_to(made).as_posix(): file.read_bytes() for file in sorted(made.rglob("*.png"))}
+    mixed = dict(sorted(members.items(), key=lambda member: zlib.crc32(member[1])))
+    shutil.move(made, tmp_path / "folder")
+    write_zip(tmp_path / "sorted.zip", members)
+    write_zip(tmp_path / "reversed.zip", dict(reversed(members.items())))
+    write_zip(tmp_path / "deeper.zip", {f"fer/2013/{name}": content for name, content in mixed.items()})
+    write_stored_rar(tmp_path / "mixed.rar", mixed)
+    as_tar(mixed, tmp_path / "mixed.tgz")
+    for split in splits:
+        (tmp_path / "one each").mkdir(exist_ok=True)
+        of_split = {name.partition("/")[2]: content for name, content in mixed.items() if name.startswith(split)}
+        write_zip(tmp_path / "one each" / f"{split}.zip", of_split)
+    monkeypatch.setattr(pictures, "_content", lambda entry: read.append(entry) or content(entry))
+    found = {}
+    for place in ("folder", "sorted.zip", "reversed.zip", "deeper.zip", "mixed.rar", "one each", "mixed.tgz"):
+        read.clear()
+        with h5py.File(prepare.ensure(tmp_path / place, tmp_path / f"{place}.h5", progress=False)) as h5:
+            found[place] = {name: values[:].tobytes() for name, values in h5.items()}
+    assert all(datasets == found["folder"] for datasets in found.values())
+    # A compressed archive is only read fast from its beginning to its end.
+    order = ["/".join(entry.path.parts[1:]) for entry in read]
+    assert order == sorted(mixed, key=lambda name: splits.index(name.partition("/")[0]))
+
+
+def test_pictures_beyond_the_memory_and_those_dropped_are_sorted_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "_IN_MEMORY", 10_000)
+    write_pictures(tmp_path / "made", count=30)
+    (tmp_path / "made" / "train" / "sad" / "3.png").write_bytes(b"\x89PNG broken")
+    files = sorted((tmp_path / "made").rglob("*.png"), reverse=True)
+    members = {file.relative_to(tmp_path / "made").as_posix(): file.read_bytes() for file in files}
+    write_zip(tmp_path / "a.zip", members)
+    found = []
+    for place in ("made", "a.zip"):
+        with h5py.File(prepare.ensure(tmp_path / place, tmp_path / "a.h5", progress=False)) as h5:
+            found.append({name: values[:].tobytes() for name, values in h5.items()})
+    assert found[0] == found[1]
+
+
+def test_a_class_without_a_face_in_one_split_is_named(tmp_path, capsys):
+    write_pictures(tmp_path, ("train", "val", "test"), count=1)
+    shutil.rmtree(tmp_path / "train" / "happy")
+    for label in ("sad", "fear"):
+        (tmp_path / "test" / label / "0.png").write_bytes(b"\x89PNG broken")
+    done = prepare.prepare(tmp_path, tmp_path / "data.h5")
+    assert done.notes == ["no Training faces of Happy", "no PrivateTest faces of Fear, Sad"]
+    assert "  no Training faces of Happy\n" in capsys.readouterr().out
+    assert "none; no Training faces of Happy; no Priv" in load.load(tmp_path).description
+
+
+def test_a_class_without_a_face_in_a_table_is_named(tmp_path):
+    rows = [{"emotion": str(label), "pixels": pixel_text(image(10 * place + label)), "Usage": split}
+            for place, split in enumerate(SPLITS) for label in range(7) if (place, label) != (1, 6)]  # fmt: skip
+    (tmp_path / "fer2013.csv").write_bytes(table(rows, ("emotion", "pixels", "Usage")))
+    assert prepare.prepare(tmp_path, tmp_path / "data.h5", progress=False).notes == ["no PublicTest faces of Neutral"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "split"),
+    [("test", "test - Kopie", "PrivateTest"), ("test", "test2", "PrivateTest"), ("train", "train - Copy", "Training")],
+)
+@pytest.mark.parametrize("container", ["folder", "ZIP"])
+def test_two_folders_of_pictures_of_one_split_are_refused(tmp_path, container, first, second, split):
+    write_pictures(tmp_path / "a", ("train", "test"), count=1)
+    write_pictures(tmp_path / "a", (second,), count=1)
+    place, above = tmp_path, "a"
+    if container == "ZIP":
+        place, above = zipped(tmp_path / "a", tmp_path / "a.zip"), "a.zip"
+    with pytest.raises(UserError, match=f"two candidates for the {split} split: {above}/{first} and {above}/{second}:"):
+        prepare.ensure(place)
+
+
+def test_a_folder_of_a_split_beside_its_archive_is_refused(tmp_path):
+    write_pictures(tmp_path, count=1)
+    zipped(tmp_path / "train", tmp_path / "train.zip")
+    with pytest.raises(UserError, match="two candidates for the Training split: train and train.zip: remove one"):
+        prepare.ensure(tmp_path)
+
+
+def test_two_folders_of_one_split_do_not_block_another_source(tmp_path, capsys):
+    write_pictures(tmp_path / "a", ("train", "test", "test2"), count=1)
+    write_pictures(tmp_path / "b", count=1)
+    assert len(read_back(prepare.ensure(tmp_path))["PrivateTest"]) == 7
+    said = capsys.readouterr().out
+    assert "in b\n" in said and "not used: two candidates for the PrivateTest split: a/test and a/test2" in said
+
+
+def test_a_folder_like_that_of_a_split_without_class_folders_is_no_rival(tmp_path):
+    made = write_pictures(tmp_path, count=1)
+    write_pictures(tmp_path, ("test images",), {0: "unsorted"}, count=3)
+    assert read_back(prepare.ensure(tmp_path, progress=False))["PrivateTest"] == as_set(made["test"])
+
+
+@pytest.mark.parametrize("home", [False, True])
+@pytest.mark.parametrize("below", ["train", "train/happy"])
+def test_a_folder_that_nobody_may_list_is_named(tmp_path, monkeypatch, capsys, below, home):
+    write_pictures(tmp_path, count=1)
+    forbid(tmp_path / below, monkeypatch)
+    if home:
+        monkeypatch.setattr(sources, "HOME", tmp_path)
+    assert prepare.main([str(tmp_path)]) == 2
+    told = f"error: {tmp_path / below} cannot be listed (Permission denied): allow that, or move it elsewhere\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_folder_whose_files_nobody_may_look_at_is_named(tmp_path, monkeypatch):
+    write_pictures(tmp_path, count=1)
+    forbid(tmp_path / "train" / "happy", monkeypatch, listing=True)
+    with pytest.raises(UserError, match=r"happy/0.png cannot be read \(Permission denied\): allow that, or move"):
+        prepare.ensure(tmp_path)
+
+
+def test_what_only_the_file_system_may_list_and_what_went_meanwhile_are_passed_over(tmp_path, monkeypatch):
+    made = write_pictures(tmp_path, count=1)
+    for name in ("lost+found", "System Volume Information"):
+        (tmp_path / name).mkdir()
+        forbid(tmp_path / name, monkeypatch)
+    os.symlink(tmp_path / "absent", tmp_path / "train" / "link.png")
+    assert read_back(prepare.ensure(tmp_path, progress=False))["PrivateTest"] == as_set(made["test"])
+    assert list(containers.files_below(tmp_path / "absent")) == []
+
+
+def test_beside_a_table_in_a_folder_that_nobody_may_list_there_are_no_votes(tmp_path, monkeypatch):
+    into_folder(tmp_path, written(HEADERS["plain"], ",", "utf-8", "numbers"))
+    forbid(tmp_path, monkeypatch, looking=True)
+    assert_holds(prepare.ensure(tmp_path / "some faces.csv", progress=False), annotated=False)
+
+
+def forbid(folder, monkeypatch, listing=False, looking=False):
+    """Take the rights on a folder, which are no matter to root: to list it, and to look at what lies in it."""
+
+    def refusing(original, forbidden):
+        def call(path=".", *arguments, **options):
+            if not isinstance(path, int) and forbidden(Path(path)):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return original(path, *arguments, **options)
+
+        return call
+
+    access = os.access
+    if not listing:
+        for name in ("listdir", "scandir"):
+            monkeypatch.setattr(os, name, refusing(getattr(os, name), lambda path: path == folder))
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder and access(path, mode))
+    if not looking:
+        monkeypatch.setattr(os, "stat", refusing(os.stat, lambda path: path.parent == folder))
 
 
 def test_pictures_that_moved_are_read_anew(tmp_path, capsys):

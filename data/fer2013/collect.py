@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from data.fer2013.store import StoredSplit
-from data.fer2013.tables import PIXELS
+from data.fer2013.tables import BLOCK_ROWS, PIXELS
 from utils.files import replacing
 from utils.tasks import EMOTIONS, SPLITS
 
 ONE_COLOUR = "one colour: all pixels are equal"
 PUBLIC_SHARE = 0.1
 _IN_MEMORY = 128 << 20  # bytes of a split's pixels that stay in memory; beyond, they wait on disk
+_OF_EACH_FACE = ("labels", "vad", "digests", "places")  # lists of a builder; that of V/A/D may be empty
 
 
 class ReportEntry(NamedTuple):
@@ -54,19 +55,32 @@ class SplitBuilder:
 
     def move(self, rows, other):
         """Move the faces `rows` (sorted places) to another builder."""
-        chosen = set(rows)
-        kept = [row for row in range(self.count) if row not in chosen]
-        self.pixels.seek(0)
-        faces = np.frombuffer(self.pixels.read(), np.uint8).reshape(-1, PIXELS)
+        chosen, faces = set(rows), self._faces()
         other.pixels.write(faces[rows].tobytes())
+        for name in _OF_EACH_FACE:
+            values = getattr(self, name)
+            getattr(other, name).extend(values[row] for row in rows if values)
+        self._keep(faces, [row for row in range(self.count) if row not in chosen])
+
+    def sort(self, key):
+        """Bring the faces into the order of `key`, a function of their row in the file."""
+        order = sorted(range(self.count), key=lambda place: key(self.places[place][1]))
+        if order != list(range(self.count)):
+            self._keep(self._faces(), order)
+
+    def _faces(self):
+        self.pixels.seek(0)
+        return np.frombuffer(self.pixels.read(), np.uint8).reshape(-1, PIXELS)
+
+    def _keep(self, faces, rows):
+        """Have only the faces `rows` (places), in that order; faces: the pixels of all."""
         self.pixels.seek(0)
         self.pixels.truncate()
-        self.pixels.write(faces[kept].tobytes())
-        for name in ("labels", "vad", "digests", "places"):
+        for start in range(0, len(rows), BLOCK_ROWS):
+            self.pixels.write(faces[rows[start : start + BLOCK_ROWS]].tobytes())
+        for name in _OF_EACH_FACE:
             values = getattr(self, name)
-            if values:
-                getattr(other, name).extend(values[row] for row in rows)
-                setattr(self, name, [values[row] for row in kept])
+            setattr(self, name, [values[row] for row in rows] if values else [])
 
     def stored(self, repeated):
         """The split as `store.write` takes it. repeated: bool (count,)."""
@@ -110,6 +124,17 @@ def split_off_public(builders):
         rows += generator.permutation(mine)[: round(PUBLIC_SHARE * len(mine))].tolist()
     training.move(sorted(rows) or [0], public)
     return True
+
+
+def missing_classes(builders):
+    """Sentences on the classes of which a split has no face, though it has others."""
+    sentences = []
+    for split, builder in builders.items():
+        labels = set(builder.labels)
+        missing = [name for label, name in enumerate(EMOTIONS) if label not in labels]
+        if labels and missing:
+            sentences.append(f"no {split} faces of {', '.join(missing)}")
+    return sentences
 
 
 def find_repeated(builders):

@@ -9,6 +9,7 @@ import gzip
 import lzma
 import os
 import shutil
+import stat
 import struct
 import tarfile
 import tempfile
@@ -33,6 +34,8 @@ _STARTS = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz",
 }  # fmt: skip
 _COMPRESSED = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+# What was moved aside, and what file systems keep for themselves, which not everybody may list.
+_PASSED_OVER = ("previous", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 ARCHIVE_SUFFIXES = (".rar", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
 
 
@@ -183,19 +186,38 @@ class Tree:
 def files_below(folder, skip=lambda path: False, depth=DEPTH, seen=()):
     """Files below `folder` in a fixed order, without hidden ones, those moved aside earlier, and what `skip` says.
 
-    Links are followed, but not into a folder that is being searched already (`seen`).
+    Links are followed, but not into a folder that is being searched already (`seen`). Raises UserError for what may
+    not be listed or looked at.
     """
-    try:
-        real, entries = os.path.realpath(folder), sorted(folder.iterdir())
-    except OSError:
-        return
-    for entry in entries if real not in seen else ():
-        if entry.name.startswith((".", "__")) or entry.name == "previous" or skip(entry):
+    real = os.path.realpath(folder)
+    for entry in _listed(folder) if real not in seen else ():
+        if entry.name.startswith((".", "__")) or entry.name in _PASSED_OVER or skip(entry):
             continue
-        if entry.is_file():
+        mode = _mode(entry)
+        if stat.S_ISREG(mode):
             yield entry
-        elif depth and entry.is_dir():
+        elif depth and stat.S_ISDIR(mode):
             yield from files_below(entry, skip, depth - 1, (*seen, real))
+
+
+def _listed(folder):
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:  # it is gone meanwhile
+        return []
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{folder} cannot be listed ({reason}): allow that, or move it elsewhere") from error
+
+
+def _mode(path):
+    """What a path leads to, as `os.stat` says it; 0 for a link to nothing."""
+    try:
+        return path.stat().st_mode
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): allow that, or move it elsewhere") from error
+    except OSError:
+        return 0
 
 
 def volumes(path):

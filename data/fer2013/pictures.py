@@ -7,7 +7,7 @@ from io import BytesIO
 
 import numpy as np
 
-from data.fer2013.tables import BLOCK_ROWS, PIXELS, Block, is_validation, read_label, split_named
+from data.fer2013.tables import BLOCK_ROWS, PIXELS, Block, is_validation, read_label, split_named, two_candidates
 from utils import pictures
 from utils.files import UserError, as_text
 from utils.tasks import CLASS_WORDS, EMOTIONS, SPLITS
@@ -32,7 +32,7 @@ def class_folders(entries, found):
             places["/".join(filter(None, above))][split].append((entry, _word(folder)))
         else:
             loose["/".join(entry.path.parent.parts[:1]) or THIS] += 1
-    places = {place: _known(place, folders, found) for place, folders in places.items()}
+    places = {place: _known(place, folders, found) for place, folders in sorted(places.items())}
     for folder, count in loose.items():
         found.leave(folder, f"has {count:,} pictures that are not in train/<class> and test/<class> folders")
     return _joined({place: folders for place, folders in places.items() if folders})
@@ -44,8 +44,9 @@ def _word(folder):
 
 
 def _known(place, folders, found):
-    """{folder of a split: [(`Entry`, label)]} of the pictures with a label; {} where those of a class may be missing.
+    """{folder of a split: [(`Entry`, label)]} of the pictures with a label.
 
+    {} where those of a class may be missing, and where two folders are of one split.
     folders: {folder of a split: [(`Entry`, word for its class)]}.
     """
     words = {word for faces in folders.values() for _, word in faces}
@@ -71,7 +72,18 @@ def _known(place, folders, found):
             found.leave(name, fault)
         if labelled:
             known[folder] = labelled
-    return {} if unclear else known
+    return {} if unclear or _has_rivals(place, known, found) else known
+
+
+def _has_rivals(place, folders, found):
+    """Whether two folders beside each other are of one split, such as "test" and "test - Copy"; that is noted."""
+    of_split = defaultdict(list)
+    for folder in sorted(folders):
+        of_split[split_named(folder)].append(f"{place}/{folder}".lstrip("/"))
+    rivals = [(split, *names[:2]) for split, names in of_split.items() if len(names) > 1]
+    for split, first, second in rivals:
+        found.lose(two_candidates(split, first, second))
+    return bool(rivals)
 
 
 def _label(word):
@@ -109,6 +121,15 @@ def _splits(folders):
     if splits.keys() == {"Training", "PublicTest"} and all(map(is_validation, others)):
         splits["PrivateTest"] = splits.pop("PublicTest")
     return {split: splits[split] for split in SPLITS if splits.get(split)}
+
+
+def place_within(name):
+    """What orders the pictures of a split alike in whatever they lie. name: the path of one, as `read_pictures` says.
+
+    Its class folder and its own name come first; what lies above tells apart those that have both in common.
+    """
+    *_, folder, file = name.split("/")
+    return folder, file, name
 
 
 def read_pictures(splits, progress, notes):

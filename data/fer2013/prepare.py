@@ -22,9 +22,16 @@ import numpy as np
 from tqdm import tqdm
 
 from data.fer2013 import store
-from data.fer2013.collect import ONE_COLOUR, collected, find_repeated, split_off_public, write_report
+from data.fer2013.collect import (
+    ONE_COLOUR,
+    collected,
+    find_repeated,
+    missing_classes,
+    split_off_public,
+    write_report,
+)
 from data.fer2013.ferplus import read_votes, with_votes
-from data.fer2013.pictures import read_pictures
+from data.fer2013.pictures import place_within, read_pictures
 from data.fer2013.sources import (
     H5_NAMES,
     HOME,
@@ -32,10 +39,9 @@ from data.fer2013.sources import (
     REPORT_NAME,
     listing,
     survey,
-    two_candidates,
     why_nothing,
 )
-from data.fer2013.tables import PIXELS, Block, read_rows
+from data.fer2013.tables import PIXELS, Block, read_rows, two_candidates
 from utils.files import UserError, exit_code, given_path, move_aside, nameless_file, replacing
 from utils.pictures import is_picture
 from utils.tasks import SPLITS, VAD_LIMIT
@@ -262,8 +268,7 @@ def _prepare(source, found, h5_path, progress, seen):
             collected(blocks, h5_path.parent) as (builders, report),
         ):
             _check_parts(chosen, builders, report)
-            if not (chosen.kind == "tables" and chosen.parts[0].layout.has_vad) and split_off_public(builders):
-                notes.append(PUBLIC_NOTE)
+            notes += _arranged(chosen, builders)
             builders = {split: builder for split, builder in builders.items() if builder.count}
             repeated, entries = find_repeated(builders)
             report += entries
@@ -274,7 +279,8 @@ def _prepare(source, found, h5_path, progress, seen):
             counts = {name: builder.count for name, builder in builders.items()}
     except OSError as error:
         raise UserError(
-            f"preparing {h5_path} failed ({error.strerror or error}): make room, or choose another place with --h5"
+            f"preparing {h5_path} failed ({error.strerror or _one_line(error)}): make room, or prepare it elsewhere: "
+            f"python -m data.fer2013.prepare {source} --h5 FILE"
         ) from error
     preparation = Preparation(
         h5_path,
@@ -290,6 +296,23 @@ def _prepare(source, found, h5_path, progress, seen):
     if progress:
         print(preparation.summary())
     return preparation
+
+
+def _one_line(error):
+    """What h5py says on many lines."""
+    return " ".join(str(error).split())[:120]
+
+
+def _arranged(chosen, builders):
+    """Bring pictures into their order, and draw a public split where there is none; returns notes on the splits.
+
+    Only now, and not before they are read: a compressed TAR is read fast in its own order alone.
+    """
+    for builder in builders.values() if chosen.kind == "pictures" else ():
+        builder.sort(place_within)
+    is_annotated = chosen.kind == "tables" and chosen.parts[0].layout.has_vad
+    drawn = not is_annotated and split_off_public(builders)
+    return [PUBLIC_NOTE] * drawn + missing_classes(builders)
 
 
 def _chosen(source, found):

@@ -11,6 +11,7 @@ Four kinds are known, wherever they lie (`data/fer2013/containers.py`) and howev
 
 import hashlib
 import json
+import os
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ import h5py
 
 from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, DEPTH, ENCRYPTED, Entry, Tree, files_below, volumes
 from data.fer2013.pictures import NEEDED, THIS, class_folders
-from data.fer2013.tables import HEAD, NO_HEADER, PIXELS, Faulty, Format, read_format, split_named
+from data.fer2013.tables import HEAD, NO_HEADER, PIXELS, Faulty, Format, read_format, split_named, two_candidates
 from utils.files import UserError, is_unfinished
 from utils.pictures import is_picture
 from utils.tasks import SPLITS
@@ -126,9 +127,10 @@ class Survey:
 
 def skipped(path):
     """What is looked for nowhere: what the project itself has in its data folder, and what it wrote."""
-    own = path.suffix in (".py", ".md", ".png") or (path / "__init__.py").exists()
-    named = path.name in (REPORT_NAME, ORIGIN_NAME) or is_unfinished(path)
-    return own and path.parent == HOME or named
+    if path.name in (REPORT_NAME, ORIGIN_NAME) or is_unfinished(path):
+        return True
+    own = path.suffix in (".py", ".md", ".png") or os.path.exists(path / "__init__.py")  # which raises nothing
+    return own and path.parent == HOME
 
 
 @contextmanager
@@ -205,13 +207,10 @@ def why_nothing(place, found):
     )
 
 
-def two_candidates(split, first, second):
-    """The sentence about two tables with faces of one split."""
-    return f"two candidates for the {split} split: {first} and {second}: remove one, or give the path of the one to use"
-
-
 def _votes_beside(path):
     """The FER+ votes that lie beside a table that was given by its own path, as a list of `Part`."""
+    if not os.access(path.parent, os.R_OK):
+        return []
 
     def is_other(file):
         return file == path or file.is_dir() or file.suffix.lower() not in _TABLE_SUFFIXES

@@ -45,6 +45,11 @@ def is_validation(text):
     return re.search(r"(?<![a-z])(val|valid|validation|dev)(?![a-z])", text.lower()) is not None
 
 
+def two_candidates(split, first, second):
+    """The sentence about two tables, or two folders of pictures, with faces of one split."""
+    return f"two candidates for the {split} split: {first} and {second}: remove one, or give the path of the one to use"
+
+
 NO_HEADER = "has no column names in its first line: it needs pixels, emotion"
 
 
