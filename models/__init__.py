@@ -12,6 +12,12 @@ from models.multitask import MultiTask
 MODELS = {"ResNet18RegressionTwoOutputs": MultiTask, "FERSNet": FERSNet, "FERSNetHalf": partial(FERSNet, base=32)}
 
 
+def free_options(name, options):
+    """Those of the `options` that the model of that name does not fix itself, as its width perhaps."""
+    fixed = getattr(MODELS[name], "keywords", {})
+    return {key: value for key, value in options.items() if key not in fixed}
+
+
 def network_class(name):
     """The class of the network that `MODELS[name]` makes."""
     return getattr(MODELS[name], "func", MODELS[name])

@@ -1,11 +1,13 @@
 """Networks: shapes, the regression head's stability, and weights of the original project."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from benchmarks.references import ThreeChannelNet
-from models import MODELS
+from models import MODELS, free_options
 from models.multitask import MultiTask, RegressionHead
 from models.original import convert_original, is_original
 from training.losses import dimension_loss
@@ -87,3 +89,10 @@ def test_original_checkpoint_predicts_the_same(task, outputs, prefix):
 
 def test_own_weights_are_not_taken_for_the_original():
     assert not is_original(MultiTask(CLASSIFY).state_dict())
+
+
+def test_a_model_that_fixes_its_width_keeps_it_whatever_the_recipe_says(monkeypatch):
+    monkeypatch.setitem(MODELS, "Narrow", partial(MultiTask, base=8))
+    options = free_options("Narrow", {"base": 64, "pooled": True})
+    assert options == {"pooled": True} and MODELS["Narrow"](("classify",), **options).trunks["shared"].width == 64
+    assert free_options("ResNet18RegressionTwoOutputs", {"base": 64}) == {"base": 64}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from models import checkpoint, network_class
+from models import checkpoint, free_options, network_class
 from training.engine import evaluate
 from training.losses import constraint_tables
 from training.records import (
@@ -219,8 +219,10 @@ class Run(RunFolder):
     @property
     def options(self):
         """What makes the network, besides its tasks and its sharing; {} for one that is no trunk with heads."""
-        has_folds = network_class(self.settings.model).HAS_FOLDS
-        return {} if has_folds else self.settings.recipe.network_options
+        settings = self.settings
+        if network_class(settings.model).HAS_FOLDS:
+            return {}
+        return free_options(settings.model, settings.recipe.network_options)
 
     @cached_property
     def board(self):

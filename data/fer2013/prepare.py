@@ -279,7 +279,7 @@ def _prepare(source, found, h5_path, progress, seen):
             counts = {name: builder.count for name, builder in builders.items()}
     except OSError as error:
         raise UserError(
-            f"preparing {h5_path} failed ({error.strerror or _one_line(error)}): make room, or prepare it elsewhere: "
+            f"preparing {h5_path} failed ({error.strerror or _one_line(error)}): make room, or choose another place: "
             f"python -m data.fer2013.prepare {source} --h5 FILE"
         ) from error
     preparation = Preparation(
