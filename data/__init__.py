@@ -17,8 +17,8 @@ class Loader:
     module: str
     has_subjects: bool = False
 
-    def __call__(self, *arguments):
-        return import_module(self.module).load(*arguments)
+    def __call__(self, *arguments, **options):
+        return import_module(self.module).load(*arguments, **options)
 
 
 DATASETS = {

@@ -45,7 +45,7 @@ def main(arguments):
         others = ready_to_predict(load_networks(arguments.compare, TEST_SPLITS), runtime)
     if arguments.gold and all(TASKS[name].dimension is None for network in networks for name in network.tasks):
         raise UserError("--gold: these checkpoints predict no valence, arousal or dominance. Leave --gold out.")
-    dataset = DATASETS["FER2013"](arguments.data, False, None, arguments.out)
+    dataset = DATASETS["FER2013"](arguments.data, out=arguments.out)
     blocks = []
     if arguments.gold is not None:
         blocks = read_ratings(arguments.gold, {name: len(faces) for name, faces in dataset.splits.items()})

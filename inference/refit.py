@@ -144,7 +144,7 @@ def main(arguments):
     if target.exists():
         raise UserError(f"{target} is there already: move it away first.")
     runtime = decide(arguments.device, arguments.precision, "off")
-    dataset = DATASETS["FER2013"](arguments.data, False, None, target.parent)
+    dataset = DATASETS["FER2013"](arguments.data, out=target.parent)
     counts = {name: len(faces) for name, faces in dataset.splits.items()}
     blocks = [] if arguments.ratings is None else read_ratings(arguments.ratings, counts)
     if arguments.ratings is not None and all(block.split != "Training" for block in blocks):
