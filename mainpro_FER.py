@@ -29,8 +29,8 @@ from utils.files import UserError, exit_code
 from utils.interrupt import Stopped, StopRequest
 from utils.lock import exclusive_run
 from utils.parallel import AgreedStop, check_share, gather_unequal, is_first, rank0_first, shutdown, wait_for_all
-from utils.progress import spell_duration
 from utils.tasks import TASKS, TEST_SPLITS
+from utils.words import counted, spell_duration
 
 
 def main(arguments):
@@ -153,8 +153,8 @@ def announce(settings, dataset, reasons):
         print("Recipe fast: for a computer without a GPU; it learns from the labels and, unless --teacher 0, from the "
               "released network. --recipe default trains the whole network from the labels, three times as long an "
               "epoch.")  # fmt: skip
-    print(f"Recipe {settings.recipe_name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {settings.seed}; "
-          f"tasks {', '.join(settings.tasks)}", flush=True)  # fmt: skip
+    print(f"Recipe {settings.recipe_name}: {counted(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, "
+          f"seed {settings.seed}; tasks {', '.join(settings.tasks)}", flush=True)  # fmt: skip
 
 
 def duration_report(run):
@@ -164,7 +164,7 @@ def duration_report(run):
     epochs = run.settings.recipe.epochs
     return lambda seconds, rate: (
         f"{rate:.0f} images/s: training takes about {spell_duration(seconds)} an epoch, "
-        f"{spell_duration(seconds * epochs)} for {epochs} epochs, evaluation not counted"
+        f"{spell_duration(seconds * epochs)} for {counted(epochs, 'epoch')}, evaluation not counted"
     )
 
 

@@ -36,6 +36,7 @@ from training.runtime import DEVICES, PRECISIONS, decide
 from utils import pictures
 from utils.files import UserError, as_text, exit_code, given_path
 from utils.pictures import Unreadable, in_batches, is_picture, is_video, prefetch
+from utils.words import counted
 
 __all__ = ["EmotionRecognizer", "Face"]
 
@@ -231,7 +232,7 @@ def synthesize(inputs, output_paths, arguments):
             [target] = output_paths.beside(path, "_emotion_drawn", ".png")
             with placing(target) as temporary:
                 temporary.write_bytes(contact_sheet(rows, ("input", *expressions), marks(path)))
-            print_line(arguments, f"{path}: {len(faces)} faces, synthesized: {target}")
+            print_line(arguments, f"{path}: {counted(len(faces), 'face')}, synthesized: {target}")
     return 1 if failures else 0
 
 
@@ -284,7 +285,7 @@ def read_video(recognizer, path, add, output_paths, arguments):
         points = {number: one.points for number, one in summary.people.items()}
         save_figure(draw_timelines(points, as_text(path.name)), pictured[1], path)
     written = ", ".join(str(one) if place == 0 else one.name for place, one in enumerate((table, people, *pictured)))
-    print_line(arguments, f"{path}: {summary.frames} frames with faces. Written: {written}")
+    print_line(arguments, f"{path}: {counted(summary.frames, 'frame')} with faces. Written: {written}")
     for row in rows:
         print_line(arguments, sentence(row))
     if drawn:

@@ -5,10 +5,10 @@
                                            [--gold CSV --block NAME]
     python benchmarks/ablation.py objective ...
 
-Each run trains on the first N training faces and is measured on the whole public split by the centre crop after its
-last epoch. Runs are written to --out as they end, with all that defines them; started again, the program goes on with
-what is missing. The table gives mean and standard deviation over seeds, and the paired difference from the first line
-with its 95% interval (t distribution).
+Each run trains on N training faces, evenly spaced, and is measured on the whole public split by the centre crop after
+its last epoch. Runs are written to --out as they end, with all that defines them; started again, the program goes on
+with what is missing. The table gives mean and standard deviation over seeds, and the paired difference from the first
+line with its 95% interval (t distribution).
 """
 
 import argparse

@@ -33,7 +33,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Faces:
-    """images (N, 48, 48) uint8, labels (N,) int64 in 0..6, vad (N, 3) float32 in -2..2 or None, all on one device."""
+    """images (N, 48, 48) uint8, labels (N,) int64 in 0..6, vad (N, 3) float32 in -2..2 or None, all on one device.
+
+    Raises ValueError for other shapes.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor

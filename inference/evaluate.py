@@ -32,6 +32,7 @@ from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
 from utils.files import UserError, as_text, as_user_error, exit_code, given_path, move_aside, replacing
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
+from utils.words import counted
 
 SAMPLES = 1000
 
@@ -130,7 +131,9 @@ def all_samples(splits, dataset, blocks, outputs):
         repeated = occurs_elsewhere(dataset.splits, split)
         parts = {split: torch.ones_like(repeated)}
         if repeated.any():
-            parts[f"{split} without the {repeated.sum():,} faces that another split holds, too"] = ~repeated
+            parts[
+                f"{split} without the {counted(int(repeated.sum()), 'face')} that another split holds, too"
+            ] = ~repeated
         for title, chosen in parts.items():
             rows = chosen.nonzero()[:, 0]
             targets = {task.name: metrics.task_target(task, faces.labels, faces.vad)[rows] for task in known}

@@ -101,7 +101,8 @@ class EmotionRecognizer:
     finds faces, "none" takes the middle square of each picture as one face; face_model: YuNet model file to find them
     with; crops: a key of `training.engine.CROPS`; "tencrop" is that of the evaluation, None four for pictures and one
     for frames of a video. confidence: the least that a
-    face needs, 0..1; explain: whether each face gets its `heat`. Raises UserError when the checkpoints are not usable.
+    face needs, 0..1; explain: whether each face gets its `heat`. Raises UserError when the checkpoints or the
+    YuNet model are not usable, or the confidence is none.
     """
 
     def __init__(self, checkpoints=None, face="auto", face_model=None, crops=None, device="auto",

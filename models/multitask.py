@@ -39,6 +39,7 @@ class MultiTask(nn.Module):
     dropout: share of the features that training hides from the classifier.
     original: build what the original project's checkpoints need (plain linear heads; its classifier averages a corner
     of the last map, its V/A/D networks the whole); only `models.original` asks for it.
+    Raises ValueError for another sharing.
     """
 
     SHARINGS = ("trunk", "none")

@@ -115,7 +115,7 @@ def write_run(folder, seed, folds, draws):
     rows = [{"Fold": fold, **row} for fold, row in folds.items()] + [{"Fold": "all", "LastAcc": 1.0}]
     pandas.DataFrame(rows, columns=columns).to_csv(folder / "AccProcess_folds.csv", index=False)
     pandas.DataFrame({"Fold": [1, 1], "Epoch": [0, 11]}).to_csv(folder / "AccProcess_classify.csv", index=False)
-    (folder / "data.txt").write_text(f"dataset: CK+\nseed: {seed}\ndevice: cpu (1 threads), bf16\n")
+    (folder / "data.txt").write_text(f"dataset: CK+\nseed: {seed}\ndevice: cpu (1 thread), bf16\n")
     (folder / "run.log").write_text(
         "2026-01-01 00:00:00 new run: x\n2026-01-01 00:01:00 fold 1 guides: 20.0 s\n"
         "2026-01-01 00:01:40 fold 1, epoch 0: 40.0 s\n"

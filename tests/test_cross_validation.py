@@ -210,6 +210,7 @@ def test_the_result_is_that_of_the_saved_network(tree, tmp_path):
     (result, _) = table(tmp_path / "AccProcess_folds.csv")
     assert float(result["LastAcc"]) == pytest.approx(accuracy, abs=0.001)
     assert result["ReadAsTarget"] == "" and result["L1"] == ""  # this network draws nothing
+    assert {(row["TrainL1"], row["TestL1"]) for row in table(tmp_path / "AccProcess_classify.csv")} == {("", "")}
 
 
 def agreeing(monkeypatch):

@@ -116,7 +116,7 @@ def test_a_run_of_two_processes_equals_one_to_rounding_and_resumes(tmp_path):
     content = [checkpoint.load(tmp_path / str(n) / RUN_NAME / "last.t7")["learner"]["averaged"] for n in (1, 2)]
     for name, value in content[0].items():
         assert torch.allclose(value.float(), content[1][name].float(), atol=1e-4), name
-    assert "1 threads), fp32, 2 processes" in (tmp_path / "2" / "data.txt").read_text()
+    assert "1 thread), fp32, 2 processes" in (tmp_path / "2" / "data.txt").read_text()
     assert "Finished" in start(2, program, *flags, "--out", tmp_path / "2", "--resume")
 
 

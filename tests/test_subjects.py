@@ -221,7 +221,7 @@ def test_ck_is_read_as_it_was_released(tmp_path):
         assert [name[-7:-4] for name in faces.files] == ["003", "004", "005"] * 7
         assert faces.labels.tolist() == [label for label in range(7) for _ in range(3)]
         assert "S007" not in faces.subject_names and faces.size == 96
-        assert "2 sequences have no label" in faces.description
+        assert "left out, without a label: 2 sequences" in faces.description
         whole = Image.open(io.BytesIO(tree["cohn-kanade-images/S005/001/S005_001_00000005.png"]))
         expected = whole.crop((50, 100, 280, 330)).resize((96, 96), Image.Resampling.LANCZOS)
         assert np.array_equal(faces.images[2].numpy(), np.asarray(expected))
@@ -284,7 +284,7 @@ def test_neutral_pictures_are_left_out_and_that_is_said(tmp_path):
     neutral = {f"neutral/{subject}_001_00000001.png": png(face(1)) for subject in ("S010", "S020")}
     faces = ckplus.load(as_folder(tree | neutral, tmp_path))
     assert_is_ck(faces, tree)
-    assert "2 pictures in neutral left out" in faces.description
+    assert "left out: 2 pictures in neutral" in faces.description
 
 
 def test_a_damaged_archive_among_others_is_told(tmp_path):
@@ -318,7 +318,7 @@ def test_a_table_has_no_subjects_and_that_is_said(tmp_path, kind):
 def test_the_released_layout_with_real_faces(layouts):
     """The program's own detector finds the faces that the tool put into frames."""
     faces = ckplus.load(layouts / "ckplus_official", mainpro_FER.largest_face)
-    assert len(faces) == 18 and faces.size == 96 and "2 sequences have no label" in faces.description
+    assert len(faces) == 18 and faces.size == 96 and "left out, without a label: 2 sequences" in faces.description
     for path in (layouts / "ckplus_official").rglob("*00000011.png"):
         left, top, side = mainpro_FER.largest_face(np.asarray(Image.open(path)))
         width = min(left + side, 435) - max(left, 205)  # the tool puts them into 205..435 and 150..380

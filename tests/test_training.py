@@ -282,7 +282,7 @@ def test_a_processor_that_takes_up_fp16_says_what_is_faster(tmp_path, capsys, pr
     content = {"kind": "", "data": "", "device": f"cuda (Tesla T4), {precision}, TF32 off", "position": None}
     RunFolder(settings, decide("cpu", precision), tmp_path, "").resume(content)
     told = capsys.readouterr().out
-    assert "began on cuda (Tesla T4)" in told and "goes on on cpu" in told
+    assert "began on cuda (Tesla T4)" in told and "continues on cpu" in told
     assert ("fp16, is slow on a processor: --precision fp32 is faster" in told) == (precision == "fp16")
 
 

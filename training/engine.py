@@ -11,6 +11,7 @@ from utils.files import UserError
 from utils.parallel import gather_unequal, ranks
 from utils.progress import Progress
 from utils.tasks import TASKS
+from utils.words import counted
 
 # {name: (B, 48, 48) -> (B, crops, 44, 44)}
 CROPS = {"center": center_crop, "mirror": mirrored_pair, "fourcrop": four_crop, "tencrop": ten_crop}
@@ -67,7 +68,7 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
     images = plan.images_per_step
     smaller = f"try --bs {images // 2}" if images > 1 else "free some memory"
     with (
-        memory_advice(f"with a batch of {images} faces: {smaller}"),
+        memory_advice(f"with a batch of {counted(images, 'face')}: {smaller}"),
         Progress(label, plan.steps * images, step * images, announce) as progress,
     ):
         for batch in learner.batches(faces, plan, step):

@@ -18,7 +18,7 @@ class Learner:
 
     A way to learn adds its optimizer and gives `figures`, the names of what a step measures, `plan`, `batches` and
     `step`. Of each batch `step` returns (loss, sums): the scalar that it minimised and the sums over the batch of the
-    `figures`, (n,) float64, both on the device; it waits for nothing.
+    `figures`, (n,) float64 (float32 on mps), both on the device; it waits for nothing.
     """
 
     figures = ()

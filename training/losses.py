@@ -31,7 +31,7 @@ def check_shapes(output, target, width):
 
 
 def category_loss(logits, labels, smoothing=0.0):
-    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6."""
+    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6; else ValueError."""
     check_shapes(logits, labels, len(EMOTIONS))
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
@@ -40,7 +40,8 @@ def dimension_loss(values, target, mse_weight=1.0, ccc_weight=0.0):
     """mse_weight * mean squared error + ccc_weight * (1 - CCC of the batch).
 
     values (B, 1) float, target (B,) float, both in annotation units. The second term makes shrinking
-    towards the mean costly: a constant prediction has CCC 0 whatever its squared error.
+    towards the mean costly: a constant prediction has CCC 0 whatever its squared error. Raises ValueError for other
+    shapes.
     """
     check_shapes(values, target, 1)
     values = values[:, 0]
@@ -83,7 +84,7 @@ def contradiction_loss(logits, values, penalty):
     """Mean over images of sum_{c,k,s} p_c q_s(y_k) T[c,k,s]; gradients reach logits and values.
 
     logits (B, 7), values (B, K) in annotation units, penalty T (7, K, 3) within 0..1. It is small when the predicted
-    category and the signs of the predicted V/A/D go together. Between 0 and K.
+    category and the signs of the predicted V/A/D go together. Between 0 and K. Raises ValueError for other shapes.
     """
     _check_table(logits, values, penalty)
     return torch.einsum("bc,bks,cks->b", logits.softmax(dim=1), sign_membership(values), penalty).mean()
@@ -95,7 +96,7 @@ def sign_score_loss(logits, values, shares):
     logits (B, 7), values (B, K) in annotation units, shares P (7, K, 3) as in `sign_shares`. The quadratic score
     (Brier 1950) of the signs that the predicted category implies, with those of the predicted V/A/D as what occurred:
     a proper one, least where what is implied is the true distribution of the signs, whichever class that favours.
-    Between 0 and 2 K.
+    Between 0 and 2 K. Raises ValueError for other shapes.
     """
     _check_table(logits, values, shares)
     implied = torch.einsum("bc,cks->bks", logits.softmax(dim=1), shares)

@@ -120,7 +120,7 @@ class TrainingFigures:
 
     @torch.no_grad()
     def of_batch(self, outputs, labels, vad):
-        """Sums over a batch, (n,) float64: outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None."""
+        """Sums over a batch, (n,) of `sum_dtype`: outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None."""
         sums = [
             TRAINING_SUMS[task.kind, metric](outputs[task.name], task_target(task, labels, vad))
             for task, metric in self._measured

@@ -82,7 +82,7 @@ class RunFolder:
         if content["device"] != self.runtime.describe():
             slow = self.runtime.precision == "fp16" and self.runtime.device.type == "cpu"
             advice = " Its precision, fp16, is slow on a processor: --precision fp32 is faster." if slow else ""
-            print(f"The run began on {content['device']} and goes on on {self.runtime.describe()}: what follows "
+            print(f"The run began on {content['device']} and continues on {self.runtime.describe()}: what follows "
                   f"differs from a run without the change, mostly by rounding.{advice}")  # fmt: skip
         self.position = content["position"]
         if is_first():
@@ -333,7 +333,7 @@ class Run(RunFolder):
     def write_records(self):
         """See `RunFolder`."""
         splits, limit = self.dataset.splits, self.settings.limit
-        limited = "" if limit is None else f" (--limit {limit}: no more of each, evenly spaced)"
+        limited = "" if limit is None else f" (--limit {limit}: no more of each)"
         data = {
             "faces": ", ".join(f"{name} {len(faces):,}" for name, faces in splits.items()) + limited,
             "source": self.dataset.description,

@@ -15,6 +15,7 @@ from torch import nn
 from models.resnet import fold_batch_norms
 from utils import parallel
 from utils.files import UserError
+from utils.words import counted
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
@@ -83,7 +84,7 @@ class Runtime:
 
     def describe(self):
         """One line for data.txt: what the numbers depend on, without anything that changes by the hour."""
-        told = f"cpu ({platform.machine()}, {self.threads} threads), {self.precision}"
+        told = f"cpu ({platform.machine()}, {counted(self.threads, 'thread')}), {self.precision}"
         if self.device.type == "cuda":
             told = f"cuda ({torch.cuda.get_device_name()}), {self.precision}, TF32 off"
         if self.device.type == "mps":
@@ -239,9 +240,9 @@ def _choose_threads(reasons):
     asked = os.environ.get("OMP_NUM_THREADS", "1") != "1"  # torchrun itself sets 1
     threads = share if processes > 1 and not asked else min(torch.get_num_threads(), available)
     torch.set_num_threads(threads)
-    why = "its share of the processor cores" if threads == share else "as PyTorch or OMP_NUM_THREADS has it"
-    reasons.append(f"{threads} threads: {why} ({available} for {processes} processes)" if processes > 1
-                   else f"{threads} threads: {why} ({available})")  # fmt: skip
+    why = "its share" if threads == share else "as PyTorch or OMP_NUM_THREADS has it,"
+    among = f" for {processes} processes" if processes > 1 else ""
+    reasons.append(f"{counted(threads, 'thread')}: {why} of the {counted(available, 'processor core')}{among}")
     return threads
 
 

@@ -105,7 +105,7 @@ def build_parser():
         "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
     )
     data.add_argument("--limit", type=_number(int, 1), metavar="N",
-                      help="use N faces of each split, evenly spaced (default: all)")  # fmt: skip
+                      help="use N faces of each split, evenly spaced; of Demo the first N (default: all)")  # fmt: skip
     data.add_argument("--drop-duplicates", action="store_true", default=None,
                       help="leave out training faces that a test split holds too (default: keep)")  # fmt: skip
 
@@ -130,7 +130,11 @@ def build_parser():
                            f"{defaults.teacher}; fast {RECIPES['fast'].teacher})")  # fmt: skip
 
     how = parser.add_argument_group("training")
-    how.add_argument("--recipe", choices=tuple(RECIPES), help="default: default; fast without a GPU; demo for Demo")
+    how.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        help="default: default; fast without a GPU, unless --model is given; demo for Demo",
+    )
     how.add_argument(
         "--epochs", type=_number(int, 1), metavar="N", help=f"default*: {defaults.epochs}; FERSNet {of_fersnet.epochs}"
     )
@@ -165,7 +169,9 @@ def build_parser():
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", choices=DEVICES, default="auto", help="default: auto; mps is not tested")
     machine.add_argument(
-        "--precision", choices=PRECISIONS, help="default: auto (bf16 where the hardware has it, else fp16 on a GPU)"
+        "--precision",
+        choices=PRECISIONS,
+        help="default: auto (bf16 where the hardware has it, else fp16 on CUDA, FERSNet fp32; else fp32)",
     )
     machine.add_argument("--compile", choices=SWITCHES, default="auto", help="torch.compile (default: auto)")
 

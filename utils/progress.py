@@ -10,16 +10,6 @@ from utils.parallel import is_first
 REFRESH_SECONDS = 2.0
 
 
-def spell_duration(seconds):
-    """Seconds as a person says them: 45 s, 4 min 40 s, 2 h 05 min."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
 class Progress:
     """Progress over `total` images of one pass.
 

@@ -1,7 +1,7 @@
-"""Files wherever they lie: in folders, in RAR, ZIP and TAR archives, in gzip, bzip2 and xz, at any depth.
+"""Files wherever they lie: in folders, in RAR, ZIP and TAR archives, in gzip, bzip2 and xz, one in the other.
 
-What a file is says its beginning, not its name. Nothing is unpacked into the user's folders, and the paths inside
-archives serve only to name things.
+What a file is says its beginning, not its name (of an archive in an archive, its suffix, too). Nothing is unpacked
+into the user's folders: paths inside archives only name things, and tell splits and classes.
 """
 
 import bz2

@@ -7,6 +7,7 @@ from data.fer2013 import prepare
 from data.fer2013.sources import HOME, ORIGIN_NAME, survey, why_nothing
 from utils.files import UserError
 from utils.tasks import SPLITS
+from utils.words import counted
 
 
 def available():
@@ -31,7 +32,7 @@ def load(path=None, drop_duplicates=False, limit=None, out=None):
     splits = {split: load_split(h5_path, split, drop_duplicates and split == "Training", limit) for split in SPLITS}
     missing = [split for split, faces in splits.items() if faces is None or not len(faces)]
     if missing:
-        found = ", ".join(f"{split} ({len(faces):,} faces)" for split, faces in splits.items() if faces)
+        found = ", ".join(f"{split} ({counted(len(faces), 'face')})" for split, faces in splits.items() if faces)
         raise UserError(
             f"{path or HOME} has no {' and no '.join(missing)} split, only {found or 'no faces at all'}. "
             "Training needs all three: put the missing archive or CSV (train*, publictest*, privatetest*) "

@@ -11,6 +11,7 @@ from data.fer2013.tables import BLOCK_ROWS, PIXELS, Block, is_validation, read_l
 from utils import pictures
 from utils.files import UserError, as_text
 from utils.tasks import CLASS_WORDS, EMOTIONS, SPLITS
+from utils.words import counted
 
 SIDE = 48
 NEEDED = ("Training", "PrivateTest")  # splits without which pictures are no dataset
@@ -34,7 +35,7 @@ def class_folders(entries, found):
             loose["/".join(entry.path.parent.parts[:1]) or THIS] += 1
     places = {place: _known(place, folders, found) for place, folders in sorted(places.items())}
     for folder, count in loose.items():
-        found.leave(folder, f"has {count:,} pictures that are not in train/<class> and test/<class> folders")
+        found.leave(folder, f"has {counted(count, 'picture')} outside of train/<class> and test/<class> folders")
     return _joined({place: folders for place, folders in places.items() if folders})
 
 
@@ -58,12 +59,12 @@ def _known(place, folders, found):
     for folder, faces in folders.items():
         name = f"{place}/{folder}".lstrip("/")
         strange = Counter(entry.path.parent.name for entry, word in faces if word not in (numbered or named))
-        listed = ", ".join(f"{other} ({count:,} pictures)" for other, count in strange.most_common(MOST_NAMED))
+        listed = ", ".join(f"{other} ({counted(count, 'picture')})" for other, count in strange.most_common(MOST_NAMED))
         fault = f"has folders that are no classes of FER2013: {listed}"
         labelled = [(entry, label) for entry, word in faces if (label := _label(word)) is not None]
         contempt = len(faces) - len(labelled) - strange.total()
         if contempt:
-            found.leave(name, f"has {contempt:,} pictures of contempt, which is no class of FER2013")
+            found.leave(name, f"has {counted(contempt, 'picture')} of contempt, which is no class of FER2013")
         if strange and labelled and len({label for _, label in labelled}) < len(EMOTIONS):  # one is misspelled
             unclear = True
             remedy = f"name them as the others are ({', '.join(EMOTIONS).lower()}), or move them elsewhere"
@@ -157,7 +158,7 @@ def read_pictures(splits, progress, notes):
                     [(split, names[place], face) for place, (face, _) in enumerate(read) if isinstance(face, str)],
                 )
     if changed:
-        notes.append(f"{changed:,} pictures of another size or in colour were brought to 48x48 grey")
+        notes.append(f"brought to 48x48 grey: {counted(changed, 'picture')} of another size or in colour")
 
 
 def _content(entry):

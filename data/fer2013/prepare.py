@@ -45,6 +45,7 @@ from data.fer2013.tables import PIXELS, Block, read_rows, two_candidates
 from utils.files import UserError, exit_code, given_path, move_aside, nameless_file, replacing
 from utils.pictures import is_picture
 from utils.tasks import SPLITS, VAD_LIMIT
+from utils.words import counted
 
 PUBLIC_NOTE = "PublicTest is a tenth of the training faces, drawn by class with seed 0"
 _H5_SUFFIXES = (".h5", ".hdf5")
@@ -76,8 +77,8 @@ class Preparation:
         lines = [
             f"{self.h5_path}: {faces} faces (V/A/D: {self.vad_origin}), prepared in {self.seconds:.1f} s",
             f"  rows dropped: {sum(self.dropped.values()):,}{f' ({kinds})' if kinds else ''}",
-            f"  kept, but worth a look: {self.one_colour:,} faces of one colour, "
-            f"{self.repeated:,} faces that another split holds, too",
+            f"  kept, but worth a look: {counted(self.one_colour, 'face')} of one colour, "
+            f"{counted(self.repeated, 'face')} that another split holds, too",
             *(f"  {note}" for note in self.notes),
         ]
         return "\n".join([*lines, f"  row by row: {self.report_path}"] if self.report_path else lines)
@@ -399,8 +400,8 @@ def _check_parts(chosen, builders, report):
         if not dropped:
             raise UserError(f"{part.name} has a header but no rows: get the file again")
         raise UserError(
-            f"{part.name}: none of its {len(dropped):,} rows can be used (row {dropped[0].row}: {dropped[0].reason}): "
-            "get the file again"
+            f"{part.name}: none of its {counted(len(dropped), 'row')} can be used (row {dropped[0].row}: "
+            f"{dropped[0].reason}): get the file again"
         )
     if not used:
         raise UserError(f"{chosen.description}: none of these can be used: get them again")

@@ -26,6 +26,7 @@ from data.fer2013.tables import HEAD, NO_HEADER, PIXELS, Faulty, Format, read_fo
 from utils.files import UserError, is_unfinished
 from utils.pictures import is_picture
 from utils.tasks import SPLITS
+from utils.words import counted
 
 HOME = Path(__file__).resolve().parent.parent  # the data folder of the project
 PICTURES = "pictures"
@@ -122,7 +123,7 @@ class Survey:
             kinds[MOST_NAMED:] = ["..."] * (len(kinds) > MOST_NAMED)
             reasons.append(f"files of other kinds: {', '.join(kinds)}")
         more = len(reasons) - most
-        return reasons[:most] + ([f"{more:,} more files"] if more > 0 else [])
+        return reasons[:most] + ([counted(more, "more file")] if more > 0 else [])
 
 
 def skipped(path):
@@ -323,7 +324,7 @@ def _picture_sources(pictures, found):
     sources = []
     for place, splits in class_folders(pictures, found).items():
         count = sum(map(len, splits.values()))
-        description = f"{count:,} pictures in folders of classes in {place or THIS}"
+        description = f"{counted(count, 'picture')} in folders of classes in {place or THIS}"
         missing = [split for split in NEEDED if split not in splits]
         if missing:
             found.leave(place or THIS, f"has {description}, but none for {' and '.join(missing)}")

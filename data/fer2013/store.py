@@ -107,7 +107,7 @@ def _write_pixels(h5, name, stream, count):
 def check(path):
     """Return the `Contents` of the data.h5 at `path`, or raise `Damaged` or `Foreign`.
 
-    Looks at everything but the pixels' values, in milliseconds.
+    Looks at everything but the pixels' values, in milliseconds. OSError when the file cannot be opened.
     """
     path = Path(path)
     if path.is_dir():

@@ -15,6 +15,7 @@ from data.fer2013.tables import split_named
 from data.subjects.trees import assemble, default_place, last_frames, only_root, picture_files, read_entry
 from utils.files import UserError
 from utils.tasks import CLASS_WORDS
+from utils.words import counted
 
 CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")  # in the release's order, from 1
 FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")  # as they are usually called
@@ -81,7 +82,7 @@ def _released_sequences(files, labels, notes, path):
         )
     without = len(frames.keys() - labels.keys())
     if without:
-        notes.append(f"{without} sequences have no label and are left out")
+        notes.append(f"left out, without a label: {counted(without, 'sequence')}")
     return {sequence: (labels[sequence], frames[sequence]) for sequence in sorted(frames.keys() & labels.keys())}
 
 
@@ -119,7 +120,7 @@ def _class_folders(files, path):
     notes = (
         [f"{' and '.join(root.rstrip('/') for root in found)} joined, since folds need all subjects"] if joined else []
     )
-    notes += [f"{count} pictures in {folder} left out" for folder, count in others.items()]
+    notes += [f"left out: {counted(count, 'picture')} in {folder}" for folder, count in others.items()]
     return found, folders, notes
 
 

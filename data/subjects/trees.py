@@ -30,6 +30,7 @@ class SubjectFaces:
 
     labels count in class_names, subjects in subject_names, in the order of their names. sequences: the frames of one
     have one number. files: N names, relative to the dataset's folder. description: one line, what the faces are.
+    Raises ValueError for other shapes.
     """
 
     images: torch.Tensor

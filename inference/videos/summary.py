@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from inference import results
 from utils.files import as_text
 from utils.tasks import DIMENSIONS, EMOTIONS
+from utils.words import counted
 
 MOST_POINTS = 4000  # of a person's time line; more are thinned, since no figure shows them
 COLUMNS = (
@@ -82,6 +83,7 @@ def sentence(row):
     told = ", ".join(f"{name} {share:.0%}" for share, name in shares[:3] if share >= 0.01)
     values = "  ".join(f"{name[0]} {row[f'mean {name}']:+.2f}" for name in DIMENSIONS if f"mean {name}" in row)
     return (
-        f"  face {row['face']}: {row['frames']} frames from {row['from']:.1f} to {row['to']:.1f} s; {told}; longest "
-        f"{row['longest emotion']}, {row['longest seconds']:.1f} s from {row['longest from']:.1f} s; mean {values}"
+        f"  face {row['face']}: {counted(row['frames'], 'frame')} from {row['from']:.1f} to {row['to']:.1f} s; {told}; "
+        f"longest {row['longest emotion']}, {row['longest seconds']:.1f} s from {row['longest from']:.1f} s; "
+        f"mean {values}"
     )

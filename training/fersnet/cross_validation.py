@@ -12,7 +12,7 @@ from utils.files import UserError
 from utils.interrupt import Stopped, StopRequest
 from utils.lock import exclusive_run
 from utils.parallel import ranks
-from utils.progress import spell_duration
+from utils.words import counted, spell_duration
 
 
 def cross_validate(settings, faces, runtime, out, last=None, processes=None):
@@ -30,8 +30,9 @@ def cross_validate(settings, faces, runtime, out, last=None, processes=None):
         )
     print(faces.description)
     print("Runs with: " + "; ".join(runtime.reasons))
-    print(f"Recipe {settings.recipe_name}: {settings.recipe.epochs} epochs, batch {settings.recipe.batch_size}, "
-          f"sharing {settings.recipe.sharing}, seed {settings.seed}; fold {settings.fold}", flush=True)  # fmt: skip
+    recipe = settings.recipe
+    print(f"Recipe {settings.recipe_name}: {counted(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, "
+          f"sharing {recipe.sharing}, seed {settings.seed}; fold {settings.fold}", flush=True)  # fmt: skip
     with exclusive_run(out):
         run = FoldRun(settings, faces.to(runtime.device), runtime, out, processes)
         if last is None:

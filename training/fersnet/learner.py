@@ -112,6 +112,11 @@ class FERSNetLearner(Learner):
             parts |= {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return parts
 
+    def as_figures(self, means):
+        """See `Learner`. Without a discriminator there is nothing but the recognition to tell of."""
+        figures = super().as_figures(means)
+        return figures if self.discriminator is not None else {name: figures[name] for name in ("Acc", "Loss")}
+
     def plan(self, faces, seed, epoch):
         """See `Learner`. faces: `SubjectFaces` on the device."""
         targets = partial(choose_targets, faces.labels, faces.subjects, len(faces.class_names))

@@ -13,6 +13,7 @@ from training.run import load_last
 from training.runtime import decide
 from utils.files import exit_code, rename
 from utils.interrupt import StopRequest
+from utils.words import counted
 
 POLL_SECONDS = 0.5
 STOPPED = (130, -signal.SIGTERM)  # exit codes of a process that was asked to stop, at work or while it began
@@ -26,8 +27,8 @@ def train_in_processes(run, count, cross_validate):
     part of `run`, and its folder goes. A stop asked for by the user is passed on, and waited for. cross_validate: the
     function of that name, which trains a fold.
     """
-    print(f"{count} folds at a time, each in a process of its own: {_folder(run)}/fold*/{OUTPUT} tell how far they are",
-          flush=True)  # fmt: skip
+    print(f"{counted(count, 'fold')} at a time, each in a process of its own, which tells in "
+          f"{_folder(run)}/fold*/{OUTPUT} how far it is", flush=True)  # fmt: skip
     waiting, working, failed = list(run.remaining), {}, False
     with StopRequest() as stop:
         told = False

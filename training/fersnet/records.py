@@ -10,6 +10,7 @@ import numpy as np
 from training.fersnet.views import VIEWS
 from training.records import write_confusion, write_file
 from utils.tables import to_csv
+from utils.words import counted
 
 # Columns of AccProcess_classify.csv: {heading: (part of a row, figure, decimals)}.
 EPOCH_COLUMNS = {
@@ -63,7 +64,7 @@ def write_records(out, folder, header, rows, results, class_names):
     for name, content in files.items():
         write_file(Path(out) / name, content, CLOSED)
     if results:
-        title = f"{header['dataset']}, {header['model']}: held-out faces of {_folds(results)}, last epoch"
+        title = f"{header['dataset']}, {header['model']}: held-out faces of {counted(len(results), 'fold')}, last epoch"
         matrix = sum(np.array(result["confusion"]) for result in results)
         write_confusion(Path(folder) / "Test_confusion.png", matrix, title, class_names)
 
@@ -142,7 +143,8 @@ def _epoch_line(row):
 
 
 def _fold_lines(result):
-    yield (f"  result (last epoch, {result['faces']} held-out faces of {result['sequences']} sequences): accuracy "
+    yield (f"  result (last epoch, {counted(result['faces'], 'held-out face')} of "
+           f"{counted(result['sequences'], 'sequence')}): accuracy "
            f"{result['Acc']:.3f} %, of sequences {result['SeqAcc']:.3f} %")  # fmt: skip
     yield (f"  optimistic, at epoch {result['BestEpoch']}, chosen on the held-out faces: {result['BestAcc']:.3f} %; "
            f"of sequences, at the epoch best for them: {result['BestSeqAcc']:.3f} %")  # fmt: skip
@@ -158,21 +160,17 @@ def _fold_lines(result):
         yield "  not tuned: in no synthesized face does the network itself read the expression that was wanted"
     if result["TunedAcc"] is not None:
         count = result.get("TunedFaces")  # which earlier versions did not keep
-        faces = "synthesized faces" if count is None else f"{count:,} synthesized faces"
+        faces = "synthesized faces" if count is None else counted(count, "synthesized face")
         gained = result["TunedAcc"] - result["Acc"]
         yield (f"  tuned with {faces}: {result['TunedAcc']:.3f} %, {gained:+.3f}; of sequences "
                f"{result['TunedSeqAcc']:.3f} %; optimistic, after its best epoch: "
                f"{result['BestTunedAcc']:.3f} %, of sequences {result['BestTunedSeqAcc']:.3f} %")  # fmt: skip
 
 
-def _folds(results):
-    return "1 fold" if len(results) == 1 else f"{len(results)} folds"
-
-
 def _overall_lines(results):
     import pandas
 
-    yield f"Overall, {_folds(results)}"
+    yield f"Overall, {counted(len(results), 'fold')}"
     names = {
         "Acc": "accuracy at the last epoch: the result",
         "SeqAcc": "the same of sequences, whose frames vote",

@@ -28,6 +28,7 @@ from training.records import write_file
 from training.run import RunFolder, lacking, load_last, versions
 from training.settings import PATHS
 from utils.files import UserError
+from utils.words import counted
 
 SAVE_SECONDS = 60
 SHEET_SUBJECTS = 4
@@ -98,11 +99,11 @@ class FoldRun(RunFolder):
             super().begin()
             return
         self.rows, self.results = earlier["rows"], earlier["results"]
-        done = ", ".join(str(fold + 1) for fold in sorted(self._finished()))
-        print(f"Joined to what is finished in {self.out}: folds {done}", flush=True)
+        done = ", ".join(f"fold {fold + 1}" for fold in sorted(self._finished()))
+        print(f"Joined to what is finished in {self.out}: {done}", flush=True)
         self.move_others_aside()
         self.write_first()
-        self.log(f"joined to folds {done}: {self.settings}")
+        self.log(f"joined to {done}: {self.settings}")
 
     def _earlier(self):
         """The content of a last.t7 whose folds are finished, others than this run's but of equal settings; or None."""
@@ -267,7 +268,7 @@ class FoldRun(RunFolder):
         """
         recipe, seed, tested = self.recipe, self.seed(fold), []
         images, labels = synthesize_to_balance(network, training, recipe.synthetic, seed, self.runtime)
-        message = f"fold {fold + 1}: tuning with {len(labels):,} synthesized faces"
+        message = f"fold {fold + 1}: tuning with {counted(len(labels), 'synthesized face')}"
         if recipe.agreed:
             agreed = recognize(network, images, self.runtime).argmax(dim=1) == labels
             images, labels = images[agreed], labels[agreed]

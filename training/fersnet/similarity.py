@@ -11,7 +11,8 @@ def structural_similarity(x, y):
     """Structural similarity of each pair, float64 (B,), 1 where they are equal.
 
     x, y: (B, 1, H, W) floats in 0..1, H and W at least 11. The mean over all places where the window lies
-    within the picture. In double precision: the variances are small differences of large numbers.
+    within the picture. In double precision: the variances are small differences of large numbers. Raises ValueError
+    for other shapes.
     """
     if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 1 or min(x.shape[2:]) < WINDOW:
         raise ValueError(f"pictures must be two of (B, 1, H, W), at least 11x11: {tuple(x.shape)}, {tuple(y.shape)}")
