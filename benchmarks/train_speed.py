@@ -38,7 +38,7 @@ def our_training(faces, runtime, images_wanted, **changes):
     faces = faces.to(runtime.device)
     tables, preprocessing = constraint_tables(faces.labels, faces.vad), faces.pixel_statistics()
     learner = MultiTaskLearner(model, tuple(TASKS), recipe, tables, preprocessing, runtime)
-    plan = learner.plan(faces.part(0, images_wanted), 0, 0)
+    plan = learner.plan(faces.select(slice(images_wanted)), 0, 0)
 
     def train():
         train_one_epoch(learner, faces, plan, 0, None)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import h5py
-import numpy as np
 import torch
 
 from data.batches import FACE_SIZE
@@ -59,10 +58,15 @@ class Faces:
         vad = None if vad is None else torch.from_numpy(vad).float()
         return cls(images, torch.from_numpy(labels).long(), vad)
 
-    def part(self, start, stop):
-        """Faces start to stop - 1."""
-        part = slice(start, stop)
-        return Faces(self.images[part], self.labels[part], None if self.vad is None else self.vad[part])
+    def select(self, rows):
+        """The faces of `rows`: a slice, int64 numbers or a bool mask (N,)."""
+        return Faces(self.images[rows], self.labels[rows], None if self.vad is None else self.vad[rows])
+
+    def spaced(self, limit):
+        """No more than `limit` of the faces, evenly spaced; None: all."""
+        if limit is None or limit >= len(self):
+            return self
+        return self.select(torch.arange(limit) * len(self) // limit)
 
     def to(self, device):
         """The same faces on `device`."""
@@ -96,20 +100,14 @@ def fingerprint(images, *annotations):
     return digest.hexdigest()
 
 
-def load_split(h5_path, split, drop_repeated=False, limit=None):
+def load_split(h5_path, split, limit=None):
     """One split of a checked data.h5, as `Faces` on the CPU; None when the file does not have it.
 
-    drop_repeated: leave out the images that another split holds too. limit: keep so many, evenly spaced, since pictures
-    from folders are sorted by class (None: all).
+    limit: keep so many, evenly spaced, since pictures from folders are sorted by class (None: all).
     """
     with h5py.File(h5_path, "r") as h5:
         if f"{split}_label" not in h5:
             return None
-        rows = np.arange(len(h5[f"{split}_label"]))
-        if drop_repeated:
-            rows = np.flatnonzero(h5[f"{split}_repeated"][:] == 0)
-        if limit is not None and limit < len(rows):
-            rows = rows[np.arange(limit) * len(rows) // limit]
         arrays = {name: h5[f"{split}_{name}"][:] for name in ("pixel", "label", "VAD") if f"{split}_{name}" in h5}
-        arrays = {name: values if len(rows) == len(values) else values[rows] for name, values in arrays.items()}
-        return Faces.from_arrays(arrays["pixel"], arrays["label"], arrays.get("VAD"))
+        faces = Faces.from_arrays(arrays["pixel"], arrays["label"], arrays.get("VAD"))
+    return faces.spaced(limit)

@@ -2,18 +2,17 @@
 
     python -m inference.evaluate --checkpoints DIR --data PATH [--split PublicTest PrivateTest] [--gold CSV]
 
-Prints every figure with a 95% interval (percentile bootstrap over faces, 1,000 samples, seed 0) and writes them to
+Prints every figure with a 95% interval (percentile bootstrap over faces, 10,000 samples, seed 0) and writes them to
 evaluation.json in --out; an earlier one is moved to previous/. Of a run's folder the checkpoints that the public split
 chose are measured. Probabilities are measured as the network gives them and with the temperature of its checkpoint.
-Each split is measured once more without the faces that another split holds, too. A gold CSV has the columns index,
-Valence, Arousal, Dominance, where index is the row of a split, from 0; columns `split` (else PublicTest) and `block`
-tell apart ratings of several splits and origins. Beside each block stands what can be reached without reading V/A/D
-from the picture (`inference.ratings.floors`). --compare DIR measures the difference from other checkpoints, face by
-face.
+Each split is measured once more without the faces that another split holds, too, pixel by pixel, and without those
+whose photograph is there, also moved or encoded anew. A gold CSV has the columns index, Valence, Arousal, Dominance,
+where index is the row of a split, from 0; columns `split` (else PublicTest) and `block` tell apart ratings of several
+splits and origins. Beside each block stands what can be reached without reading V/A/D from the picture
+(`inference.ratings.floors`). --compare DIR measures the difference from other checkpoints, face by face.
 """
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -22,19 +21,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from data import DATASETS
+from data.copies import find_copies
 from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict, temperature_of
 from inference.ratings import floors, read_ratings
 from training import metrics
-from training.calibration import calibration_terms, figures_of_terms
+from training.calibration import calibration_error, calibration_terms, confidence_bins, figures_of_terms
 from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
-from utils.files import UserError, as_text, as_user_error, exit_code, given_path, move_aside, replacing
+from utils.files import UserError, as_text, as_user_error, exit_code, given_path, move_aside, replacing, sha256_of
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 from utils.words import counted
 
-SAMPLES = 1000
+SAMPLES = 10_000
+BLOCK = 50  # of them at a time
+DRAWS = 1000  # of labels, for the calibration error by chance
 
 
 def main(arguments):
@@ -128,12 +131,13 @@ def all_samples(splits, dataset, blocks, outputs):
     for split in splits:
         faces = dataset.splits[split]
         known = [task for task in TASKS.values() if task.dimension is None or faces.vad is not None]
-        repeated = occurs_elsewhere(dataset.splits, split)
-        parts = {split: torch.ones_like(repeated)}
-        if repeated.any():
-            parts[
-                f"{split} without the {counted(int(repeated.sum()), 'face')} that another split holds, too"
-            ] = ~repeated
+        parts = {split: torch.ones(len(faces), dtype=torch.bool)}
+        for repeated, what in (
+            (occurs_elsewhere(dataset.splits, split), "that another split holds, too"),
+            (is_copied_elsewhere(dataset.splits, split), "whose photograph another split holds, too"),
+        ):
+            if repeated.any():
+                parts[f"{split} without the {counted(int(repeated.sum()), 'face')} {what}"] = ~repeated
         for title, chosen in parts.items():
             rows = chosen.nonzero()[:, 0]
             targets = {task.name: metrics.task_target(task, faces.labels, faces.vad)[rows] for task in known}
@@ -149,6 +153,15 @@ def occurs_elsewhere(splits, name):
         image.tobytes() for other, faces in splits.items() if other != name for image in faces.images.cpu().numpy()
     }
     return torch.tensor([image.tobytes() in others for image in splits[name].images.cpu().numpy()])
+
+
+def is_copied_elsewhere(splits, name):
+    """(N,) bool: the same, also moved by some pixels or encoded anew (`data.copies`)."""
+    copied = occurs_elsewhere(splits, name)
+    for other, faces in splits.items():
+        if other != name:
+            copied[find_copies(splits[name].images, faces.images)[:, 0].cpu()] = True
+    return copied
 
 
 def floor_figures(block, dataset, outputs, temperature):
@@ -172,7 +185,7 @@ def provenance(networks, others, dataset):
     return {
         **origins(networks),
         **{f"{name}, compared with": text for name, text in origins(others).items()},
-        **{f"SHA-256 of {as_text(file)}": hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+        **{f"SHA-256 of {as_text(file)}": sha256_of(file) for file in files},
         "data": dataset.description,
         **{f"fingerprint of {name}": faces.fingerprint() for name, faces in dataset.splits.items()},
     }
@@ -201,6 +214,9 @@ def figures_of(task, output, target, temperature=1.0):
     known = [name for name, value in values.items() if not math.isnan(value)]  # the recall of an absent class is not
     figures = {name: _interval(values[name], resampled[name]) for name in known}
     if task.kind == "classification":
+        figures["ECE by chance"] = _error_by_chance(output)
+        if temperature != 1:
+            figures["ECE by chance calibrated"] = _error_by_chance(output / temperature)
         figures["confusion"] = metrics.confusion_matrix(output.argmax(dim=1), target).tolist()
     return figures
 
@@ -233,26 +249,57 @@ def mcnemar(gained, lost):
 
 def _resampled(task, output, target, temperature=1.0):
     """({figure: value}, {figure: (S,)}) of all faces and of `SAMPLES` resamples of them, the same for equal counts."""
-    samples = torch.from_numpy(np.random.default_rng(0).integers(0, len(target), (SAMPLES, len(target))))
-    if task.kind != "classification":
-        each = [_dimension_figures(output[sample], target[sample]) for sample in samples]
-        return _dimension_figures(output, target), _stacked(each)
-    predicted = output.argmax(dim=1)
-    matrices = torch.stack([metrics.confusion_matrix(predicted[sample], target[sample]) for sample in samples])
-    whole = metrics.confusion_matrix(predicted, target)
-    values = {name: value.item() for name, value in _category_figures(whole[None].double()).items()}
-    resampled = _category_figures(matrices.double())
-    for suffix, divisor in {"": 1.0, " calibrated": temperature}.items():
-        if not suffix or temperature != 1:
-            terms = calibration_terms(output.double() / divisor, target)
-            each = _stacked([figures_of_terms(terms[sample]) for sample in samples])
-            values |= {name + suffix: value for name, value in figures_of_terms(terms).items()}
-            resampled |= {name + suffix: some for name, some in each.items()}
-    return values, resampled
+    if task.kind == "classification":
+        measure = _category_measure(output, target, temperature)
+    else:
+        measure = _dimension_measure(output[:, 0].double(), target.double())
+    values = {name: value.item() for name, value in measure(torch.arange(len(target))[None]).items()}
+    chance, shape = np.random.default_rng(0), (BLOCK, len(target))
+    blocks = [measure(torch.from_numpy(chance.integers(0, len(target), shape))) for _ in range(SAMPLES // BLOCK)]
+    return values, {name: torch.cat([block[name] for block in blocks]) for name in values}
 
 
-def _stacked(each):
-    return {name: torch.tensor([figures[name] for figures in each]) for name in each[0]}
+def _dimension_measure(values, target):
+    """A function of rows (S, M) int64 that gives {figure: (S,)} of values (N,) and target (N,)."""
+
+    def measure(rows):
+        x, y = values[rows], target[rows]
+        error = (x - y).square().mean(dim=1)
+        return {"CCC": metrics.concordance(x, y), "PCC": metrics.pearson(x, y), "SAGR": metrics.sign_agreement(x, y),
+                "MSE": error, "RMSE": error.sqrt()}  # fmt: skip
+
+    return measure
+
+
+def _category_measure(logits, labels, temperature):
+    """A function of rows (S, M) int64 that gives {figure: (S,)} of logits (N, 7) and labels (N,)."""
+    classes = logits.shape[1]
+    cells = F.one_hot(labels * classes + logits.argmax(dim=1), classes**2).double()  # of the confusion matrix
+    terms = {"": calibration_terms(logits, labels)}
+    if temperature != 1:
+        terms[" calibrated"] = calibration_terms(logits.double() / temperature, labels)
+
+    def measure(rows):
+        times = torch.zeros(len(rows), len(labels), dtype=torch.float64)
+        times.scatter_add_(1, rows, torch.ones_like(rows, dtype=torch.float64))
+        figures = _category_figures((times @ cells).view(-1, classes, classes))
+        for suffix, each in terms.items():
+            means = times @ each / rows.shape[1]
+            figures |= {name + suffix: value for name, value in figures_of_terms(means).items()}
+        return figures
+
+    return measure
+
+
+def _error_by_chance(logits):
+    """The ECE of labels that are drawn from the probabilities: what calibrated ones have with so few faces.
+
+    As a figure: the mean of `DRAWS` draws, and their middle 95%.
+    """
+    confidence, chance = logits.double().softmax(dim=1).amax(dim=1), np.random.default_rng(0)
+    right = torch.from_numpy(chance.random((DRAWS, len(confidence)))) < confidence
+    drawn = calibration_error((right.double() - confidence) @ confidence_bins(confidence) / len(confidence))
+    return _interval(drawn.mean().item(), drawn)
 
 
 def _category_figures(matrices):
@@ -261,12 +308,6 @@ def _category_figures(matrices):
     recalls = 100 * hits / true  # not a number where a resample has no face of the class
     named = {f"recall {name}": recalls[:, place] for place, name in enumerate(EMOTIONS)}
     return {"Acc": 100 * hits.sum(dim=1) / true.sum(dim=1), "F1": metrics.macro_f1(matrices), **named}
-
-
-def _dimension_figures(output, target):
-    figures = metrics.regression_metrics(output, target)
-    return {"CCC": figures["CCC"], "PCC": figures["PCC"], "SAGR": figures["SAGR"], "MSE": figures["Loss"],
-            "RMSE": figures["Loss"] ** 0.5}  # fmt: skip
 
 
 def _interval(value, resampled):

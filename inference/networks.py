@@ -1,6 +1,5 @@
 """The networks in a folder of checkpoints, for whoever predicts with them."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from models import checkpoint
 from models.original import is_original
 from training.engine import predict
-from utils.files import UserError
+from utils.files import UserError, sha256_of
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 
 RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
@@ -49,7 +48,7 @@ def teacher():
     name = TASKS["classify"].checkpoint("PublicTest")
     for folder in (RELEASED, *RELEASED.parent.glob(f"previous/*/{RELEASED.name}")):
         file = folder / name
-        if file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == RELEASED_SHA256:
+        if file.exists() and sha256_of(file) == RELEASED_SHA256:
             return file
     raise UserError(
         f"The released network ({RELEASED.name}/{name}), from which this recipe learns, is not there: get it again, or "

@@ -72,9 +72,12 @@ def floors(ratings, labels, probabilities, training):
 
     ratings (M, 3) of faces of the classes labels (M,); probabilities (M, 7) as the network gives them, or None;
     training: `Faces`. The mean of a class, the face itself left out, is that of these very ratings; where a face is the
-    only one of its class it is the mean of all others.
+    only one of its class it is the mean of all others. It is too low a floor where a class has few faces: what is left
+    out moves the mean the other way. The mean annotation of the class has no such fault.
     """
     found = {"mean rating of the true class, the face itself left out": _others_of_class(ratings.double(), labels)}
+    if training.vad is not None:
+        found["mean annotation of the true class"] = training.class_means().nan_to_num()[labels]
     if probabilities is not None and training.vad is not None:
         found["mean annotation of the classes, weighted by the network's probabilities"] = (
             probabilities.double() @ training.class_means().nan_to_num()

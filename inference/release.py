@@ -4,12 +4,11 @@ python -m inference.release RUN/FER2013_ResNet18RegressionTwoOutputs/PublicTest_
 """
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 
 from models import checkpoint
-from utils.files import UserError, exit_code, given_path
+from utils.files import UserError, exit_code, given_path, sha256_of
 
 
 def release(source, folder):
@@ -29,8 +28,7 @@ def release(source, folder):
 def main(arguments):
     """The command line; returns the exit code."""
     target = release(arguments.checkpoint, arguments.folder)
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}")
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_of(target)}")
     return 0
 
 

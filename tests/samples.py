@@ -5,8 +5,12 @@ import io
 import re
 import zipfile
 import zlib
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
+
+from data.fer2013 import prepare
 
 SPLIT_FILES = {
     "Training": "train-20240507-yh.csv",
@@ -14,6 +18,13 @@ SPLIT_FILES = {
     "PrivateTest": "privatetest-20240506-yh.csv",
 }
 COLUMNS = ("index", "emotionLabel", "Valence", "Arousal", "Dominance", "emotion", "pixels")
+
+
+@contextmanager
+def read_source(source):
+    """The rows of the best source in a place: pairs (name of a file, `Block`), read in the context."""
+    with prepare.survey(source) as found:
+        yield prepare._blocks(prepare._chosen(Path(source), found), lambda count: None, [])
 
 
 def image(seed):

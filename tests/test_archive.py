@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from data.fer2013 import containers, tables
 from data.fer2013.containers import bundled_7zip
 from data.fer2013.ferplus import votes_to_vad
-from data.fer2013.prepare import read_source
 from data.fer2013.sources import survey
 from data.fer2013.tables import parse_pixels, pixel_fault
 from tests.samples import (
@@ -29,6 +28,7 @@ from tests.samples import (
     image,
     lock_zip,
     pixel_text,
+    read_source,
     sample_row,
     table,
     three_splits,

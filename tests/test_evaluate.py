@@ -7,10 +7,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score, log_loss, mean_squared_error, recall_score
 
 from data.batches import normalise, ten_crop
+from data.copies import best_correlation
 from data.faces import Faces
 from data.fer2013 import load as fer2013
 from data.fer2013 import prepare
@@ -108,12 +110,13 @@ def test_floors_equal_plain_python():
     probabilities = rng.dirichlet(np.ones(7), 9)
     training = Faces(torch.zeros(21, 48, 48, dtype=torch.uint8), torch.arange(21) % 7, torch.rand(21, 3) * 4 - 2)
     found = floors(*(torch.from_numpy(part) for part in (ratings, labels, probabilities)), training)
-    of_class, weighted, constant = (values.numpy() for values in found.values())
+    of_class, annotated, weighted, constant = (values.numpy() for values in found.values())
     vad = training.vad.numpy()
     for face in range(9):
         others = [ratings[i] for i in range(9) if i != face and labels[i] == labels[face]]
         others = others or [ratings[i] for i in range(9) if i != face]
         assert of_class[face] == pytest.approx(np.mean(others, axis=0), abs=1e-5)
+        assert annotated[face] == pytest.approx(vad[labels[face] :: 7].mean(0), abs=1e-5)
         expected = sum(probabilities[face, c] * vad[c::7].mean(0) for c in range(7))
         assert weighted[face] == pytest.approx(expected, abs=1e-5)
         assert constant[face] == pytest.approx(vad.mean(0), abs=1e-5)
@@ -126,6 +129,54 @@ def test_faces_that_another_split_holds_are_found():
     found = {name: evaluate.occurs_elsewhere(splits, name).tolist() for name in splits}
     assert found["PublicTest"] == [False, True, True, False]  # a face twice in one split is in no other
     assert found["PrivateTest"] == [False, False, True, True] and found["Training"] == [True, True, False, False]
+
+
+def test_photographs_that_another_split_holds_are_found_moved_and_encoded_anew():
+    generator = torch.Generator().manual_seed(0)
+    pictures = F.interpolate(torch.rand(9, 1, 16, 16, generator=generator), (60, 60), mode="bicubic")[:, 0]
+    pictures = (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
+    at = lambda left, top: pictures[:, top : top + 48, left : left + 48]  # noqa: E731
+    darker = (at(6, 6)[4] * 0.7 + 20).to(torch.uint8)
+    grainy = (at(6, 6)[5].float() + 8 * torch.randn(48, 48, generator=generator)).clamp(0, 255).to(torch.uint8)
+    images = {
+        "Training": at(6, 6)[:6],
+        "PublicTest": torch.stack((at(6, 6)[0], at(9, 2)[1], at(6, 6)[2].flip(1), at(12, 12)[3], darker, grainy)),
+        "PrivateTest": torch.cat((at(6, 6)[6:], torch.full((3, 48, 48), 80, dtype=torch.uint8))),
+    }
+    splits = {name: Faces(faces, torch.zeros(6, dtype=torch.int64), None) for name, faces in images.items()}
+    # moved by 3 and 4 pixels; mirrored and moved by 6 is another picture
+    assert evaluate.is_copied_elsewhere(splits, "PublicTest").tolist() == [True, True, False, False, True, True]
+    assert not evaluate.is_copied_elsewhere(splits, "PrivateTest").any()
+
+
+def test_pictures_correlate_as_numpy_has_it():
+    generator = torch.Generator().manual_seed(1)
+    images, others = torch.randint(256, (2, 5, 48, 48), dtype=torch.uint8, generator=generator)
+    others[1] = 7
+    expected = [
+        max(
+            np.corrcoef(image[4:44, 4:44].ravel(), other[y : y + 40, x : x + 40].ravel())[0, 1] if other.std() else 0
+            for y in range(9) for x in range(9)
+        )
+        for image, other in zip(images.numpy(), others.numpy(), strict=True)
+    ]  # fmt: skip
+    assert best_correlation(images, others).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", (3573, 400))
+def test_the_calibration_error_by_chance_is_that_of_labels_drawn_from_the_probabilities(count):
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(2 * rng.normal(size=(count, 7)))
+    found = evaluate.figures_of(TASKS["classify"], logits, torch.from_numpy(rng.integers(0, 7, count)))["ECE by chance"]
+    probabilities = logits.softmax(1).numpy()
+    confidence, bins = probabilities.max(1), (probabilities.max(1) * 15).astype(int)
+    errors = []
+    for _ in range(200):
+        labels = (rng.random((count, 1)) > probabilities.cumsum(1)).sum(1)
+        right = labels == probabilities.argmax(1)
+        errors.append(sum(abs((right - confidence)[bins == place].sum()) for place in range(15)) / count)
+    assert found["value"] == pytest.approx(np.mean(errors), rel=0.08)
+    assert found["low"] == pytest.approx(np.percentile(errors, 2.5), rel=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +208,7 @@ def test_it_prints_and_writes_every_figure(folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     human = "human ratings of 3 PublicTest faces"
     floor_titles = [title for title in report if title.startswith(f"{human}: ")]
-    assert list(report) == ["how", *TEST_SPLITS, human, *floor_titles] and len(floor_titles) == 3
+    assert list(report) == ["how", *TEST_SPLITS, human, *floor_titles] and len(floor_titles) == 4
     assert report["how"]["crops"] == "tencrop" and report["how"]["device"].startswith("cpu")
     for split in TEST_SPLITS:
         assert set(report[split]) == set(TASKS)

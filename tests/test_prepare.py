@@ -472,11 +472,10 @@ def test_genuine_archive(real_data, tmp_path):
         assert h5["PublicTest_VAD"][:].tolist() == vad
 
 
-def test_a_limit_and_repeated_faces_are_left_out(tmp_path):
+def test_a_limit_takes_evenly_spaced_faces(tmp_path):
     with h5py.File(tmp_path / "data.h5", "w") as h5:
         h5["Training_pixel"] = np.arange(6, dtype=np.uint8)[:, None].repeat(2304, 1)
         h5["Training_label"] = np.arange(6)
-        h5["Training_repeated"] = np.array([0, 1, 0, 0, 1, 0], np.uint8)
-    for repeated, limit, rows_kept in [(False, None, range(6)), (False, 4, [0, 1, 3, 4]), (True, 3, [0, 2, 3])]:
-        faces = load_split(tmp_path / "data.h5", "Training", repeated, limit)
+    for limit, rows_kept in [(None, range(6)), (4, [0, 1, 3, 4]), (9, range(6))]:
+        faces = load_split(tmp_path / "data.h5", "Training", limit)
         assert faces.images[:, 0, 0].tolist() == faces.labels.tolist() == list(rows_kept)

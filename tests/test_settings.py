@@ -1,12 +1,12 @@
 """The command line: overriding recipes, refusing what makes no sense, a help that fits the screen."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from training import settings
 from training.optim import learning_rate
-from training.recipes import FERSNET_RECIPES, RECIPES, Recipe
+from training.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
 from training.settings import DEFAULT_MODEL, Settings, build_parser, resolve, resumed
 from utils.files import UserError
 
@@ -107,3 +107,10 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nothing():
     assert rates[0] == pytest.approx(0.005) and 0 < rates[-1] < 1e-3
     assert all(later >= earlier for earlier, later in zip(rates[:20], rates[1:20], strict=False))
     assert all(later <= earlier for earlier, later in zip(rates[20:], rates[21:], strict=False))
+
+
+def test_every_flag_sets_something():
+    """A flag whose name is none of a field would be taken and forgotten."""
+    known = {field.name for kind in (Settings, Recipe, FERSNetRecipe) for field in fields(kind)}
+    of_one_start = {"help", "device", "precision", "compile", "processes", "out", "resume", "tensorboard"}
+    assert {action.dest for action in build_parser()._actions} - known == of_one_start

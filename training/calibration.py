@@ -26,29 +26,31 @@ def fit_temperature(logits, labels):
 
 
 def calibration_terms(logits, labels):
-    """What calibration is measured from, per face, (N, 4) float64: cross-entropy, Brier score, confidence, rightness.
+    """What calibration is measured from, per face, (N, 2 + BINS) float64: all that counts is their mean over faces.
 
-    logits (N, C) float, labels (N,) int64. The Brier score (1950) is the squared distance of the probabilities from
-    the label's one-hot, 0 to 2; confidence the largest probability.
+    logits (N, C) float, labels (N,) int64. The cross-entropy; the Brier score (1950), which is the squared distance of
+    the probabilities from the label's one-hot, 0 to 2; in the bin of the largest probability, else 0, whether that was
+    right (1 or 0) less itself.
     """
     logits = logits.double()
     probabilities = logits.softmax(dim=1)
     confidence, predicted = probabilities.max(dim=1)
     entropy = F.cross_entropy(logits, labels, reduction="none")
     brier = (probabilities - F.one_hot(labels, logits.shape[1])).square().sum(dim=1)
-    return torch.stack((entropy, brier, confidence, (predicted == labels).double()), dim=1)
+    gaps = (predicted == labels).double() - confidence
+    return torch.cat((entropy[:, None], brier[:, None], gaps[:, None] * confidence_bins(confidence)), dim=1)
 
 
-def figures_of_terms(terms):
-    """{"cross-entropy", "Brier", "ECE"}: floats, from terms (N, 4) as `calibration_terms` gives them.
+def confidence_bins(confidence):
+    """The bins of equal width of the largest probabilities (N,): one-hot, (N, BINS) float64."""
+    return F.one_hot((confidence * BINS).long().clamp(max=BINS - 1), BINS).double()
 
-    ECE: the mean over faces of |accuracy - mean confidence| of their bin, of `BINS` bins of equal width.
-    """
-    entropy, brier, confidence, right = terms.unbind(dim=1)
-    bins = (confidence * BINS).long().clamp(max=BINS - 1)
-    gaps = torch.zeros(BINS, dtype=terms.dtype).index_add_(0, bins, right - confidence)
-    return {
-        "cross-entropy": entropy.mean().item(),
-        "Brier": brier.mean().item(),
-        "ECE": (gaps.abs().sum() / len(terms)).item(),
-    }
+
+def figures_of_terms(means):
+    """{"cross-entropy", "Brier", "ECE"}: (...), of the means over faces (..., 2 + BINS) of `calibration_terms`."""
+    return {"cross-entropy": means[..., 0], "Brier": means[..., 1], "ECE": calibration_error(means[..., 2:])}
+
+
+def calibration_error(gaps):
+    """ECE: the sum over bins of |rightness - confidence|, a mean over all faces. gaps: (..., BINS) -> (...)."""
+    return gaps.abs().sum(dim=-1)

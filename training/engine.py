@@ -91,7 +91,7 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
 def share_of(faces):
     """The part of `Faces` that this process predicts where several do; together their parts are all, by rank."""
     rank, processes = ranks()
-    return faces.part(len(faces) * rank // processes, len(faces) * (rank + 1) // processes)
+    return faces.select(slice(len(faces) * rank // processes, len(faces) * (rank + 1) // processes))
 
 
 @torch.inference_mode()

@@ -15,23 +15,23 @@ CLASSES = len(EMOTIONS)
 
 
 def concordance(prediction, target):
-    """Concordance correlation coefficient (Lin 1989) of two (N,) tensors: a scalar in [-1, 1].
+    """Concordance correlation coefficient (Lin 1989), in [-1, 1]: (..., N) and (..., N) -> (...).
 
     2 cov(x, y) / (var(x) + var(y) + (mean(x) - mean(y))^2); 0 where that is 0 / 0. Differentiable.
     """
-    means = prediction.mean(), target.mean()
+    means = prediction.mean(-1, keepdim=True), target.mean(-1, keepdim=True)
     x, y = prediction - means[0], target - means[1]
-    spread = (x * x).mean() + (y * y).mean() + (means[0] - means[1]).square()
-    return 2 * (x * y).mean() / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+    spread = (x * x).mean(-1) + (y * y).mean(-1) + (means[0] - means[1])[..., 0].square()
+    return 2 * (x * y).mean(-1) / spread.clamp_min(torch.finfo(spread.dtype).tiny)
 
 
 def pearson(prediction, target):
-    """Pearson correlation coefficient of two (N,) tensors: a scalar in [-1, 1]; 0 if one is constant."""
-    x, y = prediction - prediction.mean(), target - target.mean()
+    """Pearson correlation coefficient, in [-1, 1], 0 if one is constant: (..., N) and (..., N) -> (...)."""
+    x, y = (values - values.mean(-1, keepdim=True) for values in (prediction, target))
     # A constant far from 0 leaves rounding noise after centring; that is not variation.
-    constant = (prediction == prediction[0]).all() | (target == target[0]).all()
-    scale = ((x * x).sum() * (y * y).sum()).sqrt().clamp_min(torch.finfo(x.dtype).tiny)
-    return torch.where(constant, torch.zeros_like(scale), (x * y).sum() / scale)
+    constant = (prediction == prediction[..., :1]).all(-1) | (target == target[..., :1]).all(-1)
+    scale = ((x * x).sum(-1) * (y * y).sum(-1)).sqrt().clamp_min(torch.finfo(x.dtype).tiny)
+    return torch.where(constant, torch.zeros_like(scale), (x * y).sum(-1) / scale)
 
 
 def signs(values):
@@ -40,8 +40,8 @@ def signs(values):
 
 
 def sign_agreement(prediction, target):
-    """SAGR: share of images whose predicted and true values have the same of the three `signs`."""
-    return (signs(prediction) == signs(target)).to(prediction.dtype).mean()
+    """SAGR: share of images whose predicted and true values have the same of the three `signs`: (..., N) -> (...)."""
+    return (signs(prediction) == signs(target)).to(prediction.dtype).mean(-1)
 
 
 def confusion_matrix(predicted, labels, classes=CLASSES):

@@ -107,7 +107,7 @@ def build_parser():
     data.add_argument("--limit", type=_number(int, 1), metavar="N",
                       help="use N faces of each split, evenly spaced; of Demo the first N (default: all)")  # fmt: skip
     data.add_argument("--drop-duplicates", action="store_true", default=None,
-                      help="leave out training faces that a test split holds too (default: keep)")  # fmt: skip
+                      help="leave out training faces whose photograph a test split holds (default: keep)")  # fmt: skip
 
     what = parser.add_argument_group("network and objective")
     what.add_argument(
@@ -221,13 +221,19 @@ def resolve(arguments, dataset):
         if not has_folds:  # one face a subject: nothing to synthesize from it, so the recognition branch alone
             recipe = replace(recipe, sharing="none")
     given = {field.name: getattr(arguments, field.name, None) for field in fields(recipe)}
+    recipe = replace(recipe, **{field: value for field, value in given.items() if value is not None})
+    sharings = network_class(model).SHARINGS
+    if recipe.sharing not in sharings:
+        raise UserError(
+            f"{model} has no --sharing {recipe.sharing}, which --recipe {name} has: {' or '.join(sharings)}."
+        )
     return Settings(
         dataset=dataset,
         data=None if arguments.data is None else str(arguments.data),
         model=model,
         tasks=tasks,
         recipe_name=name,
-        recipe=replace(recipe, **{field: value for field, value in given.items() if value is not None}),
+        recipe=recipe,
         seed=arguments.seed or 0,
         limit=arguments.limit,
         drop_duplicates=bool(arguments.drop_duplicates),

@@ -7,6 +7,7 @@ only when it is complete, so a reader (Excel, a resumed run) never sees half of 
 import argparse
 import errno
 import glob
+import hashlib
 import os
 import re
 import secrets
@@ -52,6 +53,11 @@ def as_user_error(path, remedy):
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise UserError(f"{path} could not be written ({reason}): {remedy}.") from error
+
+
+def one_line(error, most=120):
+    """What an exception says, on one line, `most` letters of it."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def exit_code(program, stopped="stopped", quiet=False):
@@ -122,6 +128,15 @@ def given_path(text):
 def as_text(name):
     """The name of a file as text for a file in UTF-8; what is no text in it is replaced."""
     return os.fsencode(name).decode("utf-8", errors="replace")
+
+
+def sha256_of(path, stop=None):
+    """Hexadecimal SHA-256 of a file; gives up early when the event `stop` is set."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while (block := stream.read(8 << 20)) and not (stop and stop.is_set()):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def nameless_file(folder):

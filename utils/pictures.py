@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from utils.files import UserError
+from utils.files import UserError, one_line
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".pgm",
                     ".ppm", ".pbm", ".pnm", ".avif", ".jp2", ".tga", ".heic", ".heif", ".exr", ".hdr")  # fmt: skip
@@ -22,6 +22,7 @@ MOST_PIXELS = 64_000_000  # reading one with more would take over 1 GB
 MOST_DRAWN = 1600  # pixels on the longer side of a picture, half of which are drawn at least
 AHEAD = 3  # pictures that are read while others are looked at
 AGAIN = "get it again, or leave it out"
+NEARLY_SQUARE = 1.25  # sides of a picture that shows a face alone
 BACKGROUND = 255  # what shows through where a picture is transparent
 # What the kinds of file that Pillow knows may have several of. JPEGs of telephones may, too, but as previews (MPO).
 SEVERAL = {"GIF": "frames", "PNG": "frames", "WEBP": "frames", "AVIF": "frames", "TIFF": "pages"}
@@ -86,8 +87,7 @@ def _decode(source, name):
     except Image.DecompressionBombError as error:
         raise Unreadable(f"{name} has too many pixels: make it smaller.") from error
     except Exception as error:  # of all kinds: each decoder has its own for what is damaged
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise Unreadable(f"{name} cannot be read as a picture ({reason}): {AGAIN}.") from error
+        raise Unreadable(f"{name} cannot be read as a picture ({one_line(error, 100)}): {AGAIN}.") from error
 
 
 def _decode_by_kind(source, name):

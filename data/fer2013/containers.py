@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 import rarfile
 
-from utils.files import UserError
+from utils.files import UserError, one_line
 
 AGAIN = "download or copy it again"
 ENCRYPTED = "is encrypted: unpack it with its password and give the folder"
@@ -300,8 +300,7 @@ def archive_errors_as_user_error(name):
     except (NotImplementedError, rarfile.NoCrypto, rarfile.PasswordRequired) as error:
         raise UserError(f"{name} cannot be read ({error}): unpack it yourself and give the folder") from error
     except (*_DAMAGE, gzip.BadGzipFile) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{name} is damaged or truncated ({reason}): {AGAIN}") from error
+        raise UserError(f"{name} is damaged or truncated ({one_line(error)}): {AGAIN}") from error
     except OSError as error:
         raise UserError(f"{name} cannot be read ({error.strerror or error}): make it readable, or {AGAIN}") from error
 

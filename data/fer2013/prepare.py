@@ -7,7 +7,6 @@ the project.
 """
 
 import argparse
-import hashlib
 import sys
 import threading
 import time
@@ -42,12 +41,13 @@ from data.fer2013.sources import (
     why_nothing,
 )
 from data.fer2013.tables import PIXELS, Block, read_rows, two_candidates
-from utils.files import UserError, exit_code, given_path, move_aside, nameless_file, replacing
+from utils.files import UserError, exit_code, given_path, move_aside, nameless_file, one_line, replacing, sha256_of
 from utils.pictures import is_picture
 from utils.tasks import SPLITS, VAD_LIMIT
 from utils.words import counted
 
 PUBLIC_NOTE = "PublicTest is a tenth of the training faces, drawn by class with seed 0"
+H5_ROWS = 1024  # that are read at once
 _H5_SUFFIXES = (".h5", ".hdf5")
 
 
@@ -133,16 +133,6 @@ def prepare(source, h5_path, progress=True):
     seen = listing(source)
     with survey(source) as found:
         return _prepare(Path(source), found, Path(h5_path), progress, seen)
-
-
-@contextmanager
-def read_source(source):
-    """The rows of the best source in a place, one by one: pairs (name of a file, `Block`), read in the context.
-
-    Raises UserError when there is none.
-    """
-    with survey(source) as found:
-        yield _blocks(_chosen(Path(source), found), lambda count: None, [])
 
 
 def check(h5_path):
@@ -237,7 +227,7 @@ def _outdated(contents, now, source, h5_path, found):
         if name == PICTURES:
             known = recorded[name]["sha256"]
             return "of pictures that have changed since" if known else "of pictures whose names it did not record"
-        if _sha256(files[name]) != recorded[name]["sha256"]:
+        if sha256_of(files[name]) != recorded[name]["sha256"]:
             return f"of an earlier {name}, which has changed since"
     return None
 
@@ -280,7 +270,7 @@ def _prepare(source, found, h5_path, progress, seen):
             counts = {name: builder.count for name, builder in builders.items()}
     except OSError as error:
         raise UserError(
-            f"preparing {h5_path} failed ({error.strerror or _one_line(error)}): make room, or choose another place: "
+            f"preparing {h5_path} failed ({error.strerror or one_line(error)}): make room, or choose another place: "
             f"python -m data.fer2013.prepare {source} --h5 FILE"
         ) from error
     preparation = Preparation(
@@ -297,11 +287,6 @@ def _prepare(source, found, h5_path, progress, seen):
     if progress:
         print(preparation.summary())
     return preparation
-
-
-def _one_line(error):
-    """What h5py says on many lines."""
-    return " ".join(str(error).split())[:120]
 
 
 def _arranged(chosen, builders):
@@ -353,13 +338,13 @@ def _blocks(chosen, progress, notes):
                     yield part.name, block
 
 
-def _h5_blocks(path, progress, rows=1024):
+def _h5_blocks(path, progress):
     """The faces of an h5 file of {split}_pixel, whole numbers in any shape, {split}_label and perhaps {split}_VAD."""
     with h5py.File(path, "r") as h5:
         for number, split in enumerate(SPLITS):
             pixels, labels, vad = (h5.get(f"{split}_{name}") for name in ("pixel", "label", "VAD"))
-            for start in range(0, len(labels), rows):
-                part = slice(start, start + rows)
+            for start in range(0, len(labels), H5_ROWS):
+                part = slice(start, start + H5_ROWS)
                 block, label = pixels[part].reshape(-1, PIXELS), labels[part].astype(np.int64)
                 values = None if vad is None else np.asarray(vad[part], np.float32)
                 faults = _h5_faults(block, label, values)
@@ -438,17 +423,8 @@ def _stamp(name, file, seen, stop):
         size, changed, digest = seen[name]
     else:
         stat = file.stat()
-        size, changed, digest = stat.st_size, stat.st_mtime_ns, _sha256(file, stop)
+        size, changed, digest = stat.st_size, stat.st_mtime_ns, sha256_of(file, stop)
     return {"name": name, "size": size, "mtime_ns": changed, "sha256": digest}
-
-
-def _sha256(file, stop=None):
-    """Hexadecimal SHA-256 of a file; gives up early when the event `stop` is set."""
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while (block := stream.read(8 << 20)) and not (stop and stop.is_set()):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import h5py
 from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, DEPTH, ENCRYPTED, Entry, Tree, files_below, volumes
 from data.fer2013.pictures import NEEDED, THIS, class_folders
 from data.fer2013.tables import HEAD, NO_HEADER, PIXELS, Faulty, Format, read_format, split_named, two_candidates
-from utils.files import UserError, is_unfinished
+from utils.files import UserError, is_unfinished, one_line
 from utils.pictures import is_picture
 from utils.tasks import SPLITS
 from utils.words import counted
@@ -352,7 +352,7 @@ def _h5_sources(entry, found):
                 raise ValueError("its pictures are not 48x48")
             has_vad = all(f"{split}_VAD" in h5 for split in splits)
     except (OSError, KeyError, ValueError, AttributeError) as error:
-        found.leave(entry.name, f"is no h5 file of faces ({' '.join(str(error).split())[:80]})")
+        found.leave(entry.name, f"is no h5 file of faces ({one_line(error, 80)})")
         return []
     rank = (True, has_vad, False, len(SPLITS), True, -1)
     return [Source("h5", entry.disk, None, (entry.disk,), entry.name, rank)]

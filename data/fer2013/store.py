@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from data.fer2013.tables import PIXELS
+from utils.files import one_line
 from utils.tasks import EMOTIONS, SPLITS, VAD_LIMIT
 
 FORMAT_VERSION = 1
@@ -127,8 +128,7 @@ def check(path):
                 _check_split(h5, split, count, contents.vad_origin != "none", path.stat().st_size)
             return contents
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise Damaged(f"damaged ({reason[:120]})") from error
+        raise Damaged(f"damaged ({one_line(error)})") from error
 
 
 def _contents(h5):

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.fer2013.prepare import read_source
-from tests.samples import COLUMNS, table
+from tests.samples import COLUMNS, read_source, table
 from training.metrics import classification_metrics, regression_metrics
 from utils.files import UserError
 
