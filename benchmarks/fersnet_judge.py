@@ -2,9 +2,10 @@
 
     python benchmarks/fersnet_judge.py CK+_FERSNetHalf/Fold02_model_classify.t7 [MORE.t7 ...] [--data CK+48]
 
-That network has seen no face of the dataset and guided nothing, so it is not easily flattered. Faces are those of the
-people whom the FERSNet was not trained on, in the views of `training.fersnet.views`. Contempt is left out, which it
-does not know. "from others": how often it reads the expression in the unchanged faces that were to be given it.
+That network has seen no face of the dataset and guided nothing that synthesizes, so it is not easily flattered. (It is
+no stranger where it was the teacher of the pre-training, as of the released one.) Faces are those of the people whom
+the FERSNet was not trained on, in the views of `training.fersnet.views`. Contempt is left out, which it does not know.
+"from others": how often it reads the expression in the unchanged faces that were to be given it.
 """
 
 import argparse

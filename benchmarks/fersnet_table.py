@@ -23,7 +23,6 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.ablation import difference  # noqa: E402
 from benchmarks.common import describe_machine, print_table  # noqa: E402
 from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
 from training.fersnet.views import VIEWS  # noqa: E402
@@ -153,16 +152,25 @@ def mean_and_interval(values):
 
 
 def paired(runs, before, column):
-    """The mean difference to another variant over the folds and seeds that both have, with its 95% interval."""
+    """The difference to another variant over the folds and seeds that both have, with its 95% interval, as text.
+
+    Of a fold the mean over seeds counts, since they have its people and the pre-training in common, and as often as it
+    has faces, so that this is the difference of the accuracies of all faces. The interval is that of such a weighted
+    mean of independent folds (t distribution, one degree of freedom less than folds).
+    """
     others, other_column = before or ((), "")
-    pairs = [
-        (mine.folds.loc[fold, column], other.folds.loc[fold, other_column])
-        for mine in runs
-        for other in others
-        if mine.seed == other.seed
-        for fold in mine.folds.index.intersection(other.folds.index)
+    of_seeds = [
+        mine.folds[column] - other.folds[other_column] for mine in runs for other in others if mine.seed == other.seed
     ]
-    return difference(*zip(*pairs, strict=True)) if pairs else ""
+    if not of_seeds:
+        return ""
+    gained = pandas.concat(of_seeds, axis=1).mean(axis=1).dropna()
+    faces = pandas.concat([each.folds["Faces"] for each in runs], axis=1).max(axis=1)[gained.index]
+    mean, count = (faces * gained).sum() / faces.sum(), len(gained)
+    if count < 2:
+        return f"{mean:+.2f}"
+    error = (count / (count - 1) * (faces * (gained - mean)).pow(2).sum()) ** 0.5 / faces.sum()
+    return f"{mean:+.2f} +- {stats.t.ppf(0.975, count - 1) * error:.2f}"
 
 
 def show(done, dataset):

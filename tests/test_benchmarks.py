@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 import torch
@@ -123,6 +124,41 @@ def write_run(folder, seed, folds, draws):
     )
 
 
+def difference_of_faces(gained, counts):
+    """The mean over faces of what their folds gained; its interval from the residuals of faces, summed per fold."""
+    fold = np.repeat(np.arange(len(counts)), counts)
+    faces = np.asarray(gained)[fold]
+    residuals = faces - faces.mean()
+    sums = np.array([residuals[fold == number].sum() for number in range(len(counts))])
+    error = np.sqrt(len(counts) / (len(counts) - 1) * (sums**2).sum()) / len(faces)
+    return f"{faces.mean():+.2f} +- {t.ppf(0.975, len(counts) - 1) * error:.2f}"
+
+
+def test_the_difference_of_variants_is_that_of_their_accuracies(tmp_path):
+    """Folds count by their faces, and two seeds of a fold are no two folds."""
+    accuracies = {"none": [(98.0, 90.0, 80.0), (96.0, 92.0, 84.0)], "hard": [(99.0, 91.0, 70.0), (97.0, 91.0, 78.0)]}
+    counts, done = (120, 90, 60), {}
+    for sharing, seeds in accuracies.items():
+        for seed, values in enumerate(seeds):
+            folds = {
+                fold: {"Faces": faces, "Sequences": faces // 3, "LastAcc": value, "LastSeqAcc": value}
+                for fold, (faces, value) in enumerate(zip(counts, values, strict=True), 1)
+            }
+            write_run(tmp_path / "by-name" / sharing / f"seed{seed}", seed, folds, False)
+        done[sharing] = [fersnet_table.Records.read(tmp_path / "by-name" / sharing / f"seed{seed}") for seed in (0, 1)]
+    found = fersnet_table.paired(done["hard"], (done["none"], "LastAcc"), "LastAcc")
+    pooled = [np.mean([run.pooled("LastAcc") for run in runs]) for runs in done.values()]
+    assert found.startswith(f"{pooled[1] - pooled[0]:+.2f} +- ")
+    gained = np.mean(accuracies["hard"], axis=0) - np.mean(accuracies["none"], axis=0)
+    assert found == difference_of_faces(gained, counts)
+    (alone,), (other,) = done["hard"][:1], done["none"][:1]
+    for run in (alone, other):
+        run.folds["Faces"] = 90  # folds of one size: the usual t-test of pairs
+    low, high = ttest_rel(accuracies["hard"][0], accuracies["none"][0]).confidence_interval()
+    found = fersnet_table.paired([alone], ([other], "LastAcc"), "LastAcc")
+    assert found == f"{(low + high) / 2:+.2f} +- {(high - low) / 2:.2f}"
+
+
 def test_the_table_of_fersnet_is_made_of_the_records_of_its_runs(tmp_path):
     def fold(faces, sequences, last, by_sequence, **others):
         return {"Faces": faces, "Sequences": sequences, "LastAcc": last, "LastSeqAcc": by_sequence,
@@ -154,10 +190,9 @@ def test_the_table_of_fersnet_is_made_of_the_records_of_its_runs(tmp_path):
     by_sequence = ((30 * 95 + 20 * 91) / 50 + 96) / 2
     assert rows[0][6].startswith(f"{by_sequence:.2f} +- ") and rows[0][7].startswith(f"{sum(seeds) / 2 + 2:.2f}")
     assert rows[0][9] == "" and rows[0][10] == ""
-    lines = ([94.0, 90.0, 95.0], [96.0, 95.0, 95.5], [97.0, 97.0, 97.0])  # of folds; there is no Baseline*
+    lines = ([94.5, 90.0], [95.75, 95.0], [97.0, 97.0])  # of folds, mean of their seeds; there is no Baseline*
     for row, above, mine in zip(rows[1:], lines, lines[1:], strict=False):
-        low, high = ttest_rel(mine, above).confidence_interval()
-        assert row[9] == f"{(low + high) / 2:+.2f} +- {(high - low) / 2:.2f}"
+        assert row[9] == difference_of_faces(np.subtract(mine, above), (90, 60))
     assert rows[1][10:15] == ["0.080 (0.100)", "90.0", "90.0", "90.0", "95.0 95.0 95.0"]
     assert rows[1][15] == f"{2 * 120 / 3 / 60:.0f}" and rows[1][16] == "97.42"
     assert fersnet_table.Records.read(tmp_path / "nothing") is None

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import f1_score
 
 import mainpro_FER
 from data.demo.drawing import CLASS_VAD, draw_face
@@ -127,13 +128,19 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
     expected = assign_folds(faces.labels, faces.subjects)
     for number, subject in enumerate(faces.subject_names):
         assert {assigned[subject]} == {int(fold) + 1 for fold in expected[faces.subjects == number]}
-    folder = tmp_path / "CK+_FERSNet"
+    folder, labels, predicted = tmp_path / "CK+_FERSNet", [], []
     assert len(list(folder.glob("fold*/epoch*.png"))) == 20
     for fold in range(1, 11):
         network, content = checkpoint.load_model(folder / f"Fold{fold:02d}_model_classify.t7")
+        held_out = faces.select(expected == fold - 1)
+        with torch.no_grad():
+            predicted += network(held_out.images[:, None] / 255)["classify"].argmax(1).tolist()
+        labels += held_out.labels.tolist()
         assert set(content["held_out"]) == {name for name, other in assigned.items() if other == fold}
         was_tuned = each[fold - 1]["TunedWithFaces"] != "0"
         assert network.sharing == "selective" and (folder / f"Fold{fold:02d}_model_tuned.t7").exists() == was_tuned
+    assert float(overall["LastF1"]) == pytest.approx(f1_score(labels, predicted, average="macro"), abs=1e-6)
+    assert rows[-1]["TestF1"] == overall["LastF1"]  # of all faces together, not the mean of folds
     told = (tmp_path / "data.txt").read_text()
     assert "Overall, 10 folds" in told and "optimistic" in told and "independent network" in told
     assert (folder / "Test_confusion.png").stat().st_size > 1000

@@ -27,7 +27,7 @@ from training.fersnet.engine import (
     synthesize_others,
     synthesize_to_balance,
 )
-from training.fersnet.guides import expression_network, identity_network, train_classifier
+from training.fersnet.guides import expression_network, identity_network, judge_network, train_classifier
 from training.fersnet.learner import FERSNetLearner, frozen, masked_l1, without_running_statistics
 from training.fersnet.views import VIEWS, blurred, halved
 from training.optim import learning_rate
@@ -675,6 +675,22 @@ def test_the_expression_network_tells_expressions_apart(runtime, monkeypatch):
     with torch.no_grad():
         told = network(unknown.images[:, None].float() / 255).argmax(1)
     assert (told == unknown.labels).double().mean() >= 0.5  # of 70, one in seven by chance
+
+
+def test_a_judge_shares_no_chance_with_what_it_judges(runtime, monkeypatch):
+    """Else it would begin with the kernels of a guide, and see its batches."""
+    made = []
+
+    def train(network, images, labels, epochs, seed, *others, **options):
+        made.append((seed, network, torch.initial_seed()))
+        return network
+
+    monkeypatch.setattr("training.fersnet.guides.train_classifier", train)
+    faces = drawn_faces(2)
+    for make in (expression_network, identity_network, judge_network):
+        make(faces, 3, runtime)
+    (guide, *_), _, (judge, _, began_with) = made
+    assert guide == 3 and judge == began_with > 100_000  # far above those of all folds of all seeds
 
 
 def test_drawn_and_unchanged_faces_are_compared_with_the_real_ones(runtime):

@@ -15,6 +15,7 @@ BATCH = 32
 GUIDE_EPOCHS = 30
 JUDGE_EPOCHS = 25
 JUDGE_CHANNELS = 32
+JUDGE_SEED = 1_000_000  # added to that of a fold
 
 
 def train_classifier(
@@ -84,8 +85,10 @@ def judge_network(faces, seed, runtime):
     """A narrow ResNet-18 that learnt the expressions of `faces` (`SubjectFaces`, training folds only).
 
     It shares nothing with FERSNet nor with what guided it, and so can say what a face synthesized by it looks like to
-    another network. It learnt from all of the `VIEWS`, and so can judge each.
+    another network. It learnt from all of the `VIEWS`, and so can judge each. Nor does it share their chance: weights
+    at the beginning, order of the faces, shifts.
     """
+    seed += JUDGE_SEED
     torch.manual_seed(seed)
     trunk = ResNet18(base=JUDGE_CHANNELS, pooled=True)
     network = runtime.place(nn.Sequential(trunk, nn.Linear(trunk.width, len(faces.class_names))))

@@ -62,13 +62,11 @@ def without_running_statistics(model):
 @contextmanager
 def frozen(module):
     """The weights of `module` get no gradient; what goes through it does."""
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
+    module.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in module.parameters():
-            parameter.requires_grad_(True)
+        module.requires_grad_(True)
 
 
 def masked_l1(synthesized, real, known):

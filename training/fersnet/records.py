@@ -6,8 +6,10 @@ Every file is a pure function of the arguments, so a resumed run rewrites exactl
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from training.fersnet.views import VIEWS
+from training.metrics import macro_f1
 from training.records import write_confusion, write_file
 from utils.tables import to_csv
 from utils.words import counted
@@ -72,10 +74,17 @@ def write_records(out, folder, header, rows, results, class_names):
 def _weighted(frame, counts):
     """Mean of each column over folds, weighted by what it counts: the share of all. NaN where one has no figure.
 
+    (F1 is no share: see `_f1`.)
+
     counts: DataFrame of the folds' "Faces" and "Sequences".
     """
     weights = {name: counts["Sequences" if "Seq" in name else "Faces"] for name in frame.columns}
     return frame.apply(lambda column: (column * weights[column.name]).sum(skipna=False) / weights[column.name].sum())
+
+
+def _f1(figures):
+    """Macro F1 of the held-out faces of several folds together. figures: of each, with its confusion matrix."""
+    return macro_f1(torch.tensor([each["confusion"] for each in figures]).sum(dim=0)).item()
 
 
 def _counts(results):
@@ -102,6 +111,9 @@ def _epochs_csv(rows, results):
         overall = counted.groupby("Epoch")[[*EPOCH_COLUMNS, *COUNTS]].apply(
             lambda part: _weighted(part[list(EPOCH_COLUMNS)], part[list(COUNTS)])
         )
+        finished = {result["fold"] for result in results}
+        tested = [(row["epoch"], row["Test"]) for row in rows if row["fold"] in finished]
+        overall["TestF1"] = [_f1([figures for each, figures in tested if each == epoch]) for epoch in overall.index]
         frame = pandas.concat([frame, overall.reset_index().assign(Fold=OVERALL)])
     return to_csv(frame, {heading: decimals for heading, (_, _, decimals) in EPOCH_COLUMNS.items()})
 
@@ -116,7 +128,7 @@ def _folds_csv(results):
     frame = counts.join(figures).reset_index()
     if results:
         overall = _weighted(figures, counts).drop(["BestEpoch", "TunedWithFaces"]).to_frame().T
-        frame = pandas.concat([frame, overall.assign(Fold=OVERALL, **counts.sum())])
+        frame = pandas.concat([frame, overall.assign(Fold=OVERALL, LastF1=_f1(results), **counts.sum())])
     return to_csv(frame, {heading: decimals for heading, (_, decimals) in FOLD_COLUMNS.items()})
 
 
