@@ -122,7 +122,9 @@ def original_training(images, labels, steps):
     """A function that trains the original design for `steps` batches of 16 and returns the images seen."""
     networks = [ThreeChannelNet(outputs) for outputs in (7, 1, 1, 1)]
     optimizers = [torch.optim.SGD(n.parameters(), 0.01, momentum=0.9, weight_decay=5e-4) for n in networks]
-    loader = DataLoader(PixelStrings(images[: 16 * steps], labels[: 16 * steps]), batch_size=16, num_workers=1)
+    loader = DataLoader(
+        PixelStrings(images[: 16 * steps], labels[: 16 * steps]), batch_size=16, num_workers=1, persistent_workers=True
+    )
 
     def train():
         for network in networks:
@@ -145,7 +147,9 @@ def original_training(images, labels, steps):
 def original_ten_crop(images, labels):
     """A function that evaluates the original design by ten-crop and returns the images seen."""
     networks = [ThreeChannelNet(outputs).eval() for outputs in (7, 1, 1, 1)]
-    loader = DataLoader(PixelStrings(images, labels, ten_crop=True), batch_size=16, num_workers=1)
+    loader = DataLoader(
+        PixelStrings(images, labels, ten_crop=True), batch_size=16, num_workers=1, persistent_workers=True
+    )
 
     def evaluate():
         with torch.no_grad():
@@ -161,7 +165,9 @@ def ancestor_training(images, labels, steps):
     """A function that trains the ancestor's loop for `steps` batches of 128 and returns the images seen."""
     network = ThreeChannelNet(7)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
-    loader = DataLoader(Pictures(images[: 128 * steps], labels[: 128 * steps]), batch_size=128, num_workers=1)
+    loader = DataLoader(
+        Pictures(images[: 128 * steps], labels[: 128 * steps]), batch_size=128, num_workers=1, persistent_workers=True
+    )
 
     def train():
         network.train()

@@ -29,13 +29,18 @@ def mirrored_pair(images):
     return torch.cat([center_crop(picture) for picture in (images, images.flip(2))], dim=1)
 
 
+def corner_crops(images):
+    """[top left, top right, bottom left, bottom right] of (B, H, W), each (B, 44, 44)."""
+    sides = slice(CROP_SIZE), slice(-CROP_SIZE, None)
+    return [images[:, rows, columns] for rows in sides for columns in sides]
+
+
 def four_crop(images):
     """(B, H, W) uint8 -> (B, 4, 44, 44) uint8: two opposite corners, and the mirror images of the two others.
 
     Of the released network within 0.2 points of the ten crops, on both test splits, for two fifths of the work.
     """
-    top_left, bottom_right = images[:, :CROP_SIZE, :CROP_SIZE], images[:, -CROP_SIZE:, -CROP_SIZE:]
-    top_right, bottom_left = images[:, :CROP_SIZE, -CROP_SIZE:], images[:, -CROP_SIZE:, :CROP_SIZE]
+    top_left, top_right, bottom_left, bottom_right = corner_crops(images)
     return torch.stack((top_left, bottom_right, top_right.flip(2), bottom_left.flip(2)), dim=1)
 
 
@@ -45,17 +50,8 @@ def ten_crop(images):
     Top left, top right, bottom left, bottom right, centre, then the mirror image of the whole
     picture cropped in the same order.
     """
-    flipped = images.flip(2)
-    crops = []
-    for picture in (images, flipped):
-        crops += [
-            picture[:, :CROP_SIZE, :CROP_SIZE],
-            picture[:, :CROP_SIZE, -CROP_SIZE:],
-            picture[:, -CROP_SIZE:, :CROP_SIZE],
-            picture[:, -CROP_SIZE:, -CROP_SIZE:],
-            center_crop(picture)[:, 0],
-        ]
-    return torch.stack(crops, dim=1)
+    pictures = (images, images.flip(2))
+    return torch.stack([crop for one in pictures for crop in (*corner_crops(one), center_crop(one)[:, 0])], dim=1)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from utils.files import UserError
+from utils.pictures import NEARLY_SQUARE
 
 FACE_CHOICES = ("auto", "none")  # find faces, or take the middle square of each picture as one
 CONFIDENCE = 0.9  # from which on something is a face
@@ -32,7 +33,6 @@ SECOND_LOOK = 64  # pixels to which a face from a turned copy is brought to be l
 UPRIGHT = 8  # degrees: many faces of FER2013 are tilted as much (quartiles -6 and 5), so these stay as they are
 OVERLAP = 0.5  # intersection over union from which on two boxes are the same face
 FACE_CROP = 64  # pixels; a grey picture up to this side is a face already
-NEARLY_SQUARE = 1.25
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,10 @@ class Box:
         return self.left + self.side / 2, self.top + self.side / 2
 
     def rounded(self):
-        """(left, top, right, bottom) as whole numbers, of the square before it is turned."""
-        return tuple(round(value) for value in (self.left, self.top, self.left + self.side, self.top + self.side))
+        """(left, top, right, bottom) as whole numbers, of the square before it is turned; they are one, too."""
+        side = max(1, round(self.side))
+        left, top = (round(place + (self.side - side) / 2) for place in (self.left, self.top))
+        return left, top, left + side, top + side
 
     def corners(self):
         """The corners as float32 (4, 2), turned, in the order top left, top right, bottom right, bottom left."""

@@ -53,7 +53,7 @@ def refit(source, dataset, runtime, blocks=()):
     model, content = checkpoint.load_model(source)
     if not dataset.has_vad:
         raise UserError("The data has no valence, arousal and dominance to fit heads to.")
-    if content.get("sharing") != "trunk" or "classify" not in model.tasks:
+    if content.get("sharing") != "trunk" or "classify" not in model.tasks or not hasattr(model, "trunks"):
         raise UserError(f"{source}: only networks that classify and share a trunk can be given other heads.")
     whole = MODELS[content["model"]](tuple(TASKS), "trunk", **content.get("options", {}))
     whole.load_state_dict(model.state_dict(), strict=False)

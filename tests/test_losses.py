@@ -110,7 +110,7 @@ def test_contradictions_are_those_of_the_annotators():
     workbook = {
         "Valence": (not_negative, not_negative, not_negative, not_positive, not_negative, never, not_zero),
         "Arousal": (negative, negative, never, not_positive, not_negative, not_positive, not_zero),
-        "Dominance": (never, not_positive, not_negative, negative, not_negative, not_negative, not_zero),
+        "Dominance": (never, not_positive, not_negative, negative, not_negative, not_negative, never),
     }
     table = contradictions()
     for k, conditions in enumerate(workbook.values()):

@@ -6,12 +6,18 @@ import pytest
 import torch
 from torch import nn
 
+import mainpro_FER
 from benchmarks.references import ThreeChannelNet
-from models import MODELS, free_options
+from inference import refit
+from inference.networks import load_networks
+from models import MODELS, checkpoint, free_options
 from models.multitask import MultiTask, RegressionHead
 from models.original import convert_original, is_original
 from training.losses import dimension_loss
-from utils.tasks import TASKS
+from training.runtime import decide
+from training.settings import build_parser
+from utils.files import UserError
+from utils.tasks import TASKS, Task
 
 CLASSIFY = ("classify",)
 
@@ -96,3 +102,44 @@ def test_a_model_that_fixes_its_width_keeps_it_whatever_the_recipe_says(monkeypa
     options = free_options("Narrow", {"base": 64, "pooled": True})
     assert options == {"pooled": True} and MODELS["Narrow"](("classify",), **options).trunks["shared"].width == 64
     assert free_options("ResNet18RegressionTwoOutputs", {"base": 64}) == {"base": 64}
+
+
+class OwnNetwork(nn.Module):
+    """Somebody's own model: what `MODELS` asks of a class, and no more."""
+
+    SHARINGS = ("trunk",)
+    HAS_FOLDS = False
+
+    def __init__(self, tasks, sharing, dropout=0.0):
+        super().__init__()
+        self.tasks, self.sharing, self.dropout = tuple(tasks), sharing, nn.Dropout(dropout)
+        self.trunk = nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+        self.heads = nn.ModuleDict({name: nn.Linear(484, TASKS[name].width) for name in tasks})
+
+    def forward(self, images):
+        features = self.dropout(self.trunk(images))
+        return {name: head(features).float() for name, head in self.heads.items()}
+
+    def part(self, task):
+        return self.tasks, self.state_dict()
+
+
+def test_a_model_of_ones_own_is_one_class_and_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "Own", OwnNetwork)
+    flags = ["--dataset", "Demo", "--model", "Own", "--out", str(tmp_path)]
+    with pytest.raises(UserError, match="Own has no --sharing none, which --recipe paper has: trunk."):
+        mainpro_FER.main(build_parser().parse_args([*flags, "--recipe", "paper"]))
+    assert mainpro_FER.main(build_parser().parse_args([*flags, "--limit", "32", "--epochs", "1"])) == 0
+    assert mainpro_FER.main(build_parser().parse_args([*flags, "--resume"])) == 0
+    (network,) = load_networks(tmp_path / "Demo_Own")
+    assert isinstance(network.model, OwnNetwork) and set(network.tasks) == set(TASKS)
+    saved = tmp_path / "Demo_Own" / TASKS["classify"].checkpoint("PublicTest")
+    assert checkpoint.load_model(saved)[1]["options"] == {"dropout": 0.0}
+    with pytest.raises(UserError, match="only networks that classify and share a trunk"):
+        refit.refit(saved, mainpro_FER.DATASETS["Demo"](limit=9), decide("cpu", "fp32", "off"))
+
+
+def test_a_regression_without_a_dimension_is_no_task():
+    """It would be taught the numbers of the classes."""
+    with pytest.raises(ValueError, match="uncertainty"):
+        Task("uncertainty", "regression", 1, None, "privateUncertainty")

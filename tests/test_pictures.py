@@ -237,6 +237,14 @@ def test_the_middle_square_has_whole_pixels(shape):
     assert detector.crop_face(picture, box, 48).shape == (48, 48)
 
 
+def test_a_box_of_whole_pixels_is_a_square_in_its_place():
+    for left, top, side in np.random.default_rng(0).uniform((-20, -20, 2), (300, 300, 120), (500, 3)):
+        box = detector.Box(left, top, side)
+        x, y, right, bottom = box.rounded()
+        assert right - x == bottom - y == pytest.approx(side, abs=0.51)
+        assert ((x + right) / 2, (y + bottom) / 2) == pytest.approx(box.middle, abs=0.51)
+
+
 def in_colour(grey):
     return np.repeat(grey[:, :, None], 3, axis=2)
 

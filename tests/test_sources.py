@@ -202,6 +202,17 @@ def test_without_a_public_split_a_tenth_of_the_training_faces_becomes_it(tmp_pat
     assert read_back(again) == found
 
 
+def test_a_picture_that_is_there_twice_is_not_drawn_for_the_public_split(tmp_path):
+    """One of its two would be trained on, the other would choose the epoch."""
+    write_pictures(tmp_path)
+    for folder in sorted((tmp_path / "train").iterdir()):
+        first, *others = sorted(folder.iterdir())
+        for path in others[:-1]:
+            shutil.copy(path, path.with_name(f"copy of {path.name}"))
+    found = read_back(prepare.ensure(tmp_path))
+    assert len(found["PublicTest"]) == 2 * 7 and not found["Training"] & found["PublicTest"]
+
+
 @pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "Validation", "PrivateTest")])
 def test_a_validation_folder_is_the_public_split(tmp_path, words):
     made = write_pictures(tmp_path / "images", words, count=2)
@@ -231,7 +242,7 @@ def test_pictures_of_other_sizes_and_colours_are_brought_to_48_and_that_is_said(
     colour[:, :10, 0] = 255
     Image.fromarray(colour).save(tmp_path / "test" / "angry" / "0.png")
     found = read_back(prepare.ensure(tmp_path))
-    assert "1 pictures of another size or in colour" in capsys.readouterr().out
+    assert "1 picture of another size or in colour" in capsys.readouterr().out
     mine = [np.frombuffer(face, np.uint8) for label, face in found["PrivateTest"] if label == 0]
     best = min(np.abs(face.astype(int) - made["test"][0][1].ravel()).mean() for face in mine)
     assert best < 25  # of random pixels, which LANCZOS smooths; any other picture differs by 85
@@ -743,7 +754,7 @@ def test_a_number_that_is_too_large_never_wraps(tmp_path, number):
         ({"faces.csv": table([sample_row(0)])}, "neither a column Usage nor a split"),
         ({"votes.csv": b"Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear\n"}, "FER. votes, but"),
         ({"a.7z": b"7z\xbc\xaf\x27\x1c"}, "7-Zip"),
-        ({"photo.jpg": b"\xff\xd8"}, "not in train/<class> and test/<class>"),
+        ({"photo.jpg": b"\xff\xd8"}, "outside of train/<class> and test/<class>"),
     ],
 )  # fmt: skip
 def test_what_is_incomplete_or_not_ours_gets_a_sentence(tmp_path, files, told):
@@ -793,7 +804,7 @@ def test_before_it_trains_on_drawn_faces_it_says_what_it_found_instead(tmp_path,
     assert not load.available()
     said = capsys.readouterr().out
     assert "holds no faces of FER2013" in said and "Training on drawn faces instead" in said
-    assert "notes.csv has no column pixels" in said and "holiday.zip has 1 pictures" in said
+    assert "notes.csv has no column pixels" in said and "holiday.zip has 1 picture" in said
 
 
 def test_all_of_it_through_the_training_program(tmp_path):

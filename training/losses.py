@@ -13,11 +13,12 @@ from training.metrics import concordance, signs, task_target
 from utils.tasks import EMOTIONS, TASKS, ZERO_BAND
 
 SIGNS = "-0+"  # negative, zero, positive
+SOFTNESS = 0.25  # of the borders between them, in annotation units
 # The signs of each dimension that contradict each emotion, by the original project's annotators.
 CONTRADICTIONS = {
     "Valence": {"Angry": "0+", "Disgust": "0+", "Fear": "0+", "Happy": "-0", "Sad": "0+", "Neutral": "-+"},
     "Arousal": {"Angry": "-", "Disgust": "-", "Happy": "-0", "Sad": "0+", "Surprise": "-0", "Neutral": "-+"},
-    "Dominance": {"Disgust": "-0", "Fear": "0+", "Happy": "-", "Sad": "0+", "Surprise": "0+", "Neutral": "-+"},
+    "Dominance": {"Disgust": "-0", "Fear": "0+", "Happy": "-", "Sad": "0+", "Surprise": "0+"},
 }
 
 
@@ -51,26 +52,25 @@ def dimension_loss(values, target, mse_weight=1.0, ccc_weight=0.0):
     return loss
 
 
-def sign_shares(labels, vad, smoothing=1.0):
+def sign_shares(labels, vad):
     """P(s | c, k): the share of class c whose dimension k is negative, zero or positive.
 
     labels (N,) int64, vad (N, 3) float -> (7, 3, 3) float32 indexed [class, dimension, sign], each
-    [c, k] summing to 1. Laplace-smoothed: `smoothing` is added to every count, so a class without
-    faces is uniform.
+    [c, k] summing to 1. Laplace-smoothed: 1 is added to every count, so a class without faces is uniform.
     """
-    counts = torch.full((len(EMOTIONS), vad.shape[1], len(SIGNS)), smoothing, dtype=torch.float64)
+    counts = torch.ones((len(EMOTIONS), vad.shape[1], len(SIGNS)), dtype=torch.float64)
     hits = F.one_hot(signs(vad) + 1, len(SIGNS)).cpu().double()  # (N, 3, 3); Apple's GPUs have no float64
     counts.index_add_(0, labels.cpu(), hits)
     return (counts / counts.sum(dim=2, keepdim=True)).float()
 
 
-def sign_membership(values, temperature=0.25):
+def sign_membership(values):
     """Smooth membership of V/A/D values in negative, zero, positive: (B, K) -> (B, K, 3), sums to 1.
 
     Two sigmoids at the borders of the zero band; differentiable everywhere.
     """
-    negative = torch.sigmoid((-ZERO_BAND - values) / temperature)
-    positive = torch.sigmoid((values - ZERO_BAND) / temperature)
+    negative = torch.sigmoid((-ZERO_BAND - values) / SOFTNESS)
+    positive = torch.sigmoid((values - ZERO_BAND) / SOFTNESS)
     return torch.stack((negative, 1 - negative - positive, positive), dim=-1)
 
 

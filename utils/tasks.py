@@ -1,7 +1,8 @@
 """What is learnt: one table of tasks, from which heads, losses, CSV columns and checkpoints derive.
 
-A new task is one row of `TASKS`. A new kind of task is one of `KINDS`, and has an entry of that name in each table
-by which kinds are looked up: `HEADS` (models/multitask.py), `LOSSES` (training/losses.py), `METRICS` and
+A new task is one row of `TASKS`; its target is the category or a dimension of V/A/D, another one needs a case of its
+own in `task_target` (training/metrics.py). A new kind of task is one of `KINDS`, and has an entry of that name in each
+table by which kinds are looked up: `HEADS` (models/multitask.py), `LOSSES` (training/losses.py), `METRICS` and
 `TRAINING_SUMS` (training/metrics.py), `BEST_LINES` (training/records.py) and `WORDS` (training/figures.py).
 """
 
@@ -60,7 +61,7 @@ class Task:
     name: names the CSV (`AccProcess_<name>.csv`) and the public checkpoint.
     kind: a key of `KINDS`.
     width: number of outputs of the head.
-    dimension: column of the V/A/D target, None for the category.
+    dimension: column of the V/A/D target, None for the category (else ValueError).
     private_name: names the checkpoint that is best on the private split.
     """
 
@@ -69,6 +70,10 @@ class Task:
     width: int
     dimension: int | None
     private_name: str
+
+    def __post_init__(self):
+        if (self.dimension is None) != (self.kind == "classification"):
+            raise ValueError(f"{self.name}: a classification has no dimension, any other kind of task has one")
 
     @property
     def letter(self):

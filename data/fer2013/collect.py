@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -112,16 +112,18 @@ def collected(blocks, folder):
 def split_off_public(builders):
     """Where there is no public split: a tenth of the training faces becomes it, of every class, by a fixed seed.
 
-    Returns whether that was done.
+    Of pictures that are there more than once none is taken, so that no face is in both. Returns whether that was done.
     """
     training, public = builders["Training"], builders["PublicTest"]
     if public.count or not builders["PrivateTest"].count or training.count < 2:
         return False
     labels, generator = np.array(training.labels), np.random.RandomState(0)  # whose numbers NumPy never changes
+    times = Counter(training.digests)
+    alone = np.array([times[digest] == 1 for digest in training.digests])
     rows = []
     for label in range(len(EMOTIONS)):
-        mine = np.flatnonzero(labels == label)
-        rows += generator.permutation(mine)[: round(PUBLIC_SHARE * len(mine))].tolist()
+        mine = labels == label
+        rows += generator.permutation(np.flatnonzero(mine & alone))[: round(PUBLIC_SHARE * mine.sum())].tolist()
     training.move(sorted(rows) or [0], public)
     return True
 

@@ -37,7 +37,7 @@ def split_named(text):
             return split
     if is_validation(text):
         return "PublicTest"
-    return "PrivateTest" if re.search(r"test", text) else None
+    return "PrivateTest" if "test" in text else None
 
 
 def is_validation(text):
@@ -332,7 +332,7 @@ def pixel_fault(text):
     return None
 
 
-def quoted(text, longest=20):
+def quoted(text):
     """A field as a short, printable quotation for a report."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text.strip())
-    return "'" + (text if len(text) <= longest else text[:longest] + "...") + "'"
+    return "'" + (text if len(text) <= 20 else text[:20] + "...") + "'"

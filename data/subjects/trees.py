@@ -12,9 +12,8 @@ from data.faces import fingerprint
 from data.fer2013.containers import AGAIN, ENCRYPTED, Tree, archive_kind
 from utils import pictures
 from utils.files import UserError
-from utils.pictures import is_picture
+from utils.pictures import NEARLY_SQUARE, is_picture
 
-NEARLY_SQUARE = 1.25  # sides of a picture that shows a face alone
 GIVE = "give the folder or the ZIP of the dataset"
 NO_SUBJECTS = (
     "a table does not say who is in a picture, and FERSNet needs to know: get the pictures with names like "
