@@ -3,6 +3,7 @@
 import _thread
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -76,8 +77,12 @@ def test_stop_ends_the_program_where_only_the_notebook_hears_of_it(notebook_cell
 
     monkeypatch.setattr(subprocess, "Popen", remembering)
     monkeypatch.setitem(notebook_cells, "os", SimpleNamespace(name="nt", environ=os.environ))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     threading.Timer(1.5, _thread.interrupt_main).start()
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        notebook_cells["run"]("-c", "import time; time.sleep(60)")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            notebook_cells["run"]("-c", "import time; time.sleep(60)")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 30 and begun[0].poll() is not None

@@ -98,7 +98,7 @@ def test_what_cannot_be_drawn_is_told(tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     assert run(tmp_path / "bad.png", *flags, "all", "--checkpoints", tmp_path / "good.t7") == 1
     told = capsys.readouterr()
-    assert "bad.png" in told.err and "face.png: 1 faces" in told.out  # the good one was drawn all the same
+    assert "bad.png" in told.err and "face.png: 1 face" in told.out  # the good one was drawn all the same
 
 
 def test_a_network_of_other_expressions_does_not_read_emotions(tmp_path):

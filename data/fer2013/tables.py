@@ -14,6 +14,7 @@ import numpy as np
 from utils.files import UserError
 from utils.pictures import in_batches, prefetch
 from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, SPLITS, VAD_LIMIT
+from utils.words import counted
 
 PIXELS = 48 * 48
 HEAD = 1 << 16  # bytes that a header lies in
@@ -218,7 +219,7 @@ class _Row:
     def __init__(self, layout, split, record):
         self.split, self.faults, self.pixels = split or "", [], ""
         if len(record) != layout.width:
-            self.faults.append(f"columns: {len(record)} fields instead of {layout.width}")
+            self.faults.append(f"columns: {counted(len(record), 'field')} instead of {layout.width}")
             return
         field = {name: record[place] for name, place in layout.columns.items()}
         if split is None:
