@@ -132,9 +132,10 @@ def all_samples(splits, dataset, blocks, outputs):
         faces = dataset.splits[split]
         known = [task for task in TASKS.values() if task.dimension is None or faces.vad is not None]
         parts = {split: torch.ones(len(faces), dtype=torch.bool)}
+        identical = occurs_elsewhere(dataset.splits, split)
         for repeated, what in (
-            (occurs_elsewhere(dataset.splits, split), "that another split holds, too"),
-            (is_copied_elsewhere(dataset.splits, split), "whose photograph another split holds, too"),
+            (identical, "that another split holds, too"),
+            (identical | is_copied_elsewhere(dataset.splits, split), "whose photograph another split holds, too"),
         ):
             if repeated.any():
                 parts[f"{split} without the {counted(int(repeated.sum()), 'face')} {what}"] = ~repeated
@@ -156,8 +157,8 @@ def occurs_elsewhere(splits, name):
 
 
 def is_copied_elsewhere(splits, name):
-    """(N,) bool: the same, also moved by some pixels or encoded anew (`data.copies`)."""
-    copied = occurs_elsewhere(splits, name)
+    """(N,) bool: the same of photographs, also moved by some pixels or encoded anew; see `data.copies.find_copies`."""
+    copied = torch.zeros(len(splits[name]), dtype=torch.bool)
     for other, faces in splits.items():
         if other != name:
             copied[find_copies(splits[name].images, faces.images)[:, 0].cpu()] = True

@@ -32,7 +32,7 @@ def check_shapes(output, target, width):
 
 
 def category_loss(logits, labels, smoothing=0.0):
-    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6; else ValueError."""
+    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6. ValueError for other shapes."""
     check_shapes(logits, labels, len(EMOTIONS))
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 

@@ -61,7 +61,7 @@ class Task:
     name: names the CSV (`AccProcess_<name>.csv`) and the public checkpoint.
     kind: a key of `KINDS`.
     width: number of outputs of the head.
-    dimension: column of the V/A/D target, None for the category (else ValueError).
+    dimension: column of the V/A/D target, None for the category. ValueError where that does not fit the kind.
     private_name: names the checkpoint that is best on the private split.
     """
 
