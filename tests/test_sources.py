@@ -703,14 +703,14 @@ def test_a_read_only_source_is_prepared_elsewhere(tmp_path):
 def test_a_source_that_cannot_be_written_to_is_prepared_in_out(tmp_path, monkeypatch):
     (tmp_path / "input").mkdir()
     into_folder(tmp_path / "input", written(HEADERS["plain"], ",", "utf-8", "numbers"))
-    original = prepare.nameless_file
+    original = prepare.temporary_file
 
     def refuse(folder):
         if folder == tmp_path / "input":
             raise OSError(30, "Read-only file system")
         return original(folder)
 
-    monkeypatch.setattr(prepare, "nameless_file", refuse)
+    monkeypatch.setattr(prepare, "temporary_file", refuse)
     h5_path = prepare.ensure(tmp_path / "input", fallback=tmp_path / "out", progress=False)
     assert h5_path == tmp_path / "out" / "data.h5"
     assert_holds(h5_path, annotated=False)
