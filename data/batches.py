@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-FACE_SIZE = 48
+from data import FACE_SIZE
+
 CROP_SIZE = 44
 
 

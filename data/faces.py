@@ -7,7 +7,7 @@ from itertools import chain
 import h5py
 import torch
 
-from data.batches import FACE_SIZE
+from data import FACE_SIZE
 from utils.tasks import EMOTIONS
 
 BLOCK = 8192  # pictures at a time where all are looked at once
