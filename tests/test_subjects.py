@@ -124,7 +124,7 @@ def faulty_trees():
         "no class folders": ({"S010_001_00000008.png": png(face(1))}, "has neither folders of classes"),
         "a class without pictures": (changed(tree, "^fear"), "no pictures of Fear.*fear is missing or empty"),
         "a foreign name": (tree | {"fear/face1.png": png(face(1))}, "fear/face1.png is not named like"),
-        "no picture": (tree | {"fear/S010_004_00000010.png": b"text"}, "S010_004_00000010.png is not a picture"),
+        "no picture": (tree | {"fear/S010_004_00000010.png": b"text"}, "S010_004_00000010.png is not an image"),
         "an empty file": (tree | {"fear/S010_004_00000010.png": b""}, "S010_004_00000010.png is empty"),
         "half a picture": (
             tree | {"fear/S010_004_00000010.png": tree["fear/S010_004_00000010.png"][:500]},
@@ -416,7 +416,7 @@ def faulty_oulu_trees():
         "a foreign subject": (tree | {"Q001/Fear/001.png": png(face(1))}, "Q001/Fear/001.png is not named like"),
         "a picture too high up": (tree | {"P001/001.png": png(face(1))}, "P001/001.png is not named like"),
         "a picture too deep": (tree | {"P001/Fear/more/001.png": png(face(1))}, "more/001.png is not named like"),
-        "no picture": (tree | {"P080/Fear/000.jpeg": b"text"}, "000.jpeg is not a picture"),
+        "no picture": (tree | {"P080/Fear/000.jpeg": b"text"}, "000.jpeg is not an image"),
         "the dataset twice": (below("Strong", tree) | below("x/VL_Acropped/Strong", tree), "twice"),
     }
 

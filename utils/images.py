@@ -82,7 +82,8 @@ def check_file(path, kind):
     except FileNotFoundError as error:
         raise Unreadable(f"{path} does not exist: give the path of {kind}.") from error
     except OSError as error:
-        raise Unreadable(f"{path} cannot be read ({error.strerror}): {AGAIN}.") from error
+        remedy = "make it readable, or leave it out"
+        raise Unreadable(f"{path} cannot be read ({error.strerror}): {remedy}.") from error
 
 
 @contextmanager
@@ -144,8 +145,8 @@ def _to_uint8(values):
     values = np.nan_to_num(values)
     low, high = values.min(), values.max()
     if low >= 0 and 4095 < high <= 65535:
-        low, high = 0, 65535
-    elif low >= 0 and 1 < high <= 255:
+        values, high = values // 256, 255
+    if low >= 0 and 1 < high <= 255:
         low, high = 0, 255
     values = (values - low) * np.float32(255 / max(high - low, 1e-9))
     return np.repeat(values.round().astype(np.uint8)[:, :, None], 3, axis=2)
