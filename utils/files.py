@@ -87,7 +87,10 @@ def exit_code(program, stopped="stopped", quiet=False):
             message, code = f"\n{stopped}", 130
         elif isinstance(error, OSError) and isinstance(error.filename, str):
             remedy = "check the path and its permissions, or choose another"
-            message, code = f"error: {error.filename} cannot be used ({_reason(error)}): {remedy}.", 2
+            message, code = (
+                f"error: {error.filename} cannot be used ({_reason(error)}): {remedy}.",
+                2,
+            )
         else:
             raise
     if not quiet:
@@ -207,7 +210,7 @@ def move_aside(paths, root):
             rename(path, target, path)
         except OSError as error:
             raise UserError(
-                f"{path} could not be moved to {folder} ({_reason(error)}): close it, or make room, "
-                "and try again; or choose another place. Earlier files were moved there already."
+                f"{path} could not be moved to {folder} ({_reason(error)}): close it, or make "
+                "room, and try again; or choose another place. Earlier files were moved there already."
             ) from error
     return folder

@@ -103,7 +103,9 @@ def _opened(source, name):
     except Image.DecompressionBombError as error:
         raise Unreadable(f"{name} has too many pixels ({error}): make it smaller.") from error
     except Exception as error:  # of any type: each decoder has its own for damaged files
-        raise Unreadable(f"{name} cannot be read as an image ({one_line(error)}): {AGAIN}.") from error
+        raise Unreadable(
+            f"{name} cannot be read as an image ({one_line(error)}): {AGAIN}."
+        ) from error
 
 
 def _register_heif(name):
