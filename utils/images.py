@@ -14,8 +14,8 @@ from utils.files import UserError, one_line
 
 HEIC_SUFFIXES = (".heic", ".heif")  # photographs of telephones; Pillow needs a plugin for them
 IMAGE_SUFFIXES = frozenset((
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .pgm .ppm .pbm .pnm .avif .jp2 .tga "
-    ".heic .heif"
+    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .pgm .ppm .pbm .pnm .avif .jp2 "
+    ".tga .heic .heif"
 ).split())  # fmt: skip
 VIDEO_SUFFIXES = frozenset((
     ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .flv .f4v .3gp .3g2 .mts .m2ts .ts .ogv .vob "
