@@ -21,7 +21,7 @@ from benchmarks import (
 )
 from benchmarks.common import record_run, recorded_runs
 from data.fer2013 import prepare
-from data.subjects.trees import SubjectFaces
+from data.subjects.faces import SubjectFaces
 from models.fersnet import SmallClassifier
 from tests.samples import three_splits
 from training.fersnet.engine import synthesize_others

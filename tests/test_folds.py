@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from data.subjects import ckplus
+from data.subjects.faces import SubjectFaces
 from data.subjects.folds import FOLD_RULES, assign_folds, consecutive_folds, folds_table
-from data.subjects.trees import SubjectFaces
 from utils.files import UserError
 
 

@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_listed_does_not_stop_the_others(tmp_path, check
     assert run(checkpoints, *given, "--csv", tmp_path / "all.csv", "--no-pictures") == 1
     assert [row["file"][-7:] for row in read_table(tmp_path / "all.csv")] == ["000.png", "001.png"]
     told = capsys.readouterr().err
-    assert f"error: {secret} cannot be listed (Permission denied): allow that" in told and "1 of 3" in told
+    assert f"error: {secret} cannot be read (Permission denied)" in told and "1 of 3" in told
 
 
 def test_places_where_nobody_may_look_end_in_no_traceback(tmp_path, monkeypatch):
