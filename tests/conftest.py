@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mainpro_FER
+from data.fer2013.prepare import main as prepare_main
 from models import MODELS
 from models.multitask import MultiTask
 
@@ -36,6 +37,27 @@ def real_data():
     if not (folder / "fer2013" / "labels.csv").exists():
         pytest.skip(f"needs the real faces: {folder / 'fer2013'} is not there (set FER_REAL_DATA)")
     return folder
+
+
+@pytest.fixture
+def refused(capsys):
+    """A function that prepares a source of faces, which must be refused: exit code 2, and one line with the keywords.
+
+    Nothing may be left behind, nor changed.
+    """
+
+    def check(source, *keywords):
+        folder = source if source.is_dir() else source.parent
+        before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+        capsys.readouterr()
+        assert prepare_main([str(source)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        for keyword in keywords:
+            assert keyword.lower() in line.lower(), line
+        assert line.startswith("error: ") and len(line) < 800
+        assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
+
+    return check
 
 
 @pytest.fixture
