@@ -24,7 +24,18 @@ SPLIT_FILES = {
 VAD = ("Valence", "Arousal", "Dominance")
 COLUMNS = ("index", "emotionLabel", *VAD, "emotion", "pixels")
 PLAIN = ("emotion", "pixels", "Usage")
-VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+VOTES = (
+    "neutral",
+    "happiness",
+    "surprise",
+    "sadness",
+    "anger",
+    "disgust",
+    "fear",
+    "contempt",
+    "unknown",
+    "NF",
+)
 CLASS_FOLDERS = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
 
 
@@ -64,7 +75,11 @@ def split_rows(count=3):
 
 def expected(row):
     """(label, [V, A, D], pixels) of a good row, computed with int and float alone."""
-    return int(row["emotion"]), [float(row[name]) for name in VAD], [int(word) for word in row["pixels"].split()]
+    return (
+        int(row["emotion"]),
+        [float(row[name]) for name in VAD],
+        [int(word) for word in row["pixels"].split()],
+    )
 
 
 def table(rows, columns=COLUMNS, newline="\n", encoding="utf-8", **options):
@@ -98,9 +113,16 @@ def votes_table(votes, names=None, usages=tuple(SPLIT_FILES)):
 def write_csv(path, images, labels, vad):
     """An annotated table of images (N, 48, 48), labels (N,) and V/A/D (N, 3)."""
     rows = [
-        {"index": number, "emotionLabel": f"{label}={EMOTIONS[label]}", "emotion": label, "pixels": pixel_text(face)}
+        {
+            "index": number,
+            "emotionLabel": f"{label}={EMOTIONS[label]}",
+            "emotion": label,
+            "pixels": pixel_text(face),
+        }
         | dict(zip(VAD, values, strict=True))
-        for number, (face, label, values) in enumerate(zip(images.reshape(len(images), -1), labels, vad, strict=True))
+        for number, (face, label, values) in enumerate(
+            zip(images.reshape(len(images), -1), labels, vad, strict=True)
+        )
     ]
     path.write_bytes(table(rows))
 
@@ -116,7 +138,9 @@ def write_files(folder, members):
 def class_folders(splits=("train", "test"), classes=CLASS_FOLDERS, count=2):
     """Pictures <split>/<class>/<number>.png: ({relative name: bytes}, {split: {(label, pixels as bytes)}})."""
     members, faces = {}, {split: set() for split in splits}
-    for (place, split), (label, name), number in product(enumerate(splits), classes.items(), range(count)):
+    for (place, split), (label, name), number in product(
+        enumerate(splits), classes.items(), range(count)
+    ):
         face = image(10_000 * place + 1000 * label + number)
         members[f"{split}/{name}/{number}.png"] = png(face.reshape(48, 48))
         faces[split].add((label, face.tobytes()))
@@ -186,7 +210,9 @@ def write_rar_volumes(path, members, count=2):
         main = rar_block([1, 0, 1]) if number == 0 else rar_block([1, 0, 3, number])
         files = b"".join(_rar_file(*member) for member in first) if number == 0 else b""
         checked = data if last else part
-        files += _rar_file(name, part, flags=8 * (number > 0) + 16 * (not last), size=len(data), checked=checked)
+        files += _rar_file(
+            name, part, flags=8 * (number > 0) + 16 * (not last), size=len(data), checked=checked
+        )
         volumes.append(path.with_name(f"{path.name}.part{number + 1}.rar"))
         volumes[-1].write_bytes(RAR_START + main + files + rar_block([5, 0, 0 if last else 1]))
     return volumes
@@ -202,7 +228,9 @@ def _rar_file(name, data, flags=0, size=None, checked=None):
 
 def rar_block(*pieces):
     """A header of RAR 5: pieces are bytes, or lists of numbers."""
-    header = b"".join(piece if isinstance(piece, bytes) else b"".join(map(_number, piece)) for piece in pieces)
+    header = b"".join(
+        piece if isinstance(piece, bytes) else b"".join(map(_number, piece)) for piece in pieces
+    )
     header = _number(len(header)) + header
     return zlib.crc32(header).to_bytes(4, "little") + header
 
@@ -224,7 +252,11 @@ def read_h5(path):
     with h5py.File(path, "r") as h5:
         for split in (split for split in SPLIT_FILES if f"{split}_label" in h5):
             pixels, labels, vad = (h5.get(f"{split}_{name}") for name in ("pixel", "label", "VAD"))
-            assert pixels.dtype == np.uint8 and pixels.shape == (len(labels), 2304) and labels.dtype == np.int64
+            assert (
+                pixels.dtype == np.uint8
+                and pixels.shape == (len(labels), 2304)
+                and labels.dtype == np.int64
+            )
             assert vad is None or vad.dtype == np.float32 and vad.shape == (len(labels), 3)
             values = [None] * len(labels) if vad is None else vad[:].tolist()
             found[split] = list(zip(labels[:].tolist(), values, pixels[:].tolist(), strict=True))
@@ -233,11 +265,18 @@ def read_h5(path):
 
 def read_pictures(path):
     """{split: {(label, pixels as bytes)}} of a data.h5."""
-    return {split: {(label, bytes(pixels)) for label, _, pixels in rows} for split, rows in read_h5(path).items()}
+    return {
+        split: {(label, bytes(pixels)) for label, _, pixels in rows}
+        for split, rows in read_h5(path).items()
+    }
 
 
 def dropped_rows(folder):
     """[(split, file, row, reason)] of the dropped rows in data_report.csv, all text."""
     with open(folder / "data_report.csv", encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return [(row["split"], row["file"], row["row"], row["reason"]) for row in rows if row["action"] == "dropped"]
+    return [
+        (row["split"], row["file"], row["row"], row["reason"])
+        for row in rows
+        if row["action"] == "dropped"
+    ]

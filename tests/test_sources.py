@@ -15,7 +15,6 @@ from tests.conftest import ROOT
 from tests.samples import (
     COLUMNS,
     PLAIN,
-    SPLIT_FILES,
     class_folders,
     dropped_rows,
     expected,
@@ -32,12 +31,18 @@ from tests.samples import (
 
 MEMBERS, ROWS = three_splits()
 ANNOTATED = {split: [expected(row) for row in rows] for split, rows in ROWS.items()}
-FACES = {split: [(label, None, face) for label, _, face in faces] for split, faces in ANNOTATED.items()}
+FACES = {
+    split: [(label, None, face) for label, _, face in faces] for split, faces in ANNOTATED.items()
+}
 WHOLE = {"fer2013.csv": plain_table()}
 BY_SPLIT = {f"{name}.csv": table(rows, PLAIN[:2]) for name, rows in zip(("train", "val", "test"), ROWS.values(),
                                                                         strict=True)}  # fmt: skip
 PICTURES = class_folders(count=10)[0]
-VOTES = {"fer2013new.csv": votes_table([{"happiness": 10}] * 9, usages=[split for split in ROWS for _ in range(3)])}
+VOTES = {
+    "fer2013new.csv": votes_table(
+        [{"happiness": 10}] * 9, usages=[split for split in ROWS for _ in range(3)]
+    )
+}
 
 
 # The choice
@@ -82,9 +87,15 @@ def test_what_the_project_itself_left_is_passed_over(tmp_path, files):
 
 
 @pytest.mark.parametrize("columns", [(*PLAIN,), (*COLUMNS, "Usage")], ids=["plain", "annotated"])
-@pytest.mark.parametrize("names", [("train.csv", "val.csv", "test.csv"), ("a_train.csv", "my public.csv", "private.csv")])
-def test_tables_of_one_split_each_that_keep_the_column_usage_are_one_source(tmp_path, names, columns):
-    files = {name: table(rows, columns) for name, rows in zip(names, split_rows().values(), strict=True)}
+@pytest.mark.parametrize(
+    "names", [("train.csv", "val.csv", "test.csv"), ("a_train.csv", "my public.csv", "private.csv")]
+)
+def test_tables_of_one_split_each_that_keep_the_column_usage_are_one_source(
+    tmp_path, names, columns
+):
+    files = {
+        name: table(rows, columns) for name, rows in zip(names, split_rows().values(), strict=True)
+    }
     found = read_h5(ensure(write_files(tmp_path, files)))
     assert found == (ANNOTATED if "Valence" in columns else FACES)
 
@@ -97,7 +108,10 @@ def test_annotated_tables_of_three_places_complete_each_other(tmp_path):
 
 TABLE = table([sample_row(1)])
 RIVALS = {  # {case: (files, what the refusal names)}
-    "two folders": ({"train-1.csv": TABLE, "more/train2.csv": TABLE}, ["train-1.csv", "more/train2.csv"]),
+    "two folders": (
+        {"train-1.csv": TABLE, "more/train2.csv": TABLE},
+        ["train-1.csv", "more/train2.csv"],
+    ),
     "one name": ({"a/train.csv": TABLE, "b/train.csv": TABLE}, ["a/train.csv", "b/train.csv"]),
 }
 
@@ -123,7 +137,9 @@ def test_two_whole_tables_are_never_merged(tmp_path, capsys):
 
 def test_a_missing_split_is_no_error_yet(tmp_path):
     name = "data/publictest-20240609-2-yh.csv"
-    assert read_h5(ensure(write_files(tmp_path, {name: MEMBERS[name]}))) == {"PublicTest": ANNOTATED["PublicTest"]}
+    assert read_h5(ensure(write_files(tmp_path, {name: MEMBERS[name]}))) == {
+        "PublicTest": ANNOTATED["PublicTest"]
+    }
 
 
 # Nothing that can be used
@@ -231,7 +247,9 @@ PIXELS = np.zeros((3, 48, 48))
         {"Training_label": np.array([0, 1])},
     ],
 )
-def test_an_ancestors_h5_out_of_range_is_refused_or_read_without_those_rows(tmp_path, capsys, changes):
+def test_an_ancestors_h5_out_of_range_is_refused_or_read_without_those_rows(
+    tmp_path, capsys, changes
+):
     theirs = ancestor(tmp_path / "theirs.h5", **changes)
     code, said = main([str(theirs)]), capsys.readouterr().err
     assert code in (0, 2)
@@ -254,12 +272,22 @@ def test_the_layouts_of_public_downloads(layouts):
     for name, layout in wanted.items():
         found = read_h5(ensure(layouts / name))
         annotated = all(vad is not None for _, vad, _ in found["Training"])
-        assert annotated == layout["annotated"] == ("annotations" in load(layouts / name).description), name
+        assert (
+            annotated == layout["annotated"] == ("annotations" in load(layouts / name).description)
+        ), name
         for split, what in layout["splits"].items():
             if "pixel_sum" in what:
                 assert len(found[split]) == what["faces"], (name, split)
-                assert sum(sum(pixels) for _, _, pixels in found[split]) == what["pixel_sum"], (name, split)
+                assert sum(sum(pixels) for _, _, pixels in found[split]) == what["pixel_sum"], (
+                    name,
+                    split,
+                )
         if "PublicTest" not in layout["splits"]:
-            training, private = (layout["splits"][split]["faces"] for split in ("Training", "PrivateTest"))
-            assert len(found["Training"]) + len(found["PublicTest"]) == training and found["PublicTest"], name
+            training, private = (
+                layout["splits"][split]["faces"] for split in ("Training", "PrivateTest")
+            )
+            assert (
+                len(found["Training"]) + len(found["PublicTest"]) == training
+                and found["PublicTest"]
+            ), name
             assert len(found["PrivateTest"]) == private

@@ -72,7 +72,15 @@ def spelled(row, separator, spelling):
     label, pixels, split = SPELLINGS[spelling]
     numbers = {name: row[name].replace(".", "," if separator == ";" else ".") for name in VAD}
     face = image(int(row["index"]))
-    return row | numbers | {"emotion": label(int(row["emotion"])), "pixels": pixels(face), "Usage": split(row["Usage"])}
+    return (
+        row
+        | numbers
+        | {
+            "emotion": label(int(row["emotion"])),
+            "pixels": pixels(face),
+            "Usage": split(row["Usage"]),
+        }
+    )
 
 
 @pytest.mark.parametrize("ways", EVERY[::4], ids="-".join)
@@ -93,7 +101,9 @@ def test_every_way_of_writing_gives_the_same_faces(tmp_path, ways):
     if annotated:
         write_files(tmp_path, {SPLIT_FILES[split]: written(mine) for split, mine in rows.items()})
     else:
-        write_files(tmp_path, {"some faces.csv": written([row for mine in rows.values() for row in mine])})
+        write_files(
+            tmp_path, {"some faces.csv": written([row for mine in rows.values() for row in mine])}
+        )
     found = read_h5(ensure(tmp_path))
     assert found == {
         split: [(label, vad if annotated else None, pixels) for label, vad, pixels in same(mine)]
@@ -122,7 +132,10 @@ def test_line_ends_quotes_and_nameless_index_columns(tmp_path, options):
 
 
 def test_quoted_commas_quotes_and_line_ends(tmp_path):
-    rows = [sample_row(i, emotionLabel=label) for i, label in enumerate(["a,b", 'say "hi"', "two\nlines", "plain"])]
+    rows = [
+        sample_row(i, emotionLabel=label)
+        for i, label in enumerate(["a,b", 'say "hi"', "two\nlines", "plain"])
+    ]
     assert prepared(tmp_path, table(rows)) == {"Training": same(rows)}
 
 
@@ -206,7 +219,10 @@ def test_a_table_without_any_split_is_refused(tmp_path, refused):
 
 
 def test_an_unknown_usage_is_dropped(tmp_path):
-    rows = [row | {"Usage": usage} for row, usage in zip(GOOD, ("Training", "Other", "", "PublicTest"), strict=False)]
+    rows = [
+        row | {"Usage": usage}
+        for row, usage in zip(GOOD, ("Training", "Other", "", "PublicTest"), strict=False)
+    ]
     found = prepared(tmp_path, table(rows, PLAIN), "fer2013.csv")
     assert {split: len(faces) for split, faces in found.items()} == {"Training": 1, "PublicTest": 1}
     assert [(row, "usage" in reason.lower()) for _, _, row, reason in dropped_rows(tmp_path)] == [
@@ -250,7 +266,9 @@ def test_bad_rows_are_dropped_with_their_reason(tmp_path, quoting, capsys):
     found = prepared(tmp_path, table(rows, quoting=quoting))
     assert found == {"Training": same(rows[::2])}
     dropped = dropped_rows(tmp_path)
-    assert [row for _, _, row, _ in dropped] == [str(2 * number + 2) for number in range(len(BAD_ROWS))]
+    assert [row for _, _, row, _ in dropped] == [
+        str(2 * number + 2) for number in range(len(BAD_ROWS))
+    ]
     assert {(split, file) for split, file, _, _ in dropped} == {("Training", "train.csv")}
     for (changes, keyword), (_, _, _, reason) in zip(BAD_ROWS, dropped, strict=True):
         assert keyword in reason.lower(), changes
@@ -267,7 +285,11 @@ def test_a_single_bad_row_does_not_harm_its_neighbours(tmp_path, changes, keywor
 
 def test_too_few_and_too_many_pixels_side_by_side(tmp_path):
     """2303 and 2305 pixels make a correct total."""
-    rows = [sample_row(0, pixels=pixel_text([1] * 2303)), sample_row(1, pixels=pixel_text([1] * 2305)), GOOD[2]]
+    rows = [
+        sample_row(0, pixels=pixel_text([1] * 2303)),
+        sample_row(1, pixels=pixel_text([1] * 2305)),
+        GOOD[2],
+    ]
     assert prepared(tmp_path, table(rows)) == {"Training": same(rows[2:])}
     assert [row for _, _, row, _ in dropped_rows(tmp_path)] == ["1", "2"]
 
@@ -292,8 +314,12 @@ def test_bytes_that_are_no_text(tmp_path):
 # Rows against plain Python, whatever their fields are
 
 LABELS = st.sampled_from(["0", "3", "6", "3.0", " 2 ", "7", "-1", "", "1.5", "nan", "x"])
-VALUES = st.sampled_from(["0", "-2", "2.0", " 1.5 ", "1e-3", "2.0001", "-2.1", "", "nan", "inf", "x", "1,5", "1e400"])
-WORDS = st.sampled_from(["0", "255", "7", "007", "00000", "256", "-1", "1.0", "", "x", "999", "1" * 30])
+VALUES = st.sampled_from(
+    ["0", "-2", "2.0", " 1.5 ", "1e-3", "2.0001", "-2.1", "", "nan", "inf", "x", "1,5", "1e400"]
+)
+WORDS = st.sampled_from(
+    ["0", "255", "7", "007", "00000", "256", "-1", "1.0", "", "x", "999", "1" * 30]
+)
 
 
 @st.composite
@@ -369,9 +395,15 @@ BAD_FILES = {
     "no header": (table(GOOD).partition(b"\n")[2], "column"),
     "a quote that never closes": (HEADER + b'"' + table(GOOD), ""),
     "rows of commas": (HEADER + b",,,,,,\n" * 50, "50"),
-    "2303 pixels in all rows": (table([sample_row(n, pixels=pixel_text([7] * 2303)) for n in range(3)]), "pixels"),
+    "2303 pixels in all rows": (
+        table([sample_row(n, pixels=pixel_text([7] * 2303)) for n in range(3)]),
+        "pixels",
+    ),
     "pixels scaled to 0..1": (table([sample_row(0, pixels=" ".join(["0.5"] * 2304))]), "pixels"),
-    "no label that can be used": (table([sample_row(1, emotion="x"), sample_row(2, emotion="y")]), "emotion"),
+    "no label that can be used": (
+        table([sample_row(1, emotion="x"), sample_row(2, emotion="y")]),
+        "emotion",
+    ),
     "a header of 300 kB": (b"x" * 300_000 + b"\n", "column"),
     "a quoted header": (b'"emotion,pixels\n', ""),
     "a line of 10 MB": (HEADER + b"1 " * (5 << 20), ""),
@@ -418,7 +450,11 @@ NAMES = ["a.png", "b.png", "c.png", "d.png", "", "f.png"]
 # Twice the published pleasure, arousal and dominance, by hand; None: dropped.
 DERIVED = [
     [0, 0, 0],
-    [2 * (0.75 * 0.81 + 0.25 * 0.40), 2 * (0.75 * 0.51 + 0.25 * 0.67), 2 * (0.75 * 0.46 - 0.25 * 0.13)],
+    [
+        2 * (0.75 * 0.81 + 0.25 * 0.40),
+        2 * (0.75 * 0.51 + 0.25 * 0.67),
+        2 * (0.75 * 0.46 - 0.25 * 0.13),
+    ],
     None,
     [-0.63 - 0.64, -0.27 + 0.60, -0.33 - 0.43],
     None,
@@ -437,7 +473,10 @@ def test_vad_are_derived_from_votes(tmp_path):
     assert [pixels for _, _, pixels in faces] == [expected(FACES[number])[2] for number in kept]
     for number, (_, vad, _) in zip(kept, faces, strict=True):
         assert vad == pytest.approx(DERIVED[number], abs=1e-6)
-    assert [(row, "vote" in reason) for _, _, row, reason in dropped_rows(tmp_path)] == [("3", True), ("5", True)]
+    assert [(row, "vote" in reason) for _, _, row, reason in dropped_rows(tmp_path)] == [
+        ("3", True),
+        ("5", True),
+    ]
 
 
 def ordered(votes):
@@ -454,7 +493,9 @@ def test_votes_are_stored(tmp_path):
         stored = [h5[f"{split}_votes"] for split in SPLIT_FILES]
         assert all(votes.dtype == np.uint8 for votes in stored)
         rows = [row for votes in stored for row in votes[:].tolist()]
-    assert rows == [ordered(votes) for votes, vad in zip(MIXED, DERIVED, strict=True) if vad is not None]
+    assert rows == [
+        ordered(votes) for votes, vad in zip(MIXED, DERIVED, strict=True) if vad is not None
+    ]
 
 
 @pytest.mark.parametrize("annotated", [False, True])
@@ -465,7 +506,11 @@ def test_votes_may_be_in_the_table_itself(tmp_path, annotated):
     h5_path = ensure(write_files(tmp_path, {"fer2013.csv": table(rows, columns)}))
     with h5py.File(h5_path) as h5:
         assert h5["Training_votes"][:].tolist() == [ordered(rows[0])] * 2
-    derived = [2 * (0.6 * 0.81 - 0.4 * 0.64), 2 * (0.6 * 0.51 + 0.4 * 0.60), 2 * (0.6 * 0.46 - 0.4 * 0.43)]
+    derived = [
+        2 * (0.6 * 0.81 - 0.4 * 0.64),
+        2 * (0.6 * 0.51 + 0.4 * 0.60),
+        2 * (0.6 * 0.46 - 0.4 * 0.43),
+    ]
     for number, (_, vad, _) in enumerate(read_h5(h5_path)["Training"]):
         assert vad == pytest.approx(expected(FACES[number])[1] if annotated else derived, abs=1e-6)
 
@@ -489,7 +534,9 @@ TWO = [{"neutral": 10}, {"happiness": 9, "neutral": 1}] * 3
 def test_ways_of_writing_votes(tmp_path, votes):
     found = read_h5(ensure(with_votes(tmp_path, votes)))
     assert found["PublicTest"][0][1] == [0, 0, 0]
-    assert found["PublicTest"][1][1] == pytest.approx([0.9 * 1.62, 0.9 * 1.02, 0.9 * 0.92], abs=1e-6)
+    assert found["PublicTest"][1][1] == pytest.approx(
+        [0.9 * 1.62, 0.9 * 1.02, 0.9 * 0.92], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -509,5 +556,9 @@ def test_votes_that_do_not_belong_to_the_faces(tmp_path, refused, votes, keyword
 
 
 def test_other_columns_are_no_votes_which_is_said(tmp_path, capsys):
-    found = read_h5(ensure(write_files(tmp_path, {"fer2013.csv": plain_table(), "fer2013new.csv": b"Usage,name\n"})))
+    found = read_h5(
+        ensure(
+            write_files(tmp_path, {"fer2013.csv": plain_table(), "fer2013new.csv": b"Usage,name\n"})
+        )
+    )
     assert found["Training"][0][1] is None and "fer2013new.csv" in capsys.readouterr().out
