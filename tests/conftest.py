@@ -60,14 +60,15 @@ def refused(capsys):
     return check
 
 
-@pytest.fixture
-def layouts(real_data, tmp_path):
+@pytest.fixture(scope="session")
+def layouts(real_data, tmp_path_factory):
     """A folder of the layouts in which people have FER2013 and CK+, 20 faces a split, or a skip."""
     tool = real_data.parent / "tools" / "make_layouts.py"
     if not tool.exists():
         pytest.skip(f"{tool} is not there")
-    subprocess.run([sys.executable, tool, "--out", tmp_path / "layouts", "--faces", "20"], check=True)
-    return tmp_path / "layouts"
+    folder = tmp_path_factory.mktemp("made") / "layouts"
+    subprocess.run([sys.executable, tool, "--out", folder, "--faces", "20"], check=True)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

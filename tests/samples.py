@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from data.demo.drawing import draw_face
 from utils.tasks import EMOTIONS
 
 FILES = Path(__file__).resolve().parent / "files"
@@ -152,6 +153,58 @@ def png(pixels):
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
+
+
+# Faces of known people, {relative name: bytes}
+
+CK_FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+OULU_FOLDERS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
+STRONG = "Preprocess Img/VL_Acropped/Strong"
+
+
+def drawn_face(number, size=48):
+    return draw_face(number % 7, (0, 0, 0), number, size)
+
+
+def ck_tree(frames=3, size=48):
+    """CK+ as it is passed on: three subjects, each with a sequence of every class."""
+    return {
+        f"{folder}/S{subject:03}_{sequence:03}_{frame + 8:08}.png": png(
+            drawn_face(subject + 10 * sequence + frame, size)
+        )
+        for subject in (10, 5, 999)
+        for sequence, folder in enumerate(CK_FOLDERS, 1)
+        for frame in range(frames)
+    }
+
+
+def released_tree(labels):
+    """CK+ as it was released: frames of 640x490 with a face, from neutral to peak. labels: of sequences, or None."""
+    tree = {}
+    for number, label in enumerate(labels):
+        folder = f"S{number + 5:03}/001/S{number + 5:03}_001_"
+        for frame in range(1, 6):
+            canvas = np.full((490, 640), 110, np.uint8)
+            face = Image.fromarray(drawn_face(number + frame))
+            canvas[100:330, 50:280] = np.asarray(face.resize((230, 230)))
+            tree[f"cohn-kanade-images/{folder}{frame:08}.png"] = png(canvas)
+        if label is not None:
+            tree[f"Emotion/{folder}00000005_emotion.txt"] = f"   {label:.7e}\n".encode()
+    return tree
+
+
+def oulu_tree(frames=4, people=(1, 2, 80), size=48):
+    """Oulu-CASIA: a sequence of each expression per subject."""
+    return {
+        f"P{person:03}/{folder}/{frame:03}.jpeg": png(drawn_face(person + 10 * place + frame, size))
+        for person in people
+        for place, folder in enumerate(OULU_FOLDERS)
+        for frame in range(frames)
+    }
+
+
+def below(folder, tree):
+    return {f"{folder}/{name}": content for name, content in tree.items()}
 
 
 # Archives

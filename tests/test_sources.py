@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 from tests.samples import (
     COLUMNS,
     PLAIN,
+    ck_tree,
     class_folders,
     dropped_rows,
     expected,
@@ -182,28 +183,38 @@ def test_faces_that_were_prepared_elsewhere_are_pointed_to(tmp_path, refused):
 
 
 AVAILABLE = """
-import sys
+import shutil, sys
 from pathlib import Path
 from data.fer2013.load import available
+from data.subjects import ckplus, oulu
+from utils.files import UserError
 print("answer", available())
 Path("data/notes.csv").write_text("day,hour\\n1,2\\n")
 print("answer", available())
 Path("data/fer2013.csv").write_text(Path(sys.argv[1]).read_text())
 print("answer", available())
+shutil.copy(sys.argv[2], "data/CK+.zip")
+print("answer", len(ckplus.load()))
+try:
+    oulu.load()
+except UserError as error:
+    print("answer", error)
 """
 
 
 @pytest.mark.slow
-def test_whether_the_data_folder_of_the_project_has_faces(tmp_path):
+def test_what_the_data_folder_of_the_project_holds(tmp_path):
     """In a copy of the project, into whose data folder files are put one after the other."""
     for package in ("data", "utils"):
         for path in (ROOT / package).rglob("*.py"):
             write_files(tmp_path / "copy", {path.relative_to(ROOT): path.read_bytes()})
     write_files(tmp_path, WHOLE)
-    command = [sys.executable, "-c", AVAILABLE, tmp_path / "fer2013.csv"]
+    ck = write_zip(tmp_path / "ck.zip", ck_tree(frames=1))
+    command = [sys.executable, "-c", AVAILABLE, tmp_path / "fer2013.csv", ck]
     done = subprocess.run(command, cwd=tmp_path / "copy", capture_output=True, text=True)
     answers = [line for line in done.stdout.splitlines() if line.startswith("answer")]
-    assert answers == ["answer False", "answer False", "answer True"], done.stderr
+    assert answers[:4] == ["answer False", "answer False", "answer True", "answer 21"], done.stderr
+    assert "Oulu-CASIA" in answers[4]
     assert "notes.csv" in done.stdout
 
 
