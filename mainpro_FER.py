@@ -25,12 +25,12 @@ from training.learner import MultiTaskLearner
 from training.run import Run, load_last
 from training.runtime import decide
 from training.settings import build_parser, resolve, resumed
+from utils.distributed import AgreedStop, check_share, gather_unequal, is_first, rank0_first, shutdown, wait_for_all
 from utils.files import UserError, exit_code
 from utils.interrupt import Stopped, StopRequest
 from utils.lock import exclusive_run
-from utils.parallel import AgreedStop, check_share, gather_unequal, is_first, rank0_first, shutdown, wait_for_all
 from utils.tasks import TASKS, TEST_SPLITS
-from utils.words import counted, spell_duration
+from utils.text import counted, spell_duration
 
 
 def main(arguments):

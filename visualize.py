@@ -33,10 +33,9 @@ from inference.recognizer import EmotionRecognizer, Face
 from inference.videos.tracks import SMOOTH
 from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
-from utils import pictures
-from utils.files import UserError, as_text, exit_code, given_path
-from utils.pictures import Unreadable, in_batches, is_picture, is_video, prefetch
-from utils.words import counted
+from utils.files import UserError, as_text, exit_code, path_argument
+from utils.images import Unreadable, in_batches, is_image, is_video, prefetch, read_first, subsample, to_grey
+from utils.text import counted
 
 __all__ = ["EmotionRecognizer", "Face"]
 
@@ -142,8 +141,8 @@ def read_stills(recognizer, paths):
 
     def look(path):
         try:
-            picture, follows = pictures.read_first(path)
-            return pictures.thinned(picture), picture.shape[:2], recognizer.find(picture), follows
+            picture, follows = read_first(path)
+            return subsample(picture), picture.shape[:2], recognizer.find(picture), follows
         except Unreadable as error:
             return str(error)
 
@@ -189,7 +188,7 @@ def report_picture(seen, add, output_paths, arguments):
 
 
 def tell_what_follows(path, follows, arguments):
-    """Say so where a file has more frames or pages than the first. follows: as `pictures.read_first` gives it."""
+    """Say so where a file has more frames or pages than the first. follows: as `read_first` gives it."""
     if follows:
         print_line(arguments, f"{path}: only the first of its {follows} is looked at")
 
@@ -215,13 +214,13 @@ def synthesize(inputs, output_paths, arguments):
     locate, failures = detector.Finder(arguments.face, arguments.face_model, arguments.confidence), 0
     for path in inputs:
         try:
-            picture, follows = pictures.read_first(path)
+            picture, follows = read_first(path)
         except Unreadable as error:
             print(f"error: {error}", file=sys.stderr)
             failures += 1
             continue
         tell_what_follows(path, follows, arguments)
-        boxes, grey = locate(picture), pictures.to_grey(picture)
+        boxes, grey = locate(picture), to_grey(picture)
         if not boxes:
             print_line(arguments, f"{path}: no face found")
         else:
@@ -388,7 +387,7 @@ def check_flags(arguments):
     if {"csv", "json"} <= given and os.path.realpath(arguments.csv) == os.path.realpath(arguments.json):
         raise UserError(f"--csv and --json both name {arguments.csv}: give two names.")
     for flag, path in (("--csv", arguments.csv), ("--json", arguments.json)):
-        if path is not None and (is_picture(path) or is_video(path)):  # of several that a pattern stood for, perhaps
+        if path is not None and (is_image(path) or is_video(path)):  # of several that a pattern stood for, perhaps
             raise UserError(f"{flag} {path}: a table would take the place of that file: give another name, such as "
                             f"faces.{flag[2:]}, and the files to look at before {flag}.")  # fmt: skip
 
@@ -398,7 +397,7 @@ def what_to_give(expressions):
     if not expressions:
         return "give pictures, folders or videos, or --webcam"
     for text in expressions:
-        if os.path.exists(text) or {"/", os.sep} & {*text} or is_picture(Path(text)) or is_video(Path(text)):
+        if os.path.exists(text) or {"/", os.sep} & {*text} or is_image(Path(text)) or is_video(Path(text)):
             return f"files go before --synthesize, and so should {text}"
     return "give pictures or folders"
 
@@ -447,10 +446,12 @@ def build_parser():
     faces = parser.add_argument_group("faces and network")
     faces.add_argument("--face", choices=detector.FACE_CHOICES, default="auto",
                        help="find faces, or none: take the middle square of each picture (default: auto)")  # fmt: skip
-    faces.add_argument("--face-model", type=given_path, metavar="FILE", help="find faces with this YuNet model (.onnx)")
+    faces.add_argument(
+        "--face-model", type=path_argument, metavar="FILE", help="find faces with this YuNet model (.onnx)"
+    )
     faces.add_argument("--confidence", type=float, default=detector.CONFIDENCE, metavar="T",
                        help=f"what is less surely a face is none, 0 to 1 (default: {detector.CONFIDENCE})")  # fmt: skip
-    faces.add_argument("--checkpoints", type=given_path, metavar="DIR",
+    faces.add_argument("--checkpoints", type=path_argument, metavar="DIR",
                        help=f"folder of .t7 files, or one file (default: {RELEASED.name}; with --synthesize "
                             f"{RELEASED_SYNTHESIZER.name})")  # fmt: skip
     faces.add_argument("--crops", choices=tuple(CROPS),
@@ -465,9 +466,11 @@ def build_parser():
                         help=f"time over which values are smoothed, 0: not at all (default: {SMOOTH})")  # fmt: skip
 
     output = parser.add_argument_group("output")
-    output.add_argument("--out", type=given_path, metavar="DIR", help="folder for results (default: beside each file)")
-    output.add_argument("--csv", type=given_path, metavar="FILE", help="also write a table, a row a face")
-    output.add_argument("--json", type=given_path, metavar="FILE", help="the same as JSON")
+    output.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="folder for results (default: beside each file)"
+    )
+    output.add_argument("--csv", type=path_argument, metavar="FILE", help="also write a table, a row a face")
+    output.add_argument("--json", type=path_argument, metavar="FILE", help="the same as JSON")
     output.add_argument("--no-pictures", action="store_true", help="do not draw pictures, nor annotate videos")
     output.add_argument("--explain", action="store_true",
                         help="also draw what in each face spoke for its emotion (Grad-CAM)")  # fmt: skip

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from utils.files import UserError
-from utils.pictures import NEARLY_SQUARE
+from utils.images import NEARLY_SQUARE
 
 FACE_CHOICES = ("auto", "none")  # find faces, or take the middle square of each picture as one
 CONFIDENCE = 0.9  # from which on something is a face

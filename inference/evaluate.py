@@ -31,9 +31,9 @@ from training import metrics
 from training.calibration import calibration_error, calibration_terms, confidence_bins, figures_of_terms
 from training.engine import CROPS
 from training.runtime import DEVICES, PRECISIONS, decide
-from utils.files import UserError, as_text, as_user_error, exit_code, given_path, move_aside, replacing, sha256_of
+from utils.files import UserError, as_text, as_user_error, atomic_write, exit_code, move_aside, path_argument, sha256_of
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
-from utils.words import counted
+from utils.text import counted
 
 SAMPLES = 10_000
 BLOCK = 50  # of them at a time
@@ -88,7 +88,7 @@ def write(report, path):
     """Write the report to `path` and say so. What stands there is moved to previous/, which is said, too."""
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder: move it away, or choose another --out.")
-    with as_user_error(path, "make room, or choose another --out"), replacing(path) as temporary:
+    with as_user_error(path, "make room, or choose another --out"), atomic_write(path) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8", newline="\n")
         moved = move_aside([path], path.parent)
     if moved:
@@ -341,17 +341,17 @@ def build_parser():
     parser = argparse.ArgumentParser(
         prog="python -m inference.evaluate", description="Measure checkpoints on the test splits, with intervals."
     )
-    parser.add_argument("--checkpoints", type=given_path, metavar="DIR", help=f"default: {RELEASED.name}")
+    parser.add_argument("--checkpoints", type=path_argument, metavar="DIR", help=f"default: {RELEASED.name}")
     parser.add_argument(
-        "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
+        "--data", type=path_argument, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
     )
     parser.add_argument("--split", nargs="+", choices=TEST_SPLITS, default=TEST_SPLITS, help="default: both")
-    parser.add_argument("--gold", type=given_path, metavar="CSV", help="human ratings of test faces")
-    parser.add_argument("--compare", type=given_path, metavar="DIR", help="other checkpoints, compared face by face")
+    parser.add_argument("--gold", type=path_argument, metavar="CSV", help="human ratings of test faces")
+    parser.add_argument("--compare", type=path_argument, metavar="DIR", help="other checkpoints, compared face by face")
     parser.add_argument("--crops", choices=tuple(CROPS), default="tencrop", help="default: tencrop")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
-    parser.add_argument("--out", type=given_path, default=Path("."), metavar="DIR",
+    parser.add_argument("--out", type=path_argument, default=Path("."), metavar="DIR",
                         help="also for data.h5 where --data cannot be written to (default: the current "
                              "folder)")  # fmt: skip
     return parser

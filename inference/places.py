@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from utils.files import as_text, as_user_error, given_path, is_unfinished, replacing
-from utils.pictures import is_picture, is_video
+from utils.files import as_text, as_user_error, atomic_write, is_unfinished, path_argument
+from utils.images import is_image, is_video
 
 PEOPLE = "_people.csv"  # how the name of the table of a video's people ends
 # How PNGs are compressed: by runs of equal bytes alone, which here gives smaller files in two thirds of the time.
@@ -35,7 +35,7 @@ def given_input(text):
             "give its name (a camera's address goes with --webcam)"
         )
     # A name with * is none that Windows knows.
-    return Path(text) if glob.has_magic(text) else given_path(text)
+    return Path(text) if glob.has_magic(text) else path_argument(text)
 
 
 def expand(inputs, recursive):
@@ -64,7 +64,7 @@ def _in_folder(folder, recursive):
         files += [Path(above, name) for name in names]
         if not recursive:
             below.clear()
-    files = [path for path in files if (is_picture(path) or is_video(path)) and not is_unfinished(path)]
+    files = [path for path in files if (is_image(path) or is_video(path)) and not is_unfinished(path)]
     return sorted(files + [Path(error.filename) for error in refused])
 
 
@@ -135,8 +135,8 @@ class OutputPaths:
 
 @contextmanager
 def placing(path):
-    """`replacing`, for a picture or a video. Raises UserError when the folder refuses."""
-    with as_user_error(path, "make room, or choose another folder with --out"), replacing(path) as temporary:
+    """`atomic_write`, for a picture or a video. Raises UserError when the folder refuses."""
+    with as_user_error(path, "make room, or choose another folder with --out"), atomic_write(path) as temporary:
         yield temporary
 
 

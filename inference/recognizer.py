@@ -14,7 +14,7 @@ from inference.networks import load_networks, predict_tasks, ready_to_predict, t
 from inference.videos.tracks import SMOOTH
 from training.runtime import choose
 from utils.files import UserError
-from utils.pictures import from_pil, read_picture, to_grey
+from utils.images import from_pil, read_image, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS
 
 CROPS = "fourcrop"
@@ -173,7 +173,7 @@ class EmotionRecognizer:
 def as_picture(image, bgr=False):
     """A picture as `EmotionRecognizer.recognize` accepts it -> uint8 (H, W) or (H, W, 3) RGB. Raises UserError."""
     if isinstance(image, (str, PathLike)):
-        return read_picture(image)
+        return read_image(image)
     if isinstance(image, Image.Image):
         return from_pil(image)
     if not isinstance(image, np.ndarray):

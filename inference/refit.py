@@ -25,7 +25,7 @@ from training.calibration import fit_temperature
 from training.engine import predict
 from training.losses import dimension_loss
 from training.runtime import DEVICES, PRECISIONS, decide
-from utils.files import UserError, exit_code, given_path
+from utils.files import UserError, exit_code, path_argument
 from utils.tasks import TASKS
 
 CROPS = "fourcrop"  # whose features a head learns from, on average
@@ -162,14 +162,14 @@ def build_parser():
     parser = argparse.ArgumentParser(
         prog="python -m inference.refit", description="Fit the V/A/D heads of a trained network to other annotations."
     )
-    parser.add_argument("checkpoint", type=given_path, help="a .t7 file of a run")
-    parser.add_argument("folder", type=given_path,
+    parser.add_argument("checkpoint", type=path_argument, help="a .t7 file of a run")
+    parser.add_argument("folder", type=path_argument,
                         help="where to write it, under the same name; also data.h5 where --data cannot be "
                              "written to")  # fmt: skip
     parser.add_argument(
-        "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
+        "--data", type=path_argument, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
     )
-    parser.add_argument("--ratings", type=given_path, metavar="CSV", help="human ratings of training faces")
+    parser.add_argument("--ratings", type=path_argument, metavar="CSV", help="human ratings of training faces")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
     return parser

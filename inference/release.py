@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from models import checkpoint
-from utils.files import UserError, exit_code, given_path, sha256_of
+from utils.files import UserError, exit_code, path_argument, sha256_of
 
 
 def release(source, folder):
@@ -36,6 +36,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m inference.release", description="Write a checkpoint in half precision."
     )
-    parser.add_argument("checkpoint", type=given_path, help="a .t7 file of a run")
-    parser.add_argument("folder", type=given_path, help="where to write it, under the same name")
+    parser.add_argument("checkpoint", type=path_argument, help="a .t7 file of a run")
+    parser.add_argument("folder", type=path_argument, help="where to write it, under the same name")
     sys.exit(exit_code(lambda: main(parser.parse_args())))

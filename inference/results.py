@@ -5,9 +5,9 @@ import os
 import shutil
 from contextlib import ExitStack, contextmanager, suppress
 
-from utils.files import UserError, as_text, as_user_error, move_aside, nameless_file, replacing
-from utils.tables import to_csv
+from utils.files import UserError, as_text, as_user_error, atomic_write, move_aside, temporary_file
 from utils.tasks import DIMENSIONS, EMOTIONS
+from utils.text import to_csv
 
 READ = ("emotion", "probability", *EMOTIONS, *DIMENSIONS)
 SMOOTH = tuple(f"smooth {name}" for name in READ)  # of videos
@@ -100,7 +100,7 @@ class _Waiting:
             raise UserError(f"{path} is a folder: choose another name.")
         with as_user_error(path, REMEDY):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.stream = nameless_file(path.parent)
+            self.stream = temporary_file(path.parent)
         stack.callback(self._discard)
 
     def add(self, new):
@@ -135,7 +135,7 @@ def _place(wanted, tell):
     with ExitStack() as stack:
         for path, waiting in wanted:
             stack.enter_context(as_user_error(path, REMEDY))
-            temporary = stack.enter_context(replacing(path))
+            temporary = stack.enter_context(atomic_write(path))
             waiting.copy_to(temporary)
         for path, _ in wanted:
             moved = move_aside([path], path.parent)

@@ -13,7 +13,7 @@ import torch
 
 from models import MODELS, network_class
 from models.original import ORIGINAL_PREPROCESSING, convert_original, is_original, unwrapped
-from utils.files import UserError, replacing
+from utils.files import UserError, atomic_write
 from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
 
 # What a NumPy number in a file is made of, under its names of NumPy 1 and 2: nothing that could execute code.
@@ -35,7 +35,7 @@ class OtherTask(UserError):
 def save(path, content):
     """Write the dict `content` to `path`, atomically. UserError when the disk refuses."""
     try:
-        with replacing(path, ATTEMPTS) as temporary, open(temporary, "wb") as stream:
+        with atomic_write(path, ATTEMPTS) as temporary, open(temporary, "wb") as stream:
             torch.save(content, stream)  # given a path, it would write that name, which is never twice the same
     except (OSError, RuntimeError) as error:  # the latter is what PyTorch raises when the disk is full
         reason = getattr(error, "strerror", None) or "the disk is full, or refuses to be written to"
@@ -117,6 +117,8 @@ def load_model(path, task=None):
             return convert_original(state, task), content
         model = MODELS[content["model"]](tuple(content["tasks"]), content["sharing"], **content.get("options", {}))
         model.load_state_dict(state)
+    except OtherTask:
+        raise
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         raise UserError(f"The weights in {path} do not fit a {content['model']}. {AGAIN}") from error
     return model.eval(), content

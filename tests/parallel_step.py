@@ -15,7 +15,7 @@ from training.learner import MultiTaskLearner
 from training.losses import constraint_tables
 from training.recipes import Recipe
 from training.runtime import decide
-from utils import parallel
+from utils import distributed
 from utils.tasks import TASKS
 
 
@@ -30,15 +30,15 @@ def main(path, sharing):
     learner = MultiTaskLearner(model, tuple(TASKS), recipe, tables, halves, runtime)
     learner.model.train()
     learner.optimizer.zero_grad = lambda **options: None  # to look at the gradients afterwards
-    plan = plan_epoch(len(faces), 12, 0, 0, "cpu", *parallel.ranks())
+    plan = plan_epoch(len(faces), 12, 0, 0, "cpu", *distributed.ranks())
     pictures, labels, vad, _ = next(learner.batches(faces, plan))
     loss, _ = learner.step((pictures.double(), labels, vad.double(), None), 0, 2)
-    if parallel.is_first():
+    if distributed.is_first():
         gradients = {name: parameter.grad for name, parameter in learner.model.named_parameters()}
         buffers = {name: value for name, value in learner.model.named_buffers() if "running" in name}
         torch.save({"loss": loss.detach(), "gradients": gradients, "buffers": buffers}, path)
-    parallel.wait_for_all()
-    parallel.shutdown()
+    distributed.wait_for_all()
+    distributed.shutdown()
 
 
 if __name__ == "__main__":

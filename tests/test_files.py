@@ -9,13 +9,13 @@ import pytest
 
 from tests.conftest import ROOT
 from utils import files
-from utils.files import UserError, exit_code, move_aside, replacing, write_text
+from utils.files import UserError, atomic_write, exit_code, move_aside, path_argument, write_text
 
 
 def test_a_failed_write_leaves_the_earlier_file_and_no_temporary_one(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("earlier")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "earlier"
@@ -23,7 +23,7 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_temporary_one(tmp_path):
 
 
 def test_nothing_appears_under_the_name_before_it_is_complete(tmp_path):
-    with replacing(tmp_path / "new.txt") as temporary:
+    with atomic_write(tmp_path / "new.txt") as temporary:
         temporary.write_text("content")
         assert not (tmp_path / "new.txt").exists()
     assert (tmp_path / "new.txt").read_text() == "content"
@@ -79,8 +79,18 @@ def test_a_want_of_rights_that_nobody_expected_is_told_in_a_line(capsys):
         raise PermissionError(13, "Permission denied", "/secret/faces")
 
     assert exit_code(program) == 2
-    told = "error: /secret/faces may not be used (Permission denied): allow it, or choose another place.\n"
-    assert capsys.readouterr() == ("", told)
+    out, err = capsys.readouterr()
+    assert (
+        out == "" and err.startswith("error: /secret/faces cannot be used (Permission denied)") and err.count("\n") == 1
+    )
+
+
+def test_a_name_that_is_too_long_is_told_in_a_line(capsys):
+    def program():
+        path_argument("x" * 300).stat()
+
+    assert exit_code(program) == 2
+    assert "xxx cannot be used" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [PermissionError("no file's"), PermissionError(13, "Permission denied")])
@@ -143,4 +153,4 @@ def test_a_want_of_rights_is_not_another_program(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(PermissionError, match="Permission denied") as caught:
         write_text(tmp_path / "a.txt", "x")
-    assert not isinstance(caught.value, files.HeldElsewhere)
+    assert not isinstance(caught.value, files.FileInUse)

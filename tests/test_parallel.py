@@ -19,8 +19,8 @@ from tests.test_training import FLAGS, PROGRAM, RUN_NAME, TABLES
 from training.learner import MultiTaskLearner
 from training.recipes import RECIPES
 from training.runtime import decide
+from utils.distributed import check_share
 from utils.files import UserError
-from utils.parallel import check_share
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or sys.platform == "win32", reason="this PyTorch has no gloo"

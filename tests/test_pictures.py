@@ -4,8 +4,8 @@ import io
 import os
 import random
 import sys
+import warnings
 from dataclasses import replace
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from inference import detector
 from inference.networks import RELEASED
 from tests.conftest import ROOT
 from utils.files import UserError
-from utils.pictures import Unreadable, prefetch, read_first, read_picture, to_grey
+from utils.images import Unreadable, prefetch, read_first, read_image, to_grey
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -34,13 +34,13 @@ def saved(path, array, mode=None, **options):
 def test_grey_pictures_keep_their_values_exactly(tmp_path, suffix):
     options = {"lossless": True} if suffix == ".webp" else {}
     path = saved(tmp_path / f"grey{suffix}", GREY, **options)
-    picture = read_picture(path)
+    picture = read_image(path)
     assert picture.dtype == np.uint8 and picture.shape == (20, 30, 3)
     assert np.array_equal(to_grey(picture), GREY)
 
 
 def test_colour_becomes_grey_by_the_usual_weights(tmp_path):
-    grey = to_grey(read_picture(saved(tmp_path / "colour.png", COLOUR)))
+    grey = to_grey(read_image(saved(tmp_path / "colour.png", COLOUR)))
     expected = COLOUR @ np.array([0.299, 0.587, 0.114])
     assert np.abs(grey - expected).max() <= 0.51
 
@@ -49,29 +49,29 @@ def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to show
     path = saved(tmp_path / "turned.png", COLOUR, exif=exif)
-    assert np.array_equal(read_picture(path), np.rot90(COLOUR, -1))
+    assert np.array_equal(read_image(path), np.rot90(COLOUR, -1))
 
 
 def test_what_is_transparent_is_white(tmp_path):
     rgba = np.dstack([COLOUR, np.zeros((20, 30), np.uint8)])
     rgba[:, :15, 3] = 255
-    picture = read_picture(saved(tmp_path / "clear.png", rgba))
+    picture = read_image(saved(tmp_path / "clear.png", rgba))
     assert np.array_equal(picture[:, :15], COLOUR[:, :15]) and (picture[:, 15:] == 255).all()
 
 
 def test_sixteen_bits_keep_their_high_byte(tmp_path):
     values = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)
-    grey = to_grey(read_picture(saved(tmp_path / "deep.png", values)))
+    grey = to_grey(read_image(saved(tmp_path / "deep.png", values)))
     assert np.abs(grey.astype(int) - np.round(values / 257)).max() <= 1
 
 
 def test_palettes_cmyk_black_and_white_and_animations_are_read(tmp_path):
     frames = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (200, 50)]
     frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
-    assert (to_grey(read_picture(tmp_path / "moves.gif")) == 200).all()
+    assert (to_grey(read_image(tmp_path / "moves.gif")) == 200).all()
     for mode, name in (("P", "p.png"), ("CMYK", "c.jpg"), ("1", "b.png"), ("LA", "la.png")):
         Image.fromarray(COLOUR).convert(mode).save(tmp_path / name)
-        assert read_picture(tmp_path / name).shape == (20, 30, 3), mode
+        assert read_image(tmp_path / name).shape == (20, 30, 3), mode
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_of_an_animation_that_is_cut_off_in_its_second_frame_the_first_is_read(t
 
 def test_paths_with_spaces_and_other_letters(tmp_path):
     path = saved(tmp_path / "mein Bild \N{GREEK SMALL LETTER ALPHA}\N{CJK UNIFIED IDEOGRAPH-4E2D}.png", GREY)
-    assert np.array_equal(to_grey(read_picture(path)), GREY)
+    assert np.array_equal(to_grey(read_image(path)), GREY)
 
 
 def broken_files():
@@ -115,7 +115,7 @@ def broken_files():
     Image.new("1", (30_000, 30_000)).save(huge, "PNG")
     return {
         "empty": (b"", "is empty"),
-        "text": (b"this is no picture", "is not a picture"),
+        "text": (b"this is no picture", "is not an image"),
         "truncated": (stream.getvalue()[: len(stream.getvalue()) // 2], "cannot be read"),
         "huge": (huge.getvalue(), "too many"),
     }
@@ -127,25 +127,25 @@ def test_a_broken_picture_is_told_by_name(tmp_path, kind):
     path = tmp_path / "holiday.jpg"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as told:
-        read_picture(path)
+        read_image(path)
     assert "holiday.jpg" in str(told.value)
 
 
 def test_a_picture_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        read_picture(tmp_path / "none.png")
+        read_image(tmp_path / "none.png")
 
 
 def test_a_folder_is_told_and_why_it_cannot_be_listed(tmp_path, monkeypatch):
-    with pytest.raises(Unreadable, match="is a folder: give the path of a picture in it"):
-        read_picture(tmp_path)
+    with pytest.raises(Unreadable, match="is a folder: give the path of an image in it"):
+        read_image(tmp_path)
 
     def refuse(path):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "listdir", refuse)
-    with pytest.raises(Unreadable, match=r"cannot be listed \(Permission denied\): allow that, or leave it out"):
-        read_picture(tmp_path)
+    with pytest.raises(Unreadable, match=r"cannot be read \(Permission denied\)"):
+        read_image(tmp_path)
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, TypeError, OverflowError, MemoryError])
@@ -154,9 +154,9 @@ def test_whatever_a_decoder_raises_is_told(tmp_path, monkeypatch, kind):
         raise kind("bad\nbox")
 
     path = saved(tmp_path / "a.png", GREY)
-    monkeypatch.setattr("utils.pictures.from_pil", raises)
-    with pytest.raises(Unreadable, match=r"a\.png cannot be read as a picture \(bad box\): get it again"):
-        read_picture(path)
+    monkeypatch.setattr("utils.images.from_pil", raises)
+    with pytest.raises(Unreadable, match=r"a\.png cannot be read .*\(bad box\): get it again"):
+        read_image(path)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
@@ -167,7 +167,7 @@ def test_damaged_avif_pictures_are_read_or_told(tmp_path):
         damaged[draw.randrange(200)] = draw.randrange(256)
         (tmp_path / "a.avif").write_bytes(damaged)
         try:
-            read_picture(tmp_path / "a.avif")
+            read_image(tmp_path / "a.avif")
         except Unreadable:
             told += 1
     assert told > 20
@@ -302,7 +302,7 @@ def test_a_turned_crop_is_that_part_of_the_turned_picture():
 def test_a_picture_of_something_else_has_no_face():
     """A confusion matrix in which the cascades of OpenCV saw faces, and one of the program's own figures."""
     for picture in sorted((ROOT / RELEASED.name / "run").glob("*.png")):
-        assert detector.find_faces(read_picture(picture)) == [], picture
+        assert detector.find_faces(read_image(picture)) == [], picture
 
 
 def test_the_bar_decides_what_is_a_face():
@@ -348,15 +348,22 @@ def test_a_missing_package_is_told(monkeypatch):
     detector._mtcnn_class.cache_clear()
 
 
-def test_a_photograph_of_a_telephone_names_its_package(tmp_path, monkeypatch):
+def test_a_photograph_of_a_telephone_is_read_or_names_its_package(tmp_path, monkeypatch):
     path = tmp_path / "holiday.heic"
-    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    pillow_heif = pytest.importorskip("pillow_heif")
+    smooth = np.add.outer(np.arange(64, dtype=np.uint8), np.arange(48, dtype=np.uint8))
+    pillow_heif.from_pillow(Image.fromarray(smooth).convert("RGB")).save(path, quality=95)
+    assert np.abs(to_grey(read_image(path)).astype(int) - smooth).max() <= 4
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(UserError, match="holiday.heic needs another package.*pip install pillow-heif"):
-        read_picture(path)
-    opened = SimpleNamespace(to_pillow=lambda: Image.fromarray(GREY))
-    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(open_heif=lambda source: opened))
-    assert np.array_equal(to_grey(read_picture(path)), GREY)
+        read_image(path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path, workers):
+    path, before = saved(tmp_path / "a.png", GREY), list(warnings.filters)
+    list(prefetch(read_image, [path] * 200, workers))
+    assert warnings.filters == before
 
 
 @pytest.mark.parametrize("content", [None, b"no model"])

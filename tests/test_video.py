@@ -18,7 +18,7 @@ from inference.videos.video import Moment, Newest, Person, Watcher, read_frames,
 from tests.test_recognizer import face_of
 from tests.test_visualize import read_table, run
 from utils.files import UserError
-from utils.pictures import Unreadable, is_video
+from utils.images import Unreadable, is_video
 from utils.tasks import EMOTIONS
 
 SIDE = 130

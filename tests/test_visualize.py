@@ -223,7 +223,7 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path, checkpoints, capsys):
     )
     assert [row["file"][-7:] for row in read_table(tmp_path / "all.csv")] == ["000.png", "002.png"]
     errors = capsys.readouterr().err
-    assert "001.png is not a picture" in errors and "gone.jpg does not exist" in errors and "2 of 4" in errors
+    assert "001.png is not an image" in errors and "gone.jpg does not exist" in errors and "2 of 4" in errors
 
 
 def refuse_to_list(folder, monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.words import counted, spell_duration
+from utils.text import counted, spell_duration
 
 
 @pytest.mark.parametrize(("number", "told"), ((0, "0 faces"), (1, "1 face"), (2, "2 faces"), (28_709, "28,709 faces")))

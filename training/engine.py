@@ -7,11 +7,11 @@ import torch
 
 from data.batches import center_crop, four_crop, mirrored_pair, normalise, ten_crop
 from training.metrics import measure, sum_dtype
+from utils.distributed import gather_unequal, ranks
 from utils.files import UserError
-from utils.parallel import gather_unequal, ranks
 from utils.progress import Progress
 from utils.tasks import TASKS
-from utils.words import counted
+from utils.text import counted
 
 # {name: (B, 48, 48) -> (B, crops, 44, 44)}
 CROPS = {"center": center_crop, "mirror": mirrored_pair, "fourcrop": four_crop, "tencrop": ten_crop}

@@ -7,7 +7,7 @@ from data.batches import normalise, plan_epoch, training_batches
 from training.losses import Objective
 from training.metrics import TrainingFigures
 from training.optim import WeightAverage, build_optimizer, learning_rate, set_learning_rate
-from utils.parallel import distribute, gather, ranks
+from utils.distributed import distribute, gather, ranks
 
 
 class Learner:

@@ -20,9 +20,9 @@ import math
 from pathlib import Path
 
 from training import figures
-from utils.files import UNFINISHED, HeldElsewhere, as_user_error, replacing, unfinished_files
-from utils.tables import decimal, to_csv
+from utils.files import UNFINISHED, FileInUse, as_user_error, atomic_write, unfinished_files
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, TASKS, TEST_SPLITS
+from utils.text import decimal, to_csv
 
 PREFIXES = dict(zip(SPLITS, ("Train", "Pubtest", "Pritest"), strict=True))
 
@@ -270,7 +270,7 @@ def write_file(path, content, held):
     """
     with as_user_error(path, "make room for it or allow writing there, then continue with --resume"):
         try:
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_bytes(content)
-        except HeldElsewhere:
+        except FileInUse:
             print(f"{path.name} is open in another program; {held}", flush=True)

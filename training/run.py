@@ -23,8 +23,8 @@ from training.records import (
 )
 from training.runtime import PRECISIONS
 from training.settings import Settings, default_model
+from utils.distributed import is_first, wait_for_all
 from utils.files import UserError, as_user_error, move_aside
-from utils.parallel import is_first, wait_for_all
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
 FORMAT = 4  # of last.t7

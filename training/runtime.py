@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from models.resnet import fold_batch_norms
-from utils import parallel
+from utils import distributed
 from utils.files import UserError
-from utils.words import counted
+from utils.text import counted
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
@@ -89,7 +89,7 @@ class Runtime:
             told = f"cuda ({torch.cuda.get_device_name()}), {self.precision}, TF32 off"
         if self.device.type == "mps":
             told = f"mps ({platform.machine()}), {self.precision}"
-        processes = parallel.ranks()[1]
+        processes = distributed.ranks()[1]
         return f"{told}, {processes} processes" if processes > 1 else told
 
     def keep(self, splits):
@@ -136,9 +136,9 @@ def decide(device="auto", precision="auto", compile_switch="auto", training=Fals
             _keep_freed_memory(reasons)
     if chosen.compiled:
         _check_compilation(device)
-    if parallel.ranks()[1] > 1:
-        reasons.append(f"data-parallel: {parallel.ranks()[1]} processes share every batch")
-    parallel.join(device)
+    if distributed.ranks()[1] > 1:
+        reasons.append(f"data-parallel: {distributed.ranks()[1]} processes share every batch")
+    distributed.join(device)
     # Denormal numbers slow a processor down by orders of magnitude and carry no information here.
     torch.set_flush_denormal(True)
     if device.type == "cuda":
@@ -163,7 +163,7 @@ def _choose_device(asked, reasons):
         asked = "cuda" if has_gpu() else "cpu"
         reasons.append("CUDA device found" if asked == "cuda" else why_no_gpu())
     if asked == "cuda":
-        rank, processes = parallel.local_ranks()
+        rank, processes = distributed.local_ranks()
         gpus = torch.cuda.device_count()
         if processes > gpus:
             raise UserError(f"{processes} processes need a GPU each, and there are {gpus}: start {gpus} "
@@ -235,7 +235,7 @@ def processor_has_bf16():
 
 def _choose_threads(reasons):
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processes = parallel.local_ranks()[1]
+    processes = distributed.local_ranks()[1]
     share = max(1, available // processes)
     asked = os.environ.get("OMP_NUM_THREADS", "1") != "1"  # torchrun itself sets 1
     threads = share if processes > 1 and not asked else min(torch.get_num_threads(), available)

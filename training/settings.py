@@ -12,7 +12,7 @@ from training.engine import CROPS
 from training.losses import CONSTRAINTS
 from training.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
 from training.runtime import DEVICES, PRECISIONS, SWITCHES, has_gpu
-from utils.files import UserError, given_path
+from utils.files import UserError, path_argument
 from utils.tasks import TASKS
 
 EVALUATIONS = ("auto", *CROPS)
@@ -102,7 +102,7 @@ def build_parser():
     data.add_argument("--dataset", choices=tuple(DATASETS),
                       help="default: FER2013 where its data is found, else Demo")  # fmt: skip
     data.add_argument(
-        "--data", type=given_path, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
+        "--data", type=path_argument, metavar="PATH", help="archive, folder, CSV or data.h5 (default: data/)"
     )
     data.add_argument("--limit", type=_number(int, 1), metavar="N",
                       help="use N faces of each split, evenly spaced; of Demo the first N (default: all)")  # fmt: skip
@@ -156,7 +156,7 @@ def build_parser():
                          help=f"balanced in classes, or blocks of names (default*: {of_fersnet.folds})")  # fmt: skip
     fersnet.add_argument("--processes", type=_number(int, 1), metavar="N",
                          help="folds trained at a time, each on its share of the cores (default: 1)")  # fmt: skip
-    fersnet.add_argument("--pretrain", type=given_path, metavar="FILE",
+    fersnet.add_argument("--pretrain", type=path_argument, metavar="FILE",
                          help="begin with the weights of a FERSNet .t7 file (default: from scratch)")  # fmt: skip
     fersnet.add_argument("--kernel", type=int, choices=(1, 3),
                          help=f"size of the leaky units' convolutions (default*: {of_fersnet.kernel})")  # fmt: skip
@@ -176,7 +176,9 @@ def build_parser():
     machine.add_argument("--compile", choices=SWITCHES, default="auto", help="torch.compile (default: auto)")
 
     output = parser.add_argument_group("output")
-    output.add_argument("--out", type=given_path, default=Path("."), metavar="DIR", help="default: the current folder")
+    output.add_argument(
+        "--out", type=path_argument, default=Path("."), metavar="DIR", help="default: the current folder"
+    )
     output.add_argument("-r", "--resume", action="store_true", help="go on from last.t7 of the same run")
     output.add_argument("--tensorboard", action="store_true",
                         help="also write event files (pip install tensorboard; default: off)")  # fmt: skip

@@ -1,6 +1,5 @@
 """One run at a time in an output folder."""
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,26 +12,23 @@ NAME = "run.lock"
 
 @contextmanager
 def exclusive_run(folder):
-    """Hold the lock of an output folder, which is made where it is missing, until the end of the block.
+    """Hold the lock of an output folder, which is created if needed, until the end of the block.
 
-    The operating system releases the lock of a process that ends in any way, so a killed run leaves none behind; the
-    empty file `run.lock` may stay. Raises UserError when another run holds it or the folder cannot be written to.
+    The operating system releases the lock of a process that ends in any way; the empty file
+    `run.lock` may stay. Raises UserError when another run holds the lock, or when the folder cannot
+    be written to.
     """
     folder = Path(folder)
+    path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path).acquire(timeout=0)
     except OSError as error:
-        raise UserError(f"{folder} cannot be a folder ({error.strerror}): give another --out.") from error
-    lock = FileLock(folder / NAME)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if not os.path.exists(folder / NAME):  # who held it would have made it: on Windows this is a want of rights
-            raise UserError(f"{folder} cannot be written to: give another --out.") from None
-        raise UserError(f"Another run works in {folder.resolve()}: wait for it, or give another --out.") from None
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written to ({error.strerror}): give another --out.") from error
-    try:
+        # On Windows filelock times out where it may not create the file, too.
+        if isinstance(error, Timeout) and path.exists():
+            message = f"Another run works in {folder.resolve()}: wait for it, or give another --out."
+        else:
+            message = f"{folder} cannot be written to ({error.strerror}): give another --out."
+        raise UserError(message) from error
+    with lock:
         yield
-    finally:
-        lock.release()

@@ -1,20 +1,21 @@
-"""Tell how far it is: a bar on a terminal, single lines elsewhere."""
+"""Progress of a pass over many images: a bar on a terminal, single lines elsewhere."""
 
 import sys
 import time
 
 from tqdm import tqdm
 
-from utils.parallel import is_first
+from utils.distributed import is_first
 
 REFRESH_SECONDS = 2.0
 
 
 class Progress:
-    """Progress over `total` images of one pass.
+    """Progress over `total` images, of which `done` are finished already.
 
-    On a terminal a bar that vanishes when the pass ends. Elsewhere nothing, unless `announce` is
-    given: then one line with the expected duration, once the rate is known. Nothing at all without a label.
+    On a terminal, a bar that vanishes at the end. With `announce`, a function of (seconds, images
+    per second), its text is printed once, when the duration of the pass can be estimated.
+    Without a label there is no bar.
     """
 
     def __init__(self, label, total, done=0, announce=None):
@@ -33,23 +34,22 @@ class Progress:
         self.start = self.refreshed = time.perf_counter()
 
     def add(self, images):
-        """Count `images`. True when it is time to read figures from the device and `show` them."""
+        """Count `images`. Returns True when it is time to read metrics and `show` them."""
         self.done += images
         self.bar.update(images)
         now = time.perf_counter()
         if now - self.refreshed < REFRESH_SECONDS:
             return False
         self.refreshed = now
-        if self.announce and self.rate > 0:
-            # The first steps include warm-up, so the rate is told only after some more.
-            if now - self.start > 4 * REFRESH_SECONDS:
-                self.bar.write(self.announce(self.total / self.rate, self.rate), file=sys.stdout)
-                self.announce = None
+        if self.announce and now - self.start > 4 * REFRESH_SECONDS:  # after the warm-up
+            self.bar.write(self.announce(self.total / self.rate, self.rate), file=sys.stdout)
+            self.announce = None
         return True
 
-    def show(self, **figures):
-        """Show figures at the end of the bar."""
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
+    def show(self, **metrics):
+        """Show metrics at the end of the bar."""
+        shown = {name: f"{value:.3f}" for name, value in metrics.items()}
+        self.bar.set_postfix(shown, refresh=False)
 
     @property
     def rate(self):

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.fer2013.store import StoredSplit
 from data.fer2013.tables import BLOCK_ROWS, PIXELS
-from utils.files import replacing
+from utils.files import atomic_write
 from utils.tasks import EMOTIONS, SPLITS
 
 ONE_COLOUR = "one colour: all pixels are equal"
@@ -164,7 +164,7 @@ def find_repeated(builders):
 
 def write_report(path, report):
     """Write the entries as a CSV (UTF-8 with a mark by which Excel knows it), by split and row."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         with open(temporary, "w", encoding="utf-8-sig", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(ReportEntry._fields)

@@ -10,7 +10,7 @@ from data.fer2013 import prepare
 from data.fer2013.sources import HOME, ORIGIN_NAME, survey, why_nothing
 from utils.files import UserError
 from utils.tasks import SPLITS, TEST_SPLITS
-from utils.words import counted
+from utils.text import counted
 
 
 def available():

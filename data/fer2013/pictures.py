@@ -8,10 +8,10 @@ from io import BytesIO
 import numpy as np
 
 from data.fer2013.tables import BLOCK_ROWS, PIXELS, Block, is_validation, read_label, split_named, two_candidates
-from utils import pictures
 from utils.files import UserError, as_text
+from utils.images import Unreadable, decode, in_batches, square_resize, to_grey
 from utils.tasks import CLASS_WORDS, EMOTIONS, SPLITS
-from utils.words import counted
+from utils.text import counted
 
 SIDE = 48
 NEEDED = ("Training", "PrivateTest")  # splits without which pictures are no dataset
@@ -142,7 +142,7 @@ def read_pictures(splits, progress, notes):
     changed = 0
     with ThreadPoolExecutor(2) as pool:
         for split, faces in splits.items():
-            for block in pictures.in_batches(faces, BLOCK_ROWS):
+            for block in in_batches(faces, BLOCK_ROWS):
                 contents = [_content(entry) for entry, _ in block]
                 progress(sum(len(content) for content in contents if isinstance(content, bytes)))
                 names = [as_text(entry.path) for entry, _ in block]
@@ -175,8 +175,8 @@ def _read(content, name):
     if isinstance(content, str):
         return f"picture: {content}", False
     try:
-        picture = pictures.decode(BytesIO(content), name)
-    except pictures.Unreadable as error:
+        picture = decode(BytesIO(content), name)
+    except Unreadable as error:
         return f"picture: {error}", False
     changed = picture.shape[:2] != (SIDE, SIDE) or bool((picture != picture[:, :, :1]).any())
-    return pictures.squared(pictures.to_grey(picture), SIDE), changed
+    return square_resize(to_grey(picture), SIDE), changed

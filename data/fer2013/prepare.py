@@ -41,10 +41,19 @@ from data.fer2013.sources import (
     why_nothing,
 )
 from data.fer2013.tables import PIXELS, Block, read_rows, two_candidates
-from utils.files import UserError, exit_code, given_path, move_aside, nameless_file, one_line, replacing, sha256_of
-from utils.pictures import is_picture
+from utils.files import (
+    UserError,
+    atomic_write,
+    exit_code,
+    move_aside,
+    one_line,
+    path_argument,
+    sha256_of,
+    temporary_file,
+)
+from utils.images import is_image
 from utils.tasks import SPLITS, VAD_LIMIT
-from utils.words import counted
+from utils.text import counted
 
 PUBLIC_NOTE = "PublicTest is a tenth of the training faces, drawn by class with seed 0"
 H5_ROWS = 1024  # that are read at once
@@ -162,7 +171,7 @@ def default_h5_path(source, fallback=None):
 
 def _can_be_written_to(folder):
     try:
-        nameless_file(folder).close()
+        temporary_file(folder).close()
     except OSError:
         return False
     return True
@@ -235,7 +244,7 @@ def _outdated(contents, now, source, h5_path, found):
 def _named_files(found, source):
     """{name: file} of what a `Source` is read from; unpacked pictures are one, "pictures"."""
     folder = source if source.is_dir() else source.parent
-    named = {_relative(file, folder): file for file in found.files if not is_picture(file)}
+    named = {_relative(file, folder): file for file in found.files if not is_image(file)}
     return named if len(named) == len(found.files) else {PICTURES: None, **named}
 
 
@@ -264,7 +273,7 @@ def _prepare(source, found, h5_path, progress, seen):
             repeated, entries = find_repeated(builders)
             report += entries
             _archive_other_file(h5_path, chosen.origin)
-            with replacing(h5_path) as temporary:
+            with atomic_write(h5_path) as temporary:
                 splits = {name: builder.stored(repeated[name]) for name, builder in builders.items()}
                 store.write(temporary, splits, stamps.result(), chosen.origin, notes, sorted(seen))
             counts = {name: builder.count for name, builder in builders.items()}
@@ -423,7 +432,7 @@ def _stamp(name, file, seen, stop):
         size, changed, digest = seen[name]
     else:
         stat = file.stat()
-        size, changed, digest = stat.st_size, stat.st_mtime_ns, sha256_of(file, stop)
+        size, changed, digest = stat.st_size, stat.st_mtime_ns, sha256_of(file)
     return {"name": name, "size": size, "mtime_ns": changed, "sha256": digest}
 
 
@@ -449,12 +458,12 @@ def main(arguments=None):
     parser.add_argument(
         "source",
         nargs="?",
-        type=given_path,
+        type=path_argument,
         default=HOME,
         help="a folder, an archive, a table or an h5 file (default: the project's data folder)",
     )
     parser.add_argument(
-        "--h5", type=given_path, metavar="PATH", help="what to write (default: data.h5 in the source's folder)"
+        "--h5", type=path_argument, metavar="PATH", help="what to write (default: data.h5 in the source's folder)"
     )
     args = parser.parse_args(arguments)
     return exit_code(lambda: _make_ready(args.source, args.h5), "stopped; nothing was written")

@@ -24,9 +24,9 @@ from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, DEPTH, ENCRYPTED, E
 from data.fer2013.pictures import NEEDED, THIS, class_folders
 from data.fer2013.tables import HEAD, NO_HEADER, PIXELS, Faulty, Format, read_format, split_named, two_candidates
 from utils.files import UserError, is_unfinished, one_line
-from utils.pictures import is_picture
+from utils.images import is_image
 from utils.tasks import SPLITS
-from utils.words import counted
+from utils.text import counted
 
 HOME = Path(__file__).resolve().parent.parent  # the data folder of the project
 PICTURES = "pictures"
@@ -148,9 +148,9 @@ def survey(place):
             found.lose(error)
         for entry in tree.entries:
             suffix = entry.path.suffix.lower()
-            if is_picture(entry.path) and entry.encrypted:
+            if is_image(entry.path) and entry.encrypted:
                 found.lose(f"{entry.disk.name} {ENCRYPTED}")
-            elif is_picture(entry.path):
+            elif is_image(entry.path):
                 pictures.append(entry)
             elif suffix in (".h5", ".hdf5"):
                 candidates += _h5_sources(entry, found)
@@ -187,7 +187,7 @@ def listing(place):
     base = place if place.is_dir() else place.parent
     for path in files_below(place, skipped) if place.is_dir() else [place]:
         stat, name = path.stat(), path.relative_to(base).as_posix()
-        if is_picture(path):
+        if is_image(path):
             pictures.append((name, stat.st_size, stat.st_mtime_ns))
         elif path.name not in H5_NAMES:
             found[name] = (stat.st_size, stat.st_mtime_ns, "")

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.files import UserError
-from utils.pictures import in_batches, prefetch
+from utils.images import in_batches, prefetch
 from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, SPLITS, VAD_LIMIT
-from utils.words import counted
+from utils.text import counted
 
 PIXELS = 48 * 48
 HEAD = 1 << 16  # bytes that a header lies in

@@ -15,7 +15,7 @@ from data.fer2013.tables import split_named
 from data.subjects.trees import assemble, default_place, last_frames, only_root, picture_files, read_entry
 from utils.files import UserError
 from utils.tasks import CLASS_WORDS
-from utils.words import counted
+from utils.text import counted
 
 CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")  # in the release's order, from 1
 FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")  # as they are usually called

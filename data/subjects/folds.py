@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from utils.files import UserError
-from utils.tables import to_csv
+from utils.text import to_csv
 
 FOLDS = 10
 

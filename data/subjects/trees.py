@@ -10,9 +10,9 @@ import torch
 
 from data.faces import fingerprint
 from data.fer2013.containers import AGAIN, ENCRYPTED, Tree, archive_kind
-from utils import pictures
+from utils import images as pictures
 from utils.files import UserError
-from utils.pictures import NEARLY_SQUARE, is_picture
+from utils.images import NEARLY_SQUARE, is_image
 
 GIVE = "give the folder or the ZIP of the dataset"
 NO_SUBJECTS = (
@@ -110,7 +110,7 @@ def picture_files(path):
         entries = dict(sorted(entries.items()))
         if any(entry.encrypted for entry in entries.values()):
             raise UserError(f"{path} {ENCRYPTED}")
-        found = {name: entry for name, entry in entries.items() if is_picture(entry.path)}
+        found = {name: entry for name, entry in entries.items() if is_image(entry.path)}
         others = {name: entry for name, entry in entries.items() if name not in found}
         tables = [name for name in others if name.lower().endswith(".csv")]
         if tables and not found:
@@ -141,7 +141,7 @@ def decode(content, name, size, find_face=None):
     if size is None:
         side = square[2] if square else min(grey.shape)
         size = max((other for other in SIZES if other <= side), default=SIZES[0])
-    return pictures.squared(grey, size, square)
+    return pictures.square_resize(grey, size, square)
 
 
 def only_root(roots, path):

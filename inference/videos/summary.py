@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from inference import results
 from utils.files import as_text
 from utils.tasks import DIMENSIONS, EMOTIONS
-from utils.words import counted
+from utils.text import counted
 
 MOST_POINTS = 4000  # of a person's time line; more are thinned, since no figure shows them
 COLUMNS = (

@@ -17,7 +17,7 @@ from inference.places import placing
 from inference.recognizer import Face
 from inference.videos.tracks import SMOOTH, Smoother, Tracker
 from utils.files import UserError, as_text, rename
-from utils.pictures import AGAIN, Unreadable, check_file, in_batches, prefetch, to_grey
+from utils.images import AGAIN, Unreadable, check_file, in_batches, prefetch, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 FALLBACK_RATE = 25.0  # frames per second, where a file does not say
@@ -172,7 +172,7 @@ def name_for_opencv(path):
 def opened(source):
     """The `cv2.VideoCapture` of a file (`Path`), a camera's number or its address (str). Raises Unreadable."""
     if isinstance(source, Path):
-        check_file(source, "video")
+        check_file(source, "a video")
     capture = cv2.VideoCapture(name_for_opencv(source) if isinstance(source, Path) else source)
     if capture.isOpened():
         return capture

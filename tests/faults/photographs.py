@@ -63,21 +63,21 @@ def cases():
 
     again = "get it again|make it smaller|leave it out"
     yield case("nothing", b"", "is empty", again)
-    yield case("text", b"this is no picture\n" * 50, "is not a picture", again)
-    yield case("junk", random.Random(3).randbytes(5000), "is not a picture|cannot be read", again)
-    yield case("zero bytes", bytes(5000), "is not a picture|cannot be read", again)
-    yield case("a web page", b"<!DOCTYPE html><html></html>", "is not a picture", again)
-    yield case("a program", b"\x7fELF" + bytes(300), "is not a picture", again)
-    yield case("SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is not a picture", again, suffix="png")
+    yield case("text", b"this is no picture\n" * 50, "is not an image", again)
+    yield case("junk", random.Random(3).randbytes(5000), "is not an image|cannot be read", again)
+    yield case("zero bytes", bytes(5000), "is not an image|cannot be read", again)
+    yield case("a web page", b"<!DOCTYPE html><html></html>", "is not an image", again)
+    yield case("a program", b"\x7fELF" + bytes(300), "is not an image", again)
+    yield case("SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is not an image", again, suffix="png")
     for kind, suffix in (("JPEG", "jpg"), ("PNG", "png"), ("GIF", "gif"), ("BMP", "bmp"), ("TIFF", "tif"),
                          ("WEBP", "webp"), ("PPM", "ppm")):  # fmt: skip
         for share in (0.1, 0.6):
-            told = "is not a picture|cannot be read", again
+            told = "is not an image|cannot be read", again
             yield case(f"{kind} cut at {share:.0%}", cut(encoded(kind), share), *told, suffix=suffix)
     yield case("PNG with a wrong checksum", changed(encoded("PNG"), 60, b"\xff\xff\xff"),
-               "cannot be read|not a picture", again, suffix="png")  # fmt: skip
+               "cannot be read|not an image", again, suffix="png")  # fmt: skip
     yield case("PNG without pixels", png(50, 50), "cannot be read", again, suffix="png")
-    yield case("PNG of no width", png(0, 50), "is not a picture|cannot be read", again, suffix="png")
+    yield case("PNG of no width", png(0, 50), "is not an image|cannot be read", again, suffix="png")
     yield case("PNG of 2,000,000,000 pixels a side", png(2_000_000_000, 2_000_000_000), "too many", again, suffix="png")
     yield case("PNG of 30,000 pixels a side", png(30_000, 30_000), "30000 x 30000|too many", again, suffix="png")
     yield case("BMP that claims 65,000 pixels a side", changed(encoded("BMP"), 18, struct.pack("<LL", 65_000, 65_000)),

@@ -8,11 +8,11 @@ from training.engine import train_one_epoch
 from training.fersnet.engine import evaluate_fold
 from training.fersnet.processes import are_under_way, train_in_processes
 from training.fersnet.run import FoldRun
+from utils.distributed import ranks
 from utils.files import UserError
 from utils.interrupt import Stopped, StopRequest
 from utils.lock import exclusive_run
-from utils.parallel import ranks
-from utils.words import counted, spell_duration
+from utils.text import counted, spell_duration
 
 
 def cross_validate(settings, faces, runtime, out, last=None, processes=None):

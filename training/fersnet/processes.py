@@ -13,7 +13,7 @@ from training.run import load_last
 from training.runtime import decide
 from utils.files import exit_code, rename
 from utils.interrupt import StopRequest
-from utils.words import counted
+from utils.text import counted
 
 POLL_SECONDS = 0.5
 STOPPED = (130, -signal.SIGTERM)  # exit codes of a process that was asked to stop, at work or while it began

@@ -11,8 +11,7 @@ import torch
 from training.fersnet.views import VIEWS
 from training.metrics import macro_f1
 from training.records import write_confusion, write_file
-from utils.tables import to_csv
-from utils.words import counted
+from utils.text import counted, to_csv
 
 # Columns of AccProcess_classify.csv: {heading: (part of a row, figure, decimals)}.
 EPOCH_COLUMNS = {

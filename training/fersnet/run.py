@@ -28,7 +28,7 @@ from training.records import write_file
 from training.run import RunFolder, lacking, load_last, versions
 from training.settings import PATHS
 from utils.files import UserError
-from utils.words import counted
+from utils.text import counted
 
 SAVE_SECONDS = 60
 SHEET_SUBJECTS = 4
