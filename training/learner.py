@@ -95,7 +95,7 @@ class MultiTaskLearner(Learner):
         recipe, device = self.recipe, faces.labels.device
         return plan_epoch(
             len(faces), recipe.batch_size, seed, epoch, device, *ranks(),
-            rotation=recipe.rotation, scaling=recipe.scaling,
+            rotation=recipe.rotation, scaling=recipe.scaling, corruption=recipe.corruption,
         )  # fmt: skip
 
     def batches(self, faces, plan, first=0):

@@ -36,6 +36,7 @@ class Recipe(BaseRecipe):
     clip_value: bound on the absolute value of each gradient, None for no bound.
     rotation, scaling: the most that a training face is turned either way, in degrees, and enlarged or made smaller,
     as a share.
+    corruption: share of the training faces that is blurred, noisy, compressed and the like (`data.corruptions`).
     teacher: weight of the released network's probabilities among what the category is to be; the labels have the rest.
     constraint: a key of `losses.CONSTRAINTS`; consistency is its weight.
     dimension_weight scales mse_weight * MSE + ccc_weight * (1 - CCC) of each dimension.
@@ -51,6 +52,7 @@ class Recipe(BaseRecipe):
     clip_value: float | None = None
     rotation: float = 0.0
     scaling: float = 0.0
+    corruption: float = 0.0
     label_smoothing: float = 0.1
     teacher: float = 0.0
     dimension_weight: float = 0.5
@@ -71,9 +73,9 @@ class Recipe(BaseRecipe):
 
 RECIPES = {
     # The best that we know; the README says what it reaches.
-    "default": Recipe(rotation=10.0, scaling=0.1),
+    "default": Recipe(rotation=10.0, scaling=0.1, corruption=0.5),
     # What an ordinary computer can train: the pooled stem is some three times as fast.
-    "fast": Recipe(epochs=18, rotation=5.0, scaling=0.05, pooled=True, teacher=0.7),
+    "fast": Recipe(epochs=18, rotation=5.0, scaling=0.05, corruption=0.5, pooled=True, teacher=0.7),
     # The drawn faces, in a minute or two on two processor cores: so few steps that Muon and averages would not pay.
     "demo": Recipe(epochs=5, batch_size=16, learning_rate=0.02, optimizer="sgd", averaging=0.0, width=32, pooled=True),
     # The original project's hyper-parameters with its faults mended (see the README).

@@ -147,6 +147,9 @@ def build_parser():
     how.add_argument("--eval", dest="evaluation", choices=EVALUATIONS,
                      help="crops per test face; auto: ten on CUDA, the centre on a CPU and ten for the "
                           "chosen models at the end (default: auto)")  # fmt: skip
+    how.add_argument("--corruption", type=_number(float, 0, high=1), metavar="SHARE",
+                     help="share of the training faces that is blurred, noisy, compressed and the like "
+                          f"(default*: {defaults.corruption})")  # fmt: skip
 
     fersnet = parser.add_argument_group("FERSNet (CK+, Oulu-CASIA)")
     fersnet.add_argument("--fold", nargs="+", choices=FOLD_CHOICES, metavar="K",
