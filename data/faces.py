@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from itertools import chain
 
 import h5py
+import numpy as np
 import torch
 
 from data import FACE_SIZE
-from utils.tasks import EMOTIONS
+from utils.files import UserError, one_line
+from utils.tasks import EMOTIONS, VAD_LIMIT
 
 BLOCK = 8192  # pictures at a time where all are looked at once
 
@@ -107,14 +109,29 @@ def fingerprint(images, *annotations):
 
 
 def load_split(h5_path, split, limit=None):
-    """One split of a checked data.h5, as `Faces` on the CPU; None when the file does not have it.
+    """One split of a data.h5 as `Faces` on the CPU; None when the file does not have it.
 
-    limit: keep so many, evenly spaced, since pictures from folders are sorted by class (None: all).
+    limit: the number of faces, evenly spaced, since class folders are sorted; None: all. Raises
+    UserError when the file is damaged.
     """
-    with h5py.File(h5_path, "r") as h5:
-        if f"{split}_label" not in h5:
-            return None
-        names = ("pixel", "label", "VAD", "votes")
-        arrays = [h5[f"{split}_{name}"][:] if f"{split}_{name}" in h5 else None for name in names]
-        faces = Faces.from_arrays(*arrays)
-    return faces.spaced(limit)
+    names = ("pixel", "label", "VAD", "votes")
+    try:
+        with h5py.File(h5_path, "r") as h5:
+            if f"{split}_label" not in h5:
+                return None
+            arrays = [h5[f"{split}_{name}"][:] if f"{split}_{name}" in h5 else None for name in names]
+        _check_ranges(*arrays[1:3])
+        return Faces.from_arrays(*arrays).spaced(limit)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{h5_path} is damaged ({split}: {one_line(error)}): delete it, so that it is prepared "
+            "again, or get it again"
+        ) from error
+
+
+def _check_ranges(labels, vad):
+    """Raise ValueError unless the arrays of a split hold what `data.fer2013.store` describes."""
+    if labels.dtype != np.int64 or not np.isin(labels, range(len(EMOTIONS))).all():
+        raise ValueError("labels are not integers in 0..6")
+    if vad is not None and not (np.abs(vad) <= VAD_LIMIT).all():
+        raise ValueError("V/A/D are not in -2..2")
