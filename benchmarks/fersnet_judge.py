@@ -1,6 +1,6 @@
 """What the released FER2013 network reads in the faces that a FERSNet synthesizes, and in real ones.
 
-    python benchmarks/fersnet_judge.py CK+_FERSNetHalf/Fold02_model_classify.t7 [MORE.t7 ...] [--data CK+48]
+    python benchmarks/fersnet_judge.py CK+_FERSNetHalf/released.t7 [MORE.t7 ...] [--data CK+48]
 
 That network has seen no face of the dataset and guided nothing that synthesizes, so it is not easily flattered. (It is
 no stranger where it was the teacher of the pre-training, as of the released one.) Faces are those of the people whom

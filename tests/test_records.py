@@ -519,7 +519,7 @@ def test_a_file_in_the_place_of_the_folder_is_a_user_error(tmp_path):
 def test_owned_files_are_all_that_a_run_writes_and_nothing_else(tmp_path):
     run = "CK+_[model]"  # characters that mean something in a file pattern
     write_records(tmp_path, HEADER, make_history(1), ALL)
-    write_confusion(tmp_path / run / "confusion.png", [[1] * 7] * 7, "title")
+    write_confusion(tmp_path / run / "PublicTest_confusion.png", [[1] * 7] * 7, "title")
     mine = [tmp_path / run / name for name in ("last.t7", CLASSIFY.checkpoint("PublicTest"))]
     others = [tmp_path / "notes.txt", tmp_path / "Demo_other" / "last.t7", tmp_path / run / "notes.txt"]
     for path in [*mine, *others, tmp_path / "run.log"]:

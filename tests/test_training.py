@@ -184,7 +184,7 @@ def test_a_run_with_a_teacher_resumes_exactly_without_it(tmp_path, monkeypatch, 
         assert run_program(tmp_path / "again", *flags) == 130
     taught = checkpoint.load(tmp_path / "again" / "Demo_Small" / "last.t7")["taught"]
     faces = DATASETS["Demo"](None, False, 40).splits["Training"]
-    model, content = checkpoint.load_model(networks.teacher())
+    model, content = checkpoint.load_model(networks.RELEASED / "released.t7")
     with torch.no_grad():
         logits = model(normalise(center_crop(faces.images), **content["preprocessing"]))["classify"]
     assert torch.allclose(taught, logits.softmax(1), atol=0.03)  # in bf16 where the hardware has it
@@ -304,15 +304,16 @@ def test_tasks_that_differ_are_told_as_they_are_typed(finished):
         run(finished, "--resume", "--tasks", "regressV")
 
 
-def test_a_run_that_came_with_the_program_is_moved_aside_whole(tmp_path):
-    folder, given = tmp_path / RUN_NAME, ["PublicTest_model_classify.t7", "README.md", "run/data.txt", "run/curves.png"]
-    for name in given:
+def test_released_networks_stay_where_they_are(tmp_path):
+    folder, earlier = tmp_path / RUN_NAME, "PublicTest_model_classify.t7"
+    released = ["released.t7", "photographs.t7", "README.md", "photographs.png", "run/data.txt", "run/curves.png"]
+    for name in (*released, earlier):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("of another run")
     assert run(tmp_path, "--epochs", "1") == 0
     (kept,) = (tmp_path / "previous").iterdir()
-    assert all((kept / RUN_NAME / name).read_text() == "of another run" for name in given)
-    assert not (folder / "README.md").exists() and not list(folder.glob("run/*"))
+    assert [path.name for path in kept.rglob("*") if path.is_file()] == [earlier]
+    assert all((folder / name).read_text() == "of another run" for name in released)
 
 
 def test_nothing_to_resume_is_said(tmp_path):

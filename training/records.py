@@ -31,9 +31,11 @@ BEST_LINES = {
     "classification": ("best_{split}_acc{letter}", "best_{split}_acc_epoch{letter}"),
     "regression": ("best_{split}_Averageloss{letter}", "best_{split}_epoch_loss{letter}"),
 }
-# What a run keeps in the folder of its checkpoints; and what comes with those that are given away.
-RUN_FILES = ("*.t7", "*.png", "fold*/*.png", "processes/fold*", "tensorboard/events.out.tfevents.*")
-RELEASE_FILES = ("README.md", "run/*")
+# What a run keeps in the folder of its checkpoints, where released networks stay.
+RUN_FILES = (
+    "last.t7", "P*Test_model_*.t7", "Fold*_model_*.t7", "*_confusion.png",
+    "fold*/*.png", "processes/fold*", "tensorboard/events.out.tfevents.*",
+)  # fmt: skip
 HEADER_LINES = 20  # within which data.txt names dataset and model
 HONEST = "epoch chosen on PublicTest: honest"
 OPTIMISTIC = "epoch chosen on PrivateTest itself: optimistic"
@@ -95,10 +97,9 @@ def best_epochs(history, task):
 def owned_files(out, run_name):
     """Paths of all files that a run named `run_name` writes into `out`, whether they exist or not.
 
-    What is in `out/run_name` is what is found there now. Where that came with the program, its description is among
-    it: it reports no other run.
+    What is in `out/run_name` is what is found there now.
     """
-    kept = [path for kind in (*RUN_FILES, *RELEASE_FILES) for path in (Path(out) / run_name).glob(kind)]
+    kept = [path for kind in RUN_FILES for path in (Path(out) / run_name).glob(kind)]
     return [*record_files(out), Path(out) / "run.log", *sorted(kept)]
 
 
