@@ -32,12 +32,12 @@ from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
 from inference.networks import teacher  # noqa: E402
 from mainpro_FER import largest_face  # noqa: E402
 from models.fersnet import Discriminator, FERSNet  # noqa: E402
+from training.config import FERSNET_RECIPES  # noqa: E402
 from training.engine import train_one_epoch  # noqa: E402
 from training.fersnet.engine import evaluate_fold, judged, synthesize_others  # noqa: E402
 from training.fersnet.guides import expression_network, identity_network, judge_network  # noqa: E402
 from training.fersnet.learner import FERSNetLearner  # noqa: E402
 from training.fersnet.views import VIEWS  # noqa: E402
-from training.recipes import FERSNET_RECIPES  # noqa: E402
 from training.runtime import decide  # noqa: E402
 
 DEFAULT, PAPER = FERSNET_RECIPES["default"], FERSNET_RECIPES["paper"]

@@ -1,6 +1,6 @@
 """Make a checkpoint small enough to give away: half-precision weights, nothing else changed.
 
-python -m inference.release RUN/FER2013_ResNet18RegressionTwoOutputs/PublicTest_model_classify.t7 new/released.t7
+python -m inference.release RUN/PublicTest_model_classify.t7 new/released.t7
 """
 
 import argparse
@@ -18,7 +18,10 @@ def release(source, target):
     _, content = checkpoint.load_model(source)  # makes sure that it can be used
     if target.exists():
         raise UserError(f"{target} is there already: move it away first.")
-    halved = {name: value.half() if value.is_floating_point() else value for name, value in content["net"].items()}
+    halved = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in content["net"].items()
+    }
     checkpoint.save(target, {**content, "net": halved})
 
 

@@ -16,7 +16,7 @@ from models.multitask import MultiTask
 
 # Here, since only this file is known to the process that reports what the others tested.
 from tests.faults.fault_table import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401
-from training.settings import build_parser
+from training.config import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 

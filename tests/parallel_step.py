@@ -11,9 +11,9 @@ from data.batches import plan_epoch
 from data.demo.demo import draw_faces
 from data.faces import Faces
 from models.multitask import MultiTask
+from training.config import Recipe
 from training.learner import MultiTaskLearner
 from training.losses import constraint_tables
-from training.recipes import Recipe
 from training.runtime import decide
 from utils import distributed
 from utils.tasks import TASKS

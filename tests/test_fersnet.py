@@ -15,6 +15,7 @@ from data.subjects.faces import SubjectFaces
 from models import checkpoint
 from models.fersnet import ConvFLU, Discriminator, FERSNet, SmallClassifier, Transform
 from models.multitask import MultiTask
+from training.config import FERSNET_RECIPES
 from training.engine import train_one_epoch
 from training.fersnet.engine import (
     counterparts,
@@ -31,7 +32,6 @@ from training.fersnet.guides import expression_network, identity_network, judge_
 from training.fersnet.learner import FERSNetLearner, frozen, masked_l1, without_running_statistics
 from training.fersnet.views import VIEWS, blurred, halved
 from training.optim import learning_rate
-from training.recipes import FERSNET_RECIPES, FERSNetRecipe
 from training.runtime import decide
 from utils.files import UserError
 
@@ -77,7 +77,7 @@ def first_batch(learner, faces):
 
 def make_learner(runtime, sharing="selective", **changes):
     torch.manual_seed(0)
-    recipe = replace(FERSNetRecipe(), sharing=sharing, batch_size=8, **changes)
+    recipe = replace(FERSNET_RECIPES["default"], sharing=sharing, batch_size=8, **changes)
     draws = sharing != "none"
     return FERSNetLearner(
         Narrow(sharing=sharing),
@@ -509,7 +509,7 @@ def test_four_faces_are_learnt_by_heart(runtime):
     faces = drawn_faces(1, (0, 3, 5, 6))
     torch.manual_seed(0)
     recipe = replace(
-        FERSNetRecipe(),
+        FERSNET_RECIPES["default"],
         epochs=150,
         batch_size=4,
         learning_rate=5e-3,

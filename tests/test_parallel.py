@@ -16,8 +16,8 @@ from models import checkpoint
 from models.multitask import MultiTask
 from tests.conftest import ROOT
 from tests.test_training import FLAGS, PROGRAM, RUN_NAME, TABLES
+from training.config import RECIPES
 from training.learner import MultiTaskLearner
-from training.recipes import RECIPES
 from training.runtime import decide
 from utils.distributed import check_share
 from utils.files import UserError

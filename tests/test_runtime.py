@@ -14,10 +14,10 @@ from data.faces import Faces
 from models.multitask import MultiTask
 from models.resnet import ResNet18
 from tests.conftest import ROOT
+from training.config import RECIPES
 from training.engine import predict
 from training.learner import MultiTaskLearner
 from training.losses import sign_shares
-from training.recipes import RECIPES
 from training.runtime import Runtime, decide, has_gpu, has_kernels, why_no_gpu
 from utils.files import UserError
 

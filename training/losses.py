@@ -210,7 +210,7 @@ LOSSES = {
 class Objective:
     """The weighted sum that training minimises.
 
-    tasks: names from `TASKS`. recipe: a `training.recipes.Recipe`. tables: as `constraint_tables` gives them, on the
+    tasks: names from `TASKS`. recipe: a `training.config.Recipe`. tables: as `constraint_tables` gives them, on the
     device; {} where the data has no V/A/D. dtype: of the matrix products of the orthogonality.
     """
 
