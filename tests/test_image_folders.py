@@ -302,7 +302,6 @@ def test_pictures_that_moved_are_read_anew(tmp_path):
     assert swapped["Training"] | swapped["PublicTest"] == moved
 
 
-@pytest.mark.xfail(strict=True, reason="threads change the filters of the process at the same time")
 def test_reading_pictures_leaves_the_warning_filters_as_they_were(tmp_path):
     write_pictures(tmp_path, count=100)
     with warnings.catch_warnings():
