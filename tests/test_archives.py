@@ -13,7 +13,6 @@ import zlib
 from functools import partial
 
 import pytest
-import rarfile
 
 from data.fer2013.prepare import ensure, main
 from tests.conftest import ROOT
@@ -25,7 +24,6 @@ from tests.samples import (
     dropped_rows,
     expected,
     lock_zip,
-    plain_table,
     rar_block,
     read_h5,
     read_pictures,
@@ -87,14 +85,6 @@ def test_compressed_tables(tmp_path):
     assert read_h5(ensure(tmp_path)) == FACES
 
 
-def test_a_plain_table_in_an_archive(tmp_path):
-    write_stored_rar(tmp_path / "b.rar", {"fer2013/fer2013.csv": plain_table()})
-    wanted = {
-        split: [(label, None, face) for label, _, face in faces] for split, faces in FACES.items()
-    }
-    assert read_h5(ensure(tmp_path)) == wanted
-
-
 @pytest.mark.parametrize("write", [write_zip, write_stored_rar, write_tar])
 def test_an_archive_for_each_split(tmp_path, write):
     for split, (name, content) in zip(SPLIT_FILES, MEMBERS.items(), strict=True):
@@ -142,13 +132,6 @@ def test_a_compressed_rar(tmp_path):
                 ((number + 1) * x + (i % 5) * y + 7 * i) % 256 for y in range(48) for x in range(48)
             ]
     assert {path.name for path in tmp_path.iterdir()} == {"data.h5", "data_report.csv"}
-
-
-def test_rarfile_is_left_as_it_was(tmp_path):
-    names = ("SEVENZIP2_TOOL", "CURRENT_SETUP", "USE_EXTRACT_HACK")
-    before = [getattr(rarfile, name) for name in names]
-    ensure(FILES / "compressed.rar", tmp_path / "data.h5")
-    assert [getattr(rarfile, name) for name in names] == before
 
 
 def test_volumes_of_a_rar_are_one_archive(tmp_path, refused):

@@ -1,4 +1,4 @@
-"""Tables of faces: every way of writing one gives the same data.h5; bad rows are reported, bad files refused."""
+"""Tables of faces: all ways of writing give the same data.h5; bad rows are reported, bad files refused."""
 
 import csv
 import random
@@ -22,7 +22,6 @@ from tests.samples import (
     expected,
     image,
     pixel_text,
-    plain_table,
     read_h5,
     sample_row,
     split_rows,
@@ -52,8 +51,8 @@ HEADERS = {
     "annotators": COLUMNS,
     "other order": (" Pixels", "DOMINANCE ", "emotion", "valence", "arousal", "more"),
     "plain": PLAIN,
-    "competition": ("emotion", " Usage", " pixels"),
-    "more columns": ("id", "usage", "who", "EMOTION", "Pixels"),
+    "plain, competition": ("emotion", " Usage", " pixels"),
+    "plain, more columns": ("id", "usage", "who", "EMOTION", "Pixels"),
 }
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16")
@@ -86,28 +85,25 @@ def spelled(row, separator, spelling):
 @pytest.mark.parametrize("ways", EVERY[::4], ids="-".join)
 def test_every_way_of_writing_gives_the_same_faces(tmp_path, ways):
     header, separator, encoding, spelling = ways
-    columns, separator, rows = HEADERS[header], SEPARATORS[separator], split_rows()
+    columns, separator, annotated = HEADERS[header], SEPARATORS[separator], "plain" not in header
     usual = {name.lower(): name for name in (*COLUMNS, "Usage")}
-    wanted = [usual.get(name.strip().lower(), name) for name in columns]
-
-    def written(some):
-        some = [spelled(row, separator, spelling) for row in some]
-        data = table([{name: row.get(name, "x") for name in wanted} for row in some], wanted, "\r\n",
-                     delimiter=separator).decode()  # fmt: skip
-        first, rest = data.split("\r\n", 1)
-        return "\r\n".join([separator.join(columns), rest]).encode(encoding) if first else b""
-
-    annotated = "Valence" in wanted
-    if annotated:
-        write_files(tmp_path, {SPLIT_FILES[split]: written(mine) for split, mine in rows.items()})
-    else:
-        write_files(
-            tmp_path, {"some faces.csv": written([row for mine in rows.values() for row in mine])}
-        )
-    found = read_h5(ensure(tmp_path))
-    assert found == {
+    texts = []
+    for mine in split_rows().values():
+        rows = [spelled(row, separator, spelling) for row in mine]
+        rows = [
+            {name: row.get(usual.get(name.strip().lower()), "x") for name in columns}
+            for row in rows
+        ]
+        texts.append(table(rows, columns, "\r\n", delimiter=separator).decode())
+    if not annotated:  # one table for all splits
+        texts = [texts[0] + "".join(text.partition("\r\n")[2] for text in texts[1:])]
+    names = SPLIT_FILES.values() if annotated else ["some faces.csv"]
+    write_files(
+        tmp_path, {name: text.encode(encoding) for name, text in zip(names, texts, strict=True)}
+    )
+    assert read_h5(ensure(tmp_path)) == {
         split: [(label, vad if annotated else None, pixels) for label, vad, pixels in same(mine)]
-        for split, mine in rows.items()
+        for split, mine in split_rows().items()
     }
     assert dropped_rows(tmp_path) == []
 
@@ -129,14 +125,6 @@ def test_every_way_of_writing_gives_the_same_faces(tmp_path, ways):
 def test_line_ends_quotes_and_nameless_index_columns(tmp_path, options):
     rows = [row | {"": number} for number, row in enumerate(GOOD)]
     assert prepared(tmp_path, table(rows, **options)) == {"Training": same(rows)}
-
-
-def test_quoted_commas_quotes_and_line_ends(tmp_path):
-    rows = [
-        sample_row(i, emotionLabel=label)
-        for i, label in enumerate(["a,b", 'say "hi"', "two\nlines", "plain"])
-    ]
-    assert prepared(tmp_path, table(rows)) == {"Training": same(rows)}
 
 
 def test_blank_lines_and_no_line_end_at_the_end(tmp_path):
@@ -184,23 +172,16 @@ def test_more_rows_than_are_read_at_once(tmp_path):
 # The split
 
 
+SPLIT_NAMES = {
+    "Training": ["train.csv", "fer training 2013.csv", "A/b/TRAIN.CSV", "1 outputTrain-2024.csv"],
+    "PublicTest": ["publictest-20240609-2-yh.csv", "3 outputPublicTest_forVAD-20240117.csv", "val.csv",
+                   "faces (public).txt", "my_valid.csv", "public/faces.csv"],
+    "PrivateTest": ["Private_Test.csv", "test.csv", "train/private.csv"],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("train.csv", "Training"),
-        ("fer training 2013.csv", "Training"),
-        ("A/b/TRAIN.CSV", "Training"),
-        ("1 outputTrain-2024.csv", "Training"),
-        ("publictest-20240609-2-yh.csv", "PublicTest"),
-        ("3 outputPublicTest_forVAD-20240117.csv", "PublicTest"),
-        ("faces (public).txt", "PublicTest"),
-        ("val.csv", "PublicTest"),
-        ("my_valid.csv", "PublicTest"),
-        ("Private_Test.csv", "PrivateTest"),
-        ("test.csv", "PrivateTest"),
-        ("train/private.csv", "PrivateTest"),
-        ("public/faces.csv", "PublicTest"),
-    ],
+    ("name", "split"), [(name, split) for split, names in SPLIT_NAMES.items() for name in names]
 )
 def test_a_whole_word_of_the_name_is_the_split(tmp_path, name, split):
     assert prepared(tmp_path, table(GOOD), name) == {split: same(GOOD)}
@@ -219,43 +200,33 @@ def test_a_table_without_any_split_is_refused(tmp_path, refused):
 
 
 def test_an_unknown_usage_is_dropped(tmp_path):
-    rows = [
-        row | {"Usage": usage}
-        for row, usage in zip(GOOD, ("Training", "Other", "", "PublicTest"), strict=False)
-    ]
+    usages = ("Training", "Other", "", "PublicTest", "Training")
+    rows = [row | {"Usage": usage} for row, usage in zip(GOOD, usages, strict=True)]
     found = prepared(tmp_path, table(rows, PLAIN), "fer2013.csv")
-    assert {split: len(faces) for split, faces in found.items()} == {"Training": 1, "PublicTest": 1}
-    assert [(row, "usage" in reason.lower()) for _, _, row, reason in dropped_rows(tmp_path)] == [
-        ("2", True),
-        ("3", True),
-    ]
+    assert {split: len(faces) for split, faces in found.items()} == {"Training": 2, "PublicTest": 1}
+    dropped = [(row, "usage" in reason.lower()) for _, _, row, reason in dropped_rows(tmp_path)]
+    assert dropped == [("2", True), ("3", True)]
 
 
 # Bad rows
 
 
 def pixels_with(value, place=99):
-    numbers = [7] * 2304
-    numbers[place] = value
-    return pixel_text(np.array(numbers, object))
+    return " ".join([*["7"] * place, value, *["7"] * (2303 - place)])
 
 
-BAD_ROWS = [
-    ({"pixels": pixel_text([7] * 2303)}, "pixels"),
-    ({"pixels": pixel_text([7] * 2305)}, "pixels"),
-    ({"pixels": ""}, "pixels"),
-    ({"pixels": "70;80;90"}, "pixels"),
-    *(({"pixels": pixels_with(value)}, "pixels") for value in ("256", "299", "300", "999", "65536", "300000000000",
-                                                               "4294967296", "18446744073709551616", "9" * 5000, "-1",
-                                                               "1.5", "7.0", "nan", "x", "٣", "\0", "1e2", ":", "/")),
-    ({"pixels": pixels_with("-1", 0)}, "pixels"),
-    ({"pixels": pixels_with("256", 2303)}, "pixels"),
-    *(({"emotion": value}, "emotion") for value in ("", "7", "-1", "1.5", "nan", "inf", "Bored", "contempt", "3é")),
-    *(({"Valence": value}, "valence") for value in ("", "2.5", "nan", "1e400", "good", "0,5")),
-    *(({"Arousal": value}, "arousal") for value in ("", "NaN", "-2.001", "-inf")),
-    *(({"Dominance": value}, "dominance") for value in ("inf", "high", "2.01")),
-    ({"pixels": "", "emotion": "x", "Valence": "9"}, ""),
-]  # fmt: skip
+PIXELS = ["256", "299", "300", "999", "65536", "300000000000", "4294967296", "9" * 5000, "-1", "1.5",
+          "7.0", "nan", "x", "٣", "\0", "1e2", ":", "/", "18446744073709551616"]  # fmt: skip
+BAD_FIELDS = {
+    "pixels": [pixel_text([7] * 2303), pixel_text([7] * 2305), "", "70;80;90", pixels_with("-1", 0),
+               pixels_with("256", 2303), *map(pixels_with, PIXELS)],
+    "emotion": ["", "7", "-1", "1.5", "nan", "inf", "Bored", "contempt", "3é"],
+    "Valence": ["", "2.5", "nan", "1e400", "good", "0,5"],
+    "Arousal": ["", "NaN", "-2.001", "-inf"],
+    "Dominance": ["inf", "high", "2.01"],
+}  # fmt: skip
+BAD_ROWS = [({name: text}, name) for name, texts in BAD_FIELDS.items() for text in texts]
+BAD_ROWS.append(({"pixels": "", "emotion": "x", "Valence": "9"}, ""))
 
 
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
@@ -271,7 +242,7 @@ def test_bad_rows_are_dropped_with_their_reason(tmp_path, quoting, capsys):
     ]
     assert {(split, file) for split, file, _, _ in dropped} == {("Training", "train.csv")}
     for (changes, keyword), (_, _, _, reason) in zip(BAD_ROWS, dropped, strict=True):
-        assert keyword in reason.lower(), changes
+        assert keyword.lower() in reason.lower(), changes
     assert str(len(BAD_ROWS)) in capsys.readouterr().out
 
 
@@ -280,34 +251,22 @@ def test_a_single_bad_row_does_not_harm_its_neighbours(tmp_path, changes, keywor
     found = prepared(tmp_path, table([*GOOD[:2], sample_row(2, **changes), *GOOD[3:]]))
     assert found == {"Training": same(GOOD[:2] + GOOD[3:])}
     ((split, file, row, reason),) = dropped_rows(tmp_path)
-    assert (split, file, row) == ("Training", "train.csv", "3") and keyword in reason.lower()
-
-
-def test_too_few_and_too_many_pixels_side_by_side(tmp_path):
-    """2303 and 2305 pixels make a correct total."""
-    rows = [
-        sample_row(0, pixels=pixel_text([1] * 2303)),
-        sample_row(1, pixels=pixel_text([1] * 2305)),
-        GOOD[2],
-    ]
-    assert prepared(tmp_path, table(rows)) == {"Training": same(rows[2:])}
-    assert [row for _, _, row, _ in dropped_rows(tmp_path)] == ["1", "2"]
+    assert (split, file, row) == ("Training", "train.csv", "3")
+    assert keyword.lower() in reason.lower()
 
 
 def test_wrong_number_of_fields(tmp_path):
     header, first, second, _ = table(GOOD[:2]).split(b"\n")
     lines = [header, first, b"1,2,3", b"x," + second, second + b",", second]
     assert prepared(tmp_path, b"\n".join(lines)) == {"Training": same(GOOD[:2])}
-    assert [(row, "field" in reason) for _, _, row, reason in dropped_rows(tmp_path)] == [
-        ("2", True),
-        ("3", True),
-        ("4", True),
-    ]
+    assert ["field" in reason for _, _, _, reason in dropped_rows(tmp_path)] == [True] * 3
 
 
 def test_bytes_that_are_no_text(tmp_path):
-    data = table([*GOOD[:2], sample_row(2, emotion="3QQ"), *GOOD[3:]]).replace(b"QQ", b"\xff")
-    assert prepared(tmp_path, data) == {"Training": same(GOOD[:2] + GOOD[3:])}
+    rows = [*GOOD[:2], sample_row(2, emotion="3é"), *GOOD[3:]]
+    assert prepared(tmp_path, table(rows, encoding="latin-1")) == {
+        "Training": same(GOOD[:2] + GOOD[3:])
+    }
     assert [row for _, _, row, _ in dropped_rows(tmp_path)] == ["3"]
 
 
@@ -553,12 +512,3 @@ def test_ways_of_writing_votes(tmp_path, votes):
 )
 def test_votes_that_do_not_belong_to_the_faces(tmp_path, refused, votes, keywords):
     refused(with_votes(tmp_path, votes), *keywords)
-
-
-def test_other_columns_are_no_votes_which_is_said(tmp_path, capsys):
-    found = read_h5(
-        ensure(
-            write_files(tmp_path, {"fer2013.csv": plain_table(), "fer2013new.csv": b"Usage,name\n"})
-        )
-    )
-    assert found["Training"][0][1] is None and "fer2013new.csv" in capsys.readouterr().out

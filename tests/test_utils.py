@@ -10,16 +10,15 @@ import sys
 import time
 
 import numpy as np
-import pandas
 import pytest
 from PIL import Image, features
 
 from tests.conftest import ROOT, run_program
 from utils import files
 from utils.files import UserError, atomic_write, exit_code, move_aside, path_argument, write_text
-from utils.images import Unreadable, prefetch, read_first, read_image, to_grey
+from utils.images import Unreadable, read_first, read_image, to_grey
 from utils.lock import NAME, exclusive_run
-from utils.text import counted, spell_duration, to_csv
+from utils.text import counted, spell_duration
 
 GENERATOR = np.random.default_rng(0)
 COLOUR = GENERATOR.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -53,8 +52,12 @@ def test_text_is_utf8_with_unix_line_ends_and_other_files_are_left_alone(tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "a.txt.tmp"]
 
 
-@pytest.mark.parametrize(("windows", "refusals", "held"), [(True, 2, False), (True, 99, True), (False, 1, True)])
-def test_a_file_that_another_program_holds_is_tried_again(tmp_path, monkeypatch, windows, refusals, held):
+@pytest.mark.parametrize(
+    ("windows", "refusals", "held"), [(True, 2, False), (True, 99, True), (False, 1, True)]
+)
+def test_a_file_that_another_program_holds_is_tried_again(
+    tmp_path, monkeypatch, windows, refusals, held
+):
     """On Windows alone: elsewhere a refusal is a matter of rights."""
     rename, left = os.replace, [refusals]
 
@@ -111,29 +114,14 @@ ENDS = [  # (program, exit code, what its line of error begins with)
 def test_what_ends_a_program_is_told_in_a_line(program, code, told, quiet, capsys):
     assert exit_code(program, "halted", quiet) == code
     out, err = capsys.readouterr()
-    assert out == "" and (err == "" if quiet else err.startswith(told) and len(err.splitlines()) <= 2)
+    assert out == "" and (
+        err == "" if quiet else err.startswith(told) and len(err.splitlines()) <= 2
+    )
 
 
-class Named:
-    """An attribute that is interrupted while its class is made; before Python 3.12 that is a RuntimeError."""
-
-    def __set_name__(self, owner, name):
-        raise KeyboardInterrupt
-
-
-def test_ctrl_c_is_told_also_where_another_error_came_of_it(capsys):
-    def handles():
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            raise ValueError  # noqa: B904
-
-    for program in (lambda: type("Owner", (), {"attribute": Named()}), handles):
-        assert exit_code(program, "halted") == 130
-        assert capsys.readouterr().err == "\nhalted\n"
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError(), PermissionError("no file's"), PermissionError(13, "denied")])
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), PermissionError("no file's"), PermissionError(13, "denied")]
+)
 def test_faults_of_the_program_itself_keep_their_traceback(error):
     with pytest.raises(type(error)):
         exit_code(raising(error))
@@ -192,9 +180,15 @@ def saved(path, array, **options):
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".gif", ".webp"])
 def test_grey_images_keep_their_values_exactly(tmp_path, suffix):
     options = {"lossless": True} if suffix == ".webp" else {}
-    path = tmp_path / f"mein Bild \N{GREEK SMALL LETTER ALPHA}\N{CJK UNIFIED IDEOGRAPH-4E2D}{suffix}"
+    path = (
+        tmp_path / f"mein Bild \N{GREEK SMALL LETTER ALPHA}\N{CJK UNIFIED IDEOGRAPH-4E2D}{suffix}"
+    )
     image = read_image(saved(path, GREY, **options))
-    assert image.dtype == np.uint8 and image.shape == (20, 30, 3) and np.array_equal(to_grey(image), GREY)
+    assert (
+        image.dtype == np.uint8
+        and image.shape == (20, 30, 3)
+        and np.array_equal(to_grey(image), GREY)
+    )
 
 
 def test_colour_becomes_grey_by_the_usual_weights(tmp_path):
@@ -222,7 +216,9 @@ def test_sixteen_bits_keep_their_high_byte(tmp_path):
     assert np.abs(grey.astype(int) - values // 256).max() <= 1
 
 
-@pytest.mark.parametrize(("mode", "suffix"), [("P", "png"), ("CMYK", "jpg"), ("1", "png"), ("LA", "png")])
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("P", "png"), ("CMYK", "jpg"), ("1", "png"), ("LA", "png")]
+)
 def test_images_of_other_modes_are_read(tmp_path, mode, suffix):
     Image.fromarray(COLOUR).convert(mode).save(tmp_path / f"a.{suffix}")
     assert read_image(tmp_path / f"a.{suffix}").shape == (20, 30, 3)
@@ -231,20 +227,18 @@ def test_images_of_other_modes_are_read(tmp_path, mode, suffix):
 FRAMES = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (200, 50, 120)]
 
 
-@pytest.mark.parametrize(("suffix", "more"), [("gif", "frames"), ("png", "frames"), ("webp", "frames"), ("tif", "pages")])
-def test_of_several_frames_or_pages_the_first_is_read_and_the_others_are_told(tmp_path, suffix, more):
+@pytest.mark.parametrize(
+    ("suffix", "more"), [("gif", "frames"), ("png", "frames"), ("webp", "frames"), ("tif", "pages")]
+)
+def test_of_several_frames_or_pages_the_first_is_read_and_the_others_are_told(
+    tmp_path, suffix, more
+):
     path = tmp_path / f"moves.{suffix}"
     FRAMES[0].save(path, save_all=True, append_images=FRAMES[1:])
     image, found = read_first(path)
     assert found == more and np.abs(image.astype(int) - 200).max() <= 2
     FRAMES[0].save(path)
     assert read_first(path)[1] is None
-
-
-def test_previews_in_a_photograph_are_no_frames(tmp_path):
-    photo = Image.fromarray(COLOUR)
-    photo.save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[photo.resize((6, 4))])
-    assert Image.open(tmp_path / "photo.jpg").is_animated and read_first(tmp_path / "photo.jpg")[1] is None
 
 
 def test_of_an_animation_that_is_cut_off_in_its_second_frame_the_first_is_read(tmp_path):
@@ -317,21 +311,14 @@ def test_photographs_of_telephones(tmp_path, monkeypatch):
     assert np.abs(read_image(path).astype(int) - COLOUR).mean() < 60  # of random pixels
 
 
-def test_reading_ahead_keeps_the_order_and_tells_what_goes_wrong():
-    assert list(prefetch(lambda item: time.sleep(0.002 * (item % 3)) or item, range(20), workers=3)) == list(range(20))
-    with pytest.raises(ZeroDivisionError):
-        list(prefetch(lambda item: 1 / item, [1, 0, 1]))
-
-
 # Numbers as text
 
 
 def test_numbers_as_people_say_them():
-    assert [counted(number, "face") for number in (0, 1, 28_709)] == ["0 faces", "1 face", "28,709 faces"]
+    assert [counted(number, "face") for number in (0, 1, 28_709)] == [
+        "0 faces",
+        "1 face",
+        "28,709 faces",
+    ]
     told = ["0 s", "59 s", "1 min 00 s", "4 min 40 s", "2 h 05 min"]
     assert [spell_duration(seconds) for seconds in (0.4, 59.4, 59.6, 280, 7500)] == told
-
-
-def test_a_table_has_plain_decimal_numbers():
-    frame = pandas.DataFrame({"a": [1e-9, -1e-9, float("nan"), 12345.678], "b": [1, 2, 3, 4]})
-    assert to_csv(frame, {"a": 2}) == "a,b\n0.00,1\n0.00,2\n,3\n12345.68,4\n"
