@@ -299,6 +299,12 @@ def _number(value):
 # What preparing leaves
 
 
+def contents(folder):
+    """{relative name: bytes} of the files below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*"))
+            if path.is_file()}  # fmt: skip
+
+
 def read_h5(path):
     """{split: [(label, V/A/D or None, pixels)]} of a data.h5, in its order."""
     found = {}
