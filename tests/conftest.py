@@ -56,13 +56,14 @@ def refused(tmp_path, capsys):
 
     def check(source, *keywords):
         source = write_files(tmp_path, source) if isinstance(source, dict) else source
-        before = contents(tmp_path)
+        folder = source if source.is_dir() else source.parent
+        before = contents(folder)
         capsys.readouterr()
         assert prepare.main([str(source)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and len(line) < 800
         assert all(keyword.lower() in line.lower() for keyword in keywords), line
-        assert contents(tmp_path) == before
+        assert contents(folder) == before
 
     return check
 

@@ -98,9 +98,17 @@ def plain_table(count=3):
 
 
 def three_splits(count=3):
-    """{member name: bytes} of three small annotated CSV files, and {split: rows}."""
+    """({member name: bytes} of three small annotated CSV files, what data.h5 should hold of them)."""
     rows = split_rows(count)
-    return {f"data/{name}": table(rows[split]) for split, name in SPLIT_FILES.items()}, rows
+    faces = {split: [expected(row) for row in mine] for split, mine in rows.items()}
+    return {f"data/{name}": table(rows[split]) for split, name in SPLIT_FILES.items()}, faces
+
+
+def without_vad(faces):
+    """The same faces without annotations."""
+    return {
+        split: [(label, None, face) for label, _, face in mine] for split, mine in faces.items()
+    }
 
 
 def votes_table(votes, names=None, usages=tuple(SPLIT_FILES)):

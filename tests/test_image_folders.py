@@ -29,7 +29,7 @@ THREE = ("train", "val", "test")
 
 @pytest.fixture
 def made(tmp_path):
-    """A function that writes pictures and gives {split: {(label, pixels as bytes)}}; see `class_folders`."""
+    """A function that writes pictures and gives {split: {(label, pixels as bytes)}}."""
 
     def make(splits=("train", "test"), classes=CLASS_FOLDERS, count=2, place=""):
         members, faces = class_folders(splits, classes, count)
