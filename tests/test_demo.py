@@ -1,4 +1,4 @@
-"""The drawn faces: form, determinism, noise, and that the annotations can be read from the pictures."""
+"""The drawn faces: form, determinism, noise; their annotations can be read from them."""
 
 import numpy as np
 import pytest

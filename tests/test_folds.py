@@ -14,7 +14,7 @@ from utils.files import UserError
 
 
 def made(seed, people=60, classes=6):
-    """Labels and subjects of people who show some of the classes, rare and frequent ones, in random order."""
+    """Labels and subjects of people who show some of the classes, in random order."""
     rng = np.random.default_rng(seed)
     rows = []
     for person in range(people):

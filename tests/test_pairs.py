@@ -11,7 +11,7 @@ from data.batches import plan_epoch, random_crops
 from data.subjects.pairs import choose_targets, shifts
 
 CLASSES = 5
-# (subject, class, faces); subject 4 shows one class only, nobody shows class 4, and subject 2 does not exist.
+# (subject, class, faces). Subject 4 shows one class, nobody class 4; subject 2 does not exist.
 SHOWN = (
     (0, 0, 3),
     (0, 1, 1),

@@ -1,4 +1,4 @@
-"""Files are complete or absent, one run works in a folder at a time, and images of any kind of file are read."""
+"""Files are complete or absent, one run works in a folder at a time, images are read."""
 
 import errno
 import io
@@ -129,7 +129,7 @@ def test_faults_of_the_program_itself_keep_their_traceback(error):
 
 @unix
 def test_a_program_whose_reader_went_away_ends_quietly():
-    program = "import sys; from utils.files import exit_code; sys.exit(exit_code(lambda: print(99999 * 'faces')))"
+    program = "from utils.files import exit_code; exit(exit_code(lambda: print(99999 * 'faces')))"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, **pipes) as process:
         process.stdout.read(10)
@@ -141,8 +141,13 @@ def test_a_program_whose_reader_went_away_ends_quietly():
 
 
 def hold_in_a_process(folder, then="pass"):
-    """What became of another process that takes the lock of `folder` and does `then`, Python text, with it."""
-    program = f"import os\nfrom utils.lock import exclusive_run\nwith exclusive_run({str(folder)!r}):\n    {then}"
+    """What became of another process that takes the lock of `folder` and does `then`."""
+    program = f"""
+import os
+from utils.lock import exclusive_run
+with exclusive_run({str(folder)!r}):
+    {then}
+"""
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
 
 
