@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from importlib import import_module
 
+FACE_SIZE = 48  # height and width in pixels of the faces of FER2013 and the Demo
+
 
 @dataclass(frozen=True)
 class Loader:
@@ -11,7 +13,7 @@ class Loader:
     module: has `load`, called with a path (None: the project's data folder) and, without `has_subjects`, with
     drop_duplicates, limit (of faces per split, or None) and out (the folder for what cannot be written beside the
     data), which gives a `data.faces.Dataset`. has_subjects: `load`, called with the path and a function that finds the
-    face in a frame, gives `data.subjects.trees.SubjectFaces`, faces of known people, for FERSNet.
+    face in a frame, gives `data.subjects.faces.SubjectFaces`, faces of known people, for FERSNet.
     """
 
     module: str

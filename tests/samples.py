@@ -317,6 +317,5 @@ def read_pictures(path):
 def dropped_rows(folder):
     """[(split, file, row, reason)] of the dropped rows in data_report.csv, all text."""
     with open(folder / "data_report.csv", encoding="utf-8-sig", newline="") as stream:
-        (header, *rows) = csv.reader(stream)
-    assert header == ["split", "file", "row", "reason", "action"]
-    return [tuple(row) for *row, action in rows if action == "dropped"]
+        rows = list(csv.DictReader(stream))
+    return [(row["split"], row["file"], row["row"], row["reason"]) for row in rows]

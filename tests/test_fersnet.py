@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from skimage.metrics import structural_similarity as scikit_ssim
 
 from data.demo.drawing import CLASS_VAD, draw_face
-from data.subjects.trees import SubjectFaces
+from data.subjects.faces import SubjectFaces
 from models import checkpoint
 from models.fersnet import ConvFLU, Discriminator, FERSNet, SmallClassifier, Transform
 from models.multitask import MultiTask

@@ -21,10 +21,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import visualize
+from data import archives
 from data.batches import center_crop, four_crop, normalise, ten_crop
 from data.demo.demo import draw_faces
 from data.demo.drawing import draw_face
-from data.fer2013 import prepare, sources
+from data.fer2013 import prepare
 from inference import figures, places, results
 from inference.detector import Box
 from inference.networks import load_networks
@@ -249,7 +250,7 @@ def test_a_folder_that_cannot_be_listed_does_not_stop_the_others(tmp_path, check
     assert run(checkpoints, *given, "--csv", tmp_path / "all.csv", "--no-pictures") == 1
     assert [row["file"][-7:] for row in read_table(tmp_path / "all.csv")] == ["000.png", "001.png"]
     told = capsys.readouterr().err
-    assert f"error: {secret} cannot be listed (Permission denied): allow that" in told and "1 of 3" in told
+    assert f"error: {secret} cannot be read (Permission denied)" in told and "1 of 3" in told
 
 
 def test_places_where_nobody_may_look_end_in_no_traceback(tmp_path, monkeypatch):
@@ -873,8 +874,8 @@ def test_the_8_bit_network_is_smaller_and_says_nearly_the_same(tmp_path, checkpo
     )
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "fer2013.csv").write_text("emotion,pixels,Usage\n" + rows)
-    prepare.ensure(tmp_path / "home", progress=False)
-    monkeypatch.setattr(sources, "HOME", tmp_path / "home")
+    prepare.ensure(tmp_path / "home")
+    monkeypatch.setattr(archives, "DATA_FOLDER", tmp_path / "home")
     other = save(tmp_path / "trained", make_model())
     assert run(other, "--export", "onnx", "--out", tmp_path) == 0
     kinds = [node.op_type for node in onnx.load(str(tmp_path / "emotion_int8.onnx")).graph.node]

@@ -78,7 +78,7 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
             step += 1
             if progress.add(images):
                 check.verify(epoch)
-                progress.show(loss=loss.item(), rate=progress.rate)
+                progress.show(loss=loss.item())
             if step < plan.steps and stop():
                 break
     check.verify(epoch)

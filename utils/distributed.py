@@ -70,7 +70,9 @@ def check_share(batch_size, fewest):
     """
     count = ranks()[1]
     if batch_size % count:
-        raise UserError(f"A batch of {batch_size} cannot be shared by {count} processes: choose another --bs.")
+        raise UserError(
+            f"A batch of {batch_size} cannot be shared by {count} processes: choose another --bs."
+        )
     if fewest < count:
         raise UserError(f"{fewest} faces cannot be shared by {count} processes: start fewer.")
 

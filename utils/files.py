@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 # Windows does not let anyone replace or move a file while another program has it open.
@@ -87,7 +88,10 @@ def exit_code(program, stopped="stopped", quiet=False):
             message, code = f"\n{stopped}", 130
         elif isinstance(error, OSError) and isinstance(error.filename, str):
             remedy = "check the path and its permissions, or choose another"
-            message, code = f"error: {error.filename} cannot be used ({_reason(error)}): {remedy}.", 2
+            message, code = (
+                f"error: {error.filename} cannot be used ({_reason(error)}): {remedy}.",
+                2,
+            )
         else:
             raise
     if not quiet:
@@ -196,10 +200,10 @@ def move_aside(paths, root):
     present = [Path(path) for path in paths if os.path.exists(path)]
     if not present:
         return None
-    folder, number = root / "previous" / time.strftime("%Y%m%d-%H%M%S"), 1
+    folder = first = root / "previous" / time.strftime("%Y%m%d-%H%M%S")
+    numbers = count(2)
     while folder.exists():
-        number += 1
-        folder = folder.with_name(f"{folder.name[:15]}-{number}")
+        folder = first.with_name(f"{first.name}-{next(numbers)}")
     for path in present:
         target = folder / path.relative_to(root)
         try:
@@ -207,7 +211,7 @@ def move_aside(paths, root):
             rename(path, target, path)
         except OSError as error:
             raise UserError(
-                f"{path} could not be moved to {folder} ({_reason(error)}): close it, or make room, "
-                "and try again; or choose another place. Earlier files were moved there already."
+                f"{path} could not be moved to {folder} ({_reason(error)}): close it, or make "
+                "room, and try again; or choose another place. Files before it were moved."
             ) from error
     return folder

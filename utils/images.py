@@ -14,8 +14,8 @@ from utils.files import UserError, one_line
 
 HEIC_SUFFIXES = (".heic", ".heif")  # photographs of telephones; Pillow needs a plugin for them
 IMAGE_SUFFIXES = frozenset((
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .pgm .ppm .pbm .pnm .avif .jp2 .tga "
-    ".heic .heif"
+    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .pgm .ppm .pbm .pnm .avif .jp2 "
+    ".tga .heic .heif"
 ).split())  # fmt: skip
 VIDEO_SUFFIXES = frozenset((
     ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .flv .f4v .3gp .3g2 .mts .m2ts .ts .ogv .vob "
@@ -82,7 +82,8 @@ def check_file(path, kind):
     except FileNotFoundError as error:
         raise Unreadable(f"{path} does not exist: give the path of {kind}.") from error
     except OSError as error:
-        raise Unreadable(f"{path} cannot be read ({error.strerror}): {AGAIN}.") from error
+        remedy = "make it readable, or leave it out"
+        raise Unreadable(f"{path} cannot be read ({error.strerror}): {remedy}.") from error
 
 
 @contextmanager
@@ -102,7 +103,9 @@ def _opened(source, name):
     except Image.DecompressionBombError as error:
         raise Unreadable(f"{name} has too many pixels ({error}): make it smaller.") from error
     except Exception as error:  # of any type: each decoder has its own for damaged files
-        raise Unreadable(f"{name} cannot be read as an image ({one_line(error)}): {AGAIN}.") from error
+        raise Unreadable(
+            f"{name} cannot be read as an image ({one_line(error)}): {AGAIN}."
+        ) from error
 
 
 def _register_heif(name):
@@ -144,8 +147,8 @@ def _to_uint8(values):
     values = np.nan_to_num(values)
     low, high = values.min(), values.max()
     if low >= 0 and 4095 < high <= 65535:
-        low, high = 0, 65535
-    elif low >= 0 and 1 < high <= 255:
+        values, high = values // 256, 255
+    if low >= 0 and 1 < high <= 255:
         low, high = 0, 255
     values = (values - low) * np.float32(255 / max(high - low, 1e-9))
     return np.repeat(values.round().astype(np.uint8)[:, :, None], 3, axis=2)

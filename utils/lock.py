@@ -26,7 +26,9 @@ def exclusive_run(folder):
     except OSError as error:
         # On Windows filelock times out where it may not create the file, too.
         if isinstance(error, Timeout) and path.exists():
-            message = f"Another run works in {folder.resolve()}: wait for it, or give another --out."
+            message = (
+                f"Another run works in {folder.resolve()}: wait for it, or give another --out."
+            )
         else:
             message = f"{folder} cannot be written to ({error.strerror}): give another --out."
         raise UserError(message) from error

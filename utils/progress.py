@@ -10,16 +10,16 @@ from utils.distributed import is_first
 REFRESH_SECONDS = 2.0
 
 
-class Progress:
+class Progress(tqdm):
     """Progress over `total` images, of which `done` are finished already.
 
-    On a terminal, a bar that vanishes at the end. With `announce`, a function of (seconds, images
-    per second), its text is printed once, when the duration of the pass can be estimated.
-    Without a label there is no bar.
+    On a terminal, a bar that vanishes at the end; without a label there is none. `announce`, a
+    function of (seconds, images per second), gives the line that is printed once the duration of
+    the pass can be estimated.
     """
 
     def __init__(self, label, total, done=0, announce=None):
-        self.bar = tqdm(
+        super().__init__(
             total=total,
             initial=done,
             desc=label,
@@ -29,35 +29,27 @@ class Progress:
             mininterval=0.5,
             dynamic_ncols=True,
         )
-        self.total, self.done, self.first = total, done, done
-        self.announce = announce
+        self.announce, self.images = announce, 0
         self.start = self.refreshed = time.perf_counter()
 
     def add(self, images):
         """Count `images`. Returns True when it is time to read metrics and `show` them."""
-        self.done += images
-        self.bar.update(images)
+        self.images += images
+        self.update(images)
         now = time.perf_counter()
         if now - self.refreshed < REFRESH_SECONDS:
             return False
         self.refreshed = now
         if self.announce and now - self.start > 4 * REFRESH_SECONDS:  # after the warm-up
-            self.bar.write(self.announce(self.total / self.rate, self.rate), file=sys.stdout)
+            self.write(self.announce(self.total / self.rate, self.rate))
             self.announce = None
         return True
 
     def show(self, **metrics):
         """Show metrics at the end of the bar."""
-        shown = {name: f"{value:.3f}" for name, value in metrics.items()}
-        self.bar.set_postfix(shown, refresh=False)
+        self.set_postfix(metrics, refresh=False)
 
     @property
     def rate(self):
         """Images per second since the start of this pass."""
-        return (self.done - self.first) / max(time.perf_counter() - self.start, 1e-9)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.bar.close()
+        return self.images / max(time.perf_counter() - self.start, 1e-9)

@@ -1,26 +1,29 @@
-"""What is learnt: one table of tasks, from which heads, losses, CSV columns and checkpoints derive.
+"""What the network predicts: one table of tasks, from which heads, losses, CSV columns and
+checkpoints derive.
 
-A new task is one row of `TASKS`; its target is the category or a dimension of V/A/D, another one needs a case of its
-own in `task_target` (training/metrics.py). A new kind of task is one of `KINDS`, and has an entry of that name in each
-table by which kinds are looked up: `HEADS` (models/multitask.py), `LOSSES` (training/losses.py), `METRICS` and
-`TRAINING_SUMS` (training/metrics.py), `BEST_LINES` (training/records.py) and `WORDS` (training/figures.py).
+A new task is one row of `TASKS`; its target is the emotion or a dimension of V/A/D, another one
+needs a case of its own in `task_target` (training/metrics.py). A new kind of task is one of
+`KINDS`, with an entry in each table that is indexed by kind: `HEADS` (models/multitask.py),
+`LOSSES` (training/losses.py), `METRICS` and `TRAINING_SUMS` (training/metrics.py), `BEST_LINES`
+(training/records.py) and `WORDS` (training/figures.py).
 """
 
 from dataclasses import dataclass
 
 EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
-# What datasets call the emotions, in lower case, and what we do; FER2013 itself has no contempt.
+# Class names of datasets, in lower case, and ours; FER2013 itself has no contempt.
 CLASS_WORDS = {
-    "angry": "Angry", "anger": "Angry", "disgust": "Disgust", "disgusted": "Disgust", "fear": "Fear",
-    "fearful": "Fear", "afraid": "Fear", "happy": "Happy", "happiness": "Happy", "joy": "Happy", "sad": "Sad",
-    "sadness": "Sad", "surprise": "Surprise", "surprised": "Surprise", "suprise": "Surprise", "neutral": "Neutral",
-    "contempt": "Contempt",
+    "angry": "Angry", "anger": "Angry", "disgust": "Disgust", "disgusted": "Disgust",
+    "fear": "Fear", "fearful": "Fear", "afraid": "Fear", "happy": "Happy", "happiness": "Happy",
+    "joy": "Happy", "sad": "Sad", "sadness": "Sad", "surprise": "Surprise",
+    "surprised": "Surprise", "suprise": "Surprise", "neutral": "Neutral", "contempt": "Contempt",
 }  # fmt: skip
 DIMENSIONS = ("Valence", "Arousal", "Dominance")
 VAD_LIMIT = 2.0  # annotations run from -2 to 2
-ZERO_BAND = 0.5  # |value| below it counts as zero: what rounds to 0 on the annotators' whole numbers
-# Mean pleasure, arousal and dominance, -1..1, that Russell and Mehrabian ("Evidence for a three-factor theory of
-# emotions", Journal of Research in Personality 11, 1977) report for angry, disgusted, fearful, happy, sad, surprised.
+ZERO_BAND = 0.5  # |value| below it counts as zero, as if rounded to the annotators' integers
+# Mean pleasure, arousal and dominance, -1..1, of angry, disgusted, fearful, happy, sad, surprised
+# (Russell and Mehrabian, "Evidence for a three-factor theory of emotions", Journal of Research in
+# Personality 11, 1977).
 PUBLISHED_VAD = (
     (-0.51, 0.59, 0.25),
     (-0.60, 0.35, 0.11),
@@ -38,8 +41,9 @@ TEST_SPLITS = SPLITS[1:]
 class Kind:
     """How a kind of task is measured.
 
-    training_metrics, test_metrics: names of the figures that training and evaluation report.
-    decisive: the test metric that chooses the best epoch; `sign` is +1 where more is better.
+    training_metrics, test_metrics: names of the metrics that training and evaluation report.
+    decisive: the test metric that chooses the best epoch.
+    sign: +1 if greater is better, else -1.
     """
 
     training_metrics: tuple
@@ -56,13 +60,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Task:
-    """One thing that the network predicts.
+    """One output of the network. Raises ValueError for a dimension that does not fit the kind.
 
-    name: names the CSV (`AccProcess_<name>.csv`) and the public checkpoint.
+    name: in the names of the CSV (`AccProcess_<name>.csv`) and the public checkpoint.
     kind: a key of `KINDS`.
     width: number of outputs of the head.
-    dimension: column of the V/A/D target, None for the category. ValueError where that does not fit the kind.
-    private_name: names the checkpoint that is best on the private split.
+    dimension: column of the V/A/D target, None for a classification.
+    private_name: in the name of the checkpoint that is best on the private split.
     """
 
     name: str
@@ -73,11 +77,11 @@ class Task:
 
     def __post_init__(self):
         if (self.dimension is None) != (self.kind == "classification"):
-            raise ValueError(f"{self.name}: a classification has no dimension, any other kind of task has one")
+            raise ValueError(f"{self.name}: only a classification has no dimension")
 
     @property
     def letter(self):
-        """V, A or D at the end of the column names; empty for the category."""
+        """V, A or D at the end of the column names; empty for a classification."""
         return "" if self.dimension is None else DIMENSIONS[self.dimension][0]
 
     @property

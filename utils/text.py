@@ -33,5 +33,5 @@ def to_csv(frame, decimals, header=True):
     """
     frame = frame.copy(deep=False)
     for name, places in decimals.items():
-        frame[name] = frame[name].map(lambda value, places=places: decimal(value, places))
+        frame[name] = frame[name].apply(decimal, args=(places,))
     return frame.to_csv(index=False, lineterminator="\n", header=header)

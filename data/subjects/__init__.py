@@ -1,1 +1,1 @@
-"""Faces of known people: CK+, Oulu-CASIA, folds, pairs."""
+"""Faces of known subjects: CK+, Oulu-CASIA, folds, pairs."""

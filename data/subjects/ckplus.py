@@ -1,146 +1,147 @@
-"""CK+: the peak frames of the Extended Cohn-Kanade dataset.
+"""CK+: the peak frames of the Extended Cohn-Kanade dataset. There are no neutral frames.
 
-As it is passed on, a folder per class: `anger/S010_004_00000017.png` is frame 17 of sequence 004 of subject S010. As
-it was released: `cohn-kanade-images/S010/004/S010_004_00000017.png`, whole frames from neutral to the peak, and for
-some of the sequences `Emotion/S010/004/S010_004_00000017_emotion.txt`, a number. A sequence has one class; there are
-no neutral frames.
+Two layouts are read, from a folder or an archive. A folder per class, as it is usually passed on:
+`anger/S010_004_00000017.png` is frame 17 of sequence 004 of subject S010. The official release:
+`cohn-kanade-images/S010/004/S010_004_00000017.png`, whole frames from neutral to peak, and for some
+of the sequences `Emotion/S010/004/S010_004_00000017_emotion.txt`, a number from 1 to 7.
 """
 
 import re
 from collections import Counter, defaultdict
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
-from data.fer2013.sources import HOME
-from data.fer2013.tables import split_named
-from data.subjects.trees import assemble, default_place, last_frames, only_root, picture_files, read_entry
+from data.archives import open_files
+from data.subjects.faces import Frame, find_images, only_root, read_faces, standard_place
 from utils.files import UserError
 from utils.tasks import CLASS_WORDS
 from utils.text import counted
 
-CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")  # in the release's order, from 1
-FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")  # as they are usually called
+CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")  # 1 to 7
+FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 OPTIONAL = ("Contempt",)  # left out of some copies
-STANDARD_LOCATIONS = ("CK+48", "CK+", "CK+48.zip", "CK+.zip")  # where it is looked for in the data folder
-_NAME = re.compile(r"(S\d{3})_(\d{3})_(\d{8})\.\w+", re.IGNORECASE)
-_LABEL = re.compile(r"(S\d{3})_(\d{3})_\d{8}_emotion\.txt", re.IGNORECASE)
+STANDARD_LOCATIONS = ("CK+48", "CK+", "CK+48.zip", "CK+.zip")  # in the data folder
+IMAGE_NAME = re.compile(r"(S\d{3})_(\d{3})_(\d{8})\.\w+", re.IGNORECASE)
+LABEL_NAME = re.compile(r"(S\d{3})_(\d{3})_\d{8}_emotion\.txt", re.IGNORECASE)
+NOTHING = (
+    "has neither folders of classes (anger, contempt, ... surprise) nor the labels of the release "
+    "(Emotion, beside cohn-kanade-images): give the folder or archive with one of them in it"
+)
 
 
 def load(path=None, find_face=None):
-    """The `SubjectFaces` of the last three frames of every sequence.
+    """The last three frames of every sequence, as `SubjectFaces`.
 
-    path: the folder or the ZIP of the dataset, or what contains it; None: the data folder of the project. find_face:
-    finds the face in a whole frame (see `trees.decode`). Raises UserError when a class is missing, a picture has
-    another name or cannot be read, or a sequence has two classes.
+    path: the folder or archive of the dataset, or what contains it; None: the data folder of the
+    project. find_face: finds the face in a whole frame (`data.subjects.faces.decode_face`). Raises
+    UserError when a class is missing, an image has another name or cannot be read, or a sequence
+    has two classes.
     """
-    path = default_place(HOME, STANDARD_LOCATIONS, "CK+") if path is None else Path(path)
-    with picture_files(path) as (files, others):
-        labels = _released_labels(others)
-        if labels:
-            roots, notes = [""], []
-            sequences = _released_sequences(files, labels, notes, path)
-        else:
-            roots, folders, notes = _class_folders(files, path)
-            sequences = _sequences(files, roots, folders, path)
-        chosen = {
-            name: (class_name, subject, sequence)
-            for (subject, sequence), (class_name, frames) in sequences.items()
-            for name in last_frames(frames)
-        }
-        shown = {class_name for class_name, *_ in chosen.values()}
+    place = standard_place(STANDARD_LOCATIONS, "CK+") if path is None else Path(path)
+    with open_files(place) as files:
+        images, labels = find_images(files, place), _read_labels(files)
+        read_layout = _official_frames if labels else _class_folder_frames
+        frames, notes = read_layout(images, labels, place)
+        shown = {frame.class_name for frame in frames}
         classes = tuple(name for name in CLASSES if name in shown or name not in OPTIONAL)
-        note = "; ".join([f"the last frames of {len(sequences)} sequences", *notes])
-        return assemble(files, roots, chosen, "CK+", classes, note, find_face)
+        faces = read_faces(frames, place, classes, find_face)
+    return replace(faces, description="; ".join([f"CK+: {faces.description}", *notes]))
 
 
-def _released_labels(others):
-    """{(subject, sequence): class name} from the files of numbers that the release has."""
+def _read_labels(files):
+    """{(subject, sequence): class name} from the label files of the release."""
     labels = {}
-    for name, entry in others.items():
-        match = _LABEL.fullmatch(name.rpartition("/")[2])
-        if match:
-            content, shown = read_entry(entry)
-            try:
-                number = int(float(content.decode()))
-            except ValueError as error:
-                raise UserError(f"{shown} holds no number: copy it again") from error
-            if 1 <= number <= len(CLASSES):  # 0 is neutral
-                labels[match[1].upper(), match[2]] = CLASSES[number - 1]
+    for name, file in files.items():
+        match = LABEL_NAME.fullmatch(PurePosixPath(name).name)
+        if match is None:
+            continue
+        try:
+            number = int(float(file.read().decode()))
+        except ValueError as error:
+            raise UserError(f"{name} does not hold a number: copy it again") from error
+        if 1 <= number <= len(CLASSES):  # 0 is neutral
+            labels[match[1].upper(), match[2]] = CLASSES[number - 1]
     return labels
 
 
-def _released_sequences(files, labels, notes, path):
-    """As `_sequences`, of those that have a label."""
-    frames = defaultdict(dict)
-    for name in files:
-        match = _NAME.fullmatch(name.rpartition("/")[2])
-        if match:
-            frames[match[1].upper(), match[2]][int(match[3])] = name
-    if not frames.keys() & labels.keys():
+def _official_frames(images, labels, place):
+    """([`Frame`] of the sequences that have a label, notes)."""
+    frames, unlabelled = [], set()
+    for name, file in images.items():
+        path = PurePosixPath(name)
+        match = IMAGE_NAME.fullmatch(path.name)
+        sequence = match and (match[1].upper(), match[2])
+        if sequence in labels:
+            short = "/".join(path.parts[-4:])
+            frames.append(Frame(file, short, labels[sequence], *sequence, int(match[3])))
+        elif sequence:
+            unlabelled.add(sequence)
+    if not frames:
         raise UserError(
-            f"{path} has the labels of the release without their pictures: put cohn-kanade-images beside Emotion, "
-            "unpacked or as they were downloaded, and give the folder around them"
+            f"{place} has the labels of the release without their images: put cohn-kanade-images "
+            "beside Emotion, as folders or archives, and give the folder around them"
         )
-    without = len(frames.keys() - labels.keys())
-    if without:
-        notes.append(f"left out, without a label: {counted(without, 'sequence')}")
-    return {sequence: (labels[sequence], frames[sequence]) for sequence in sorted(frames.keys() & labels.keys())}
+    note = f"left out, without a label: {counted(len(unlabelled), 'sequence')}"
+    return frames, [note] if unlabelled else []
 
 
-def _class_folders(files, path):
-    """(roots, {folder: class name}, notes): where the dataset begins, "" or folders with a slash, its class folders."""
+def _class_folder_frames(images, _, place):
+    """([`Frame`] of the folders of classes, notes)."""
     roots, others = defaultdict(dict), Counter()
-    for name in files:
-        root, slash, folder = name.rpartition("/")[0].rpartition("/")
-        class_name = CLASS_WORDS.get(folder.lower())
+    for name in images:
+        folder = PurePosixPath(name).parent
+        class_name = CLASS_WORDS.get(folder.name.lower())
         if class_name in CLASSES:
-            roots[root + slash][folder] = class_name
-        elif class_name is not None:
-            others[folder] += 1
-    if not roots:
+            roots[folder.parent][folder] = class_name
+        elif class_name:
+            others[folder.name] += 1
+    root = only_root(roots, place, NOTHING)
+    folders = roots[root]
+    _check_folders(folders, root, place)
+    frames = [
+        _class_folder_frame(file, root, folders[PurePosixPath(name).parent], place)
+        for name, file in images.items()
+        if PurePosixPath(name).parent in folders
+    ]
+    _check_sequences(frames, place)
+    return frames, [
+        f"left out: {counted(count, 'image')} in {name}" for name, count in others.items()
+    ]
+
+
+def _class_folder_frame(file, root, class_name, place):
+    """The `Frame` of an image in the folder of a class. Raises UserError for a foreign name."""
+    path = PurePosixPath(file.name)
+    match = IMAGE_NAME.fullmatch(path.name)
+    if match is None:
         raise UserError(
-            f"{path} has neither folders of classes (anger, contempt, ... surprise) nor the labels of the release "
-            "(Emotion, which goes beside cohn-kanade-images): give the folder or the ZIP with one of them in it"
+            f"{place}: {file.name} is not named like S010_004_00000017.png: rename it or remove it"
         )
-    halves = {root.rstrip("/").rpartition("/")[0] for root in roots}
-    joined = (
-        len(roots) > 1 and len(halves) == 1 and all(split_named(root.rstrip("/").rpartition("/")[2]) for root in roots)
-    )
-    found = sorted(roots) if joined else [only_root(roots, path)]
-    folders = {folder: name for root in found for folder, name in roots[root].items()}
-    for class_name in CLASSES:
-        spelled = sorted(folder for folder, other in folders.items() if other == class_name)
-        if not spelled and class_name not in OPTIONAL:
-            usual = FOLDERS[CLASSES.index(class_name)]
-            raise UserError(
-                f"{path} has no pictures of {class_name}: its folder {found[0]}{usual} is missing or empty, copy it "
-                "again"
-            )
-        if len(spelled) > 1:
-            raise UserError(f"{path} has two folders of {class_name}, {' and '.join(spelled)}: keep one of them")
-    notes = (
-        [f"{' and '.join(root.rstrip('/') for root in found)} joined, since folds need all subjects"] if joined else []
-    )
-    notes += [f"left out: {counted(count, 'picture')} in {folder}" for folder, count in others.items()]
-    return found, folders, notes
+    name = path.relative_to(root).as_posix()
+    return Frame(file, name, class_name, match[1].upper(), match[2], int(match[3]))
 
 
-def _sequences(files, roots, folders, path):
-    """{(subject, sequence): (class name, {frame: file name})}."""
-    sequences = {}
-    for name in files:
-        above, _, base = name.rpartition("/")
-        root, _, folder = above.rpartition("/")
-        if f"{root}/".lstrip("/") not in roots or folder not in folders:
-            continue
-        match = _NAME.fullmatch(base)
-        if match is None:
-            raise UserError(f"{path}: {name} is not named like S010_004_00000017.png: rename it or remove it")
-        subject, sequence, frame = match[1].upper(), match[2], int(match[3])
-        class_name, frames = sequences.setdefault((subject, sequence), (folders[folder], {}))
-        if class_name != folders[folder]:
+def _check_folders(folders, root, place):
+    """Raise UserError unless each class has one folder. folders: {folder: class name}."""
+    for class_name, usual in zip(CLASSES, FOLDERS, strict=True):
+        found = sorted(str(folder) for folder, name in folders.items() if name == class_name)
+        if not found and class_name not in OPTIONAL:
             raise UserError(
-                f"{path}: sequence {sequence} of {subject} is in the folders of {class_name} and of "
-                f"{folders[folder]}: keep it in one of them"
+                f"{place} has no images of {class_name}: its folder {root / usual} is missing or "
+                "empty, copy it again"
             )
-        frames[frame] = name
-    return sequences
+        if len(found) > 1:
+            names = " and ".join(found)
+            raise UserError(f"{place} has two folders of {class_name}, {names}: keep one of them")
+
+
+def _check_sequences(frames, place):
+    """Raise UserError unless all frames of a sequence have one class."""
+    classes = {}
+    for frame in frames:
+        first = classes.setdefault((frame.subject, frame.sequence), frame.class_name)
+        if frame.class_name != first:
+            raise UserError(
+                f"{place}: sequence {frame.sequence} of {frame.subject} is in the folders of "
+                f"{first} and of {frame.class_name}: keep it in one of them"
+            )

@@ -1,94 +1,93 @@
-"""Oulu-CASIA: faces in visible light, strongly lit, cropped: six expressions of each of 80 subjects.
+"""Oulu-CASIA: faces in strong visible light, cropped; six expressions of each of 80 subjects.
 
-`Preprocess Img/VL_Acropped/Strong/P001/Anger/000.jpeg` is the first frame of a sequence that begins with a neutral
-face and ends with the expression at its strongest.
+`Preprocess Img/VL_Acropped/Strong/P001/Anger/000.jpeg` is the first frame of a sequence that begins
+with a neutral face and ends with the expression at its strongest.
 """
 
 import re
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
-from data.fer2013.sources import HOME
-from data.subjects.trees import assemble, default_place, last_frames, only_root, picture_files
+from data.archives import open_files
+from data.subjects.faces import Frame, find_images, only_root, read_faces, standard_place
 from utils.files import UserError
 from utils.tasks import CLASS_WORDS
 
 CLASSES = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise")
 FOLDERS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
-STANDARD_LOCATIONS = ("Oulu-CASIA", "Oulu-CASIA.zip")  # where it is looked for in the data folder
-ABOVE = ["vl_acropped", "strong"]  # the folders above those of the subjects
-OTHERS = re.compile(r"(^|[^a-z])(ni|weak|dark)([^a-z]|$)", re.IGNORECASE)  # in folders of other light
-_SUBJECT = re.compile(r"P\d{3}", re.IGNORECASE)
-_FRAME = re.compile(r"(\d+)\.\w+")
-_NAMED_MISSING = 5
+STANDARD_LOCATIONS = ("Oulu-CASIA", "Oulu-CASIA.zip")  # in the data folder
+DOCUMENTED = ("vl_acropped", "strong")  # the folders above those of the subjects
+SUBJECT_NAME = re.compile(r"P\d{3}", re.IGNORECASE)
+IMAGE_NAME = re.compile(r"(\d+)\.\w+")
+NOTHING = (
+    "has no folders of subjects (P001, P002, ...): give the folder or archive that contains "
+    "Preprocess Img, or its VL_Acropped/Strong"
+)
 
 
 def load(path=None, find_face=None):
-    """The `SubjectFaces` of the last three frames of every sequence, of all frames where it has fewer.
+    """The last three frames of every sequence, as `SubjectFaces`; all where it has fewer.
 
-    path: the folder that contains `Preprocess Img`, one below or above it, any folder of the subjects' folders, or a
-    ZIP of it; None: the data folder of the project. find_face: see `trees.decode`. Raises UserError when there are no
-    subjects, a subject lacks an expression, or a picture has another name or cannot be read.
+    path: the folder or archive that contains `Preprocess Img`, or any folder in it down to that of
+    the subjects; None: the data folder of the project. find_face: finds the face in a whole frame
+    (`data.subjects.faces.decode_face`). Raises UserError when there are no subjects, a subject
+    lacks an expression, or an image has another name or cannot be read.
     """
-    path = default_place(HOME, STANDARD_LOCATIONS, "Oulu-CASIA") if path is None else Path(path)
-    with picture_files(path) as (files, _):
-        root = _find_root(files, path)
-        sequences = _sequences(files, root, path)
-        chosen = {
-            name: (class_name, subject, class_name)
-            for (subject, class_name), frames in sequences.items()
-            for name in last_frames(frames)
-        }
-        note = f"the last frames of {len(sequences)} sequences{_missing({subject for subject, _ in sequences})}"
-        return assemble(files, [root], chosen, "Oulu-CASIA", CLASSES, note, find_face)
+    place = standard_place(STANDARD_LOCATIONS, "Oulu-CASIA") if path is None else Path(path)
+    with open_files(place) as files:
+        images = find_images(files, place)
+        root, note = _find_root(images, place)
+        paths = {PurePosixPath(name): file for name, file in images.items()}
+        frames = [_frame(file, path.relative_to(root), place)
+                  for path, file in paths.items() if path.is_relative_to(root)]  # fmt: skip
+        _check_complete(frames, place)
+        faces = read_faces(frames, place, CLASSES, find_face)
+    return replace(faces, description=f"Oulu-CASIA: {faces.description}{note}")
 
 
-def _find_root(files, path):
-    """What the names of the pictures begin with, "" or folders with a slash: the place of the subjects' folders."""
+def _find_root(images, place):
+    """(the folder of the subjects' folders, a note): the documented one, or the only one.
+
+    The note names a folder that is not the documented one, which may be of another light.
+    """
     roots = set()
-    for name in files:
-        *above, subject, folder, _ = ("", "", *name.split("/"))
-        if _SUBJECT.fullmatch(subject) and folder.lower() in CLASS_WORDS:
-            roots.add("".join(f"{part}/" for part in above if part))
-    usual = {root for root in roots if _is_usual(root)}
-    roots = usual or {root for root in roots if not OTHERS.search(root)}  # of other names, but not of other light
-    if not roots:
+    for path in map(PurePosixPath, images):
+        if (
+            SUBJECT_NAME.fullmatch(path.parent.parent.name)
+            and path.parent.name.lower() in CLASS_WORDS
+        ):
+            roots.add(path.parents[2])
+    above = place.resolve() if place.is_dir() else Path()
+    documented = {root for root in roots if _ends_as_documented(above / root)}
+    root = only_root(documented or roots, place, NOTHING)
+    return root, "" if documented or root == PurePosixPath() else f", in {root}"
+
+
+def _ends_as_documented(path):
+    return tuple(part.lower() for part in path.parts[-2:]) == DOCUMENTED
+
+
+def _frame(file, path, place):
+    """The `Frame` of an image. Raises UserError for a foreign name.
+
+    path: relative to the folder of the subjects' folders.
+    """
+    subject, folder, base = path.parts if len(path.parts) == 3 else ("", "", "")
+    class_name, number = CLASS_WORDS.get(folder.lower()), IMAGE_NAME.fullmatch(base)
+    if not SUBJECT_NAME.fullmatch(subject) or class_name not in CLASSES or number is None:
         raise UserError(
-            f"{path} has no folders of subjects (P001, P002, ...): give the folder or the ZIP that contains "
-            "Preprocess Img, or its VL_Acropped/Strong"
+            f"{place}: {file.name} is not named like P001/Anger/000.jpeg: rename it or remove it"
         )
-    return only_root(roots, path)
+    return Frame(file, str(path), class_name, subject.upper(), class_name, int(number[1]))
 
 
-def _is_usual(root):
-    """Whether the nearest folders around the subjects, as far as there are any, are the released ones."""
-    nearest = [part.lower() for part in root.split("/")[:-1]][-len(ABOVE) :]
-    return nearest == ABOVE[len(ABOVE) - len(nearest) :]
-
-
-def _sequences(files, root, path):
-    """{(subject, class name): {frame: file name}}, every class of every subject."""
-    sequences = {}
-    for name in files:
-        if not name.startswith(root):
-            continue
-        subject, folder, frame = (*name.removeprefix(root).split("/"), "", "")[:3]
-        class_name, number = CLASS_WORDS.get(folder.lower()), _FRAME.fullmatch(frame)
-        if not _SUBJECT.fullmatch(subject) or class_name not in CLASSES or number is None:
-            raise UserError(f"{path}: {name} is not named like {root}P001/Anger/000.jpeg: rename it or remove it")
-        sequences.setdefault((subject.upper(), class_name), {})[int(number[1])] = name
-    for subject in sorted({subject for subject, _ in sequences}):
+def _check_complete(frames, place):
+    """Raise UserError unless every subject shows every class."""
+    found = {(frame.subject, frame.class_name) for frame in frames}
+    for subject in sorted({frame.subject for frame in frames}):
         for class_name, folder in zip(CLASSES, FOLDERS, strict=True):
-            if (subject, class_name) not in sequences:
+            if (subject, class_name) not in found:
                 raise UserError(
-                    f"{path} has no pictures of {class_name} of {subject}: the folder {root}{subject}/{folder} is "
-                    "missing or empty, copy it again"
+                    f"{place} has no images of {class_name} of {subject}: the folder "
+                    f"{subject}/{folder} is missing or empty, copy it again"
                 )
-    return sequences
-
-
-def _missing(subjects):
-    """A clause that names the numbers left out among the subjects; "" where there are none."""
-    last = max(int(subject[1:]) for subject in subjects)
-    missing = [name for name in (f"P{number:03}" for number in range(1, last + 1)) if name not in subjects]
-    more = f" and {len(missing) - _NAMED_MISSING} more" if len(missing) > _NAMED_MISSING else ""
-    return f", none of {', '.join(missing[:_NAMED_MISSING])}{more}" if missing else ""
