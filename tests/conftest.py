@@ -29,7 +29,9 @@ def few_threads():
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     threads = max(1, min(2, torch.get_num_threads() // processes))
     torch.set_num_threads(threads)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # of programs that tests start, so that sums round alike
+    os.environ["OMP_NUM_THREADS"] = str(
+        threads
+    )  # of programs that tests start, so that sums round alike
 
 
 @pytest.fixture(scope="session")
@@ -43,15 +45,15 @@ def real_data():
 
 @pytest.fixture
 def prepared(tmp_path):
-    """A function that writes {relative name: bytes}, prepares them and gives what data.h5 then holds, as `read_h5`."""
+    """A function that writes {relative name: bytes}, prepares them and reads data.h5."""
     return lambda files: read_h5(ensure(write_files(tmp_path, files)))
 
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """A function that prepares {relative name: bytes}, or a path, which must be refused in one line with the keywords.
+    """A function that prepares {relative name: bytes}, or a path, which must be refused.
 
-    The exit code is 2, and nothing is left behind, nor changed.
+    The exit code is 2, one line has the keywords, and nothing is left behind, nor changed.
     """
 
     def check(source, *keywords):
@@ -91,7 +93,9 @@ def narrow_networks():
 def run_program(out, *flags):
     """Run mainpro_FER.py on the processor in this process; returns its exit code."""
     parser = build_parser()
-    return mainpro_FER.main(parser.parse_args(["--device", "cpu", "--out", str(out), *map(str, flags)]))
+    return mainpro_FER.main(
+        parser.parse_args(["--device", "cpu", "--out", str(out), *map(str, flags)])
+    )
 
 
 @pytest.fixture(scope="module")

@@ -184,15 +184,6 @@ def test_frames_follow_each_other_by_number(tmp_path):
     assert sorted(name[10:-5] for name in files if "Fear" in name) == ["10", "11", "9"]
 
 
-def test_the_description_names_missing_subjects(tmp_path):
-    complete = oulu.load(write_files(tmp_path / "all", oulu_tree(1, people=(1, 2, 3)))).description
-    assert "18 faces" in complete and "P00" not in complete
-    few = oulu.load(write_files(tmp_path / "few", oulu_tree(1, people=(2, 4)))).description
-    assert "P001" in few and "P003" in few and "P002" not in few
-    many = oulu.load(write_files(tmp_path / "many", oulu_tree(1, people=(1, 80)))).description
-    assert "P002" in many and "73" in many and len(many) < 300
-
-
 # What is refused: {case: (loader, {relative name: bytes}, keywords)}
 
 CK, OULU, RELEASED = ck_tree(frames=1), oulu_tree(frames=1), released_tree([1, 2])
@@ -203,7 +194,7 @@ FAULTS = {
     "CK+: a class without pictures": (ckplus, without(CK, "^fear"), ["Fear"]),
     "CK+: a foreign name": (ckplus, CK | {"fear/face1.png": FACE}, ["fear/face1.png"]),
     "CK+: no picture": (ckplus, CK | {PICTURE: b"text"}, [PICTURE]),
-    "CK+: an empty file": (ckplus, CK | {PICTURE: b""}, [PICTURE, "empty"]),
+    "CK+: an empty file": (ckplus, CK | {PICTURE: b""}, [PICTURE]),
     "CK+: half a picture": (ckplus, CK | {PICTURE: CK[PICTURE][:500]}, [PICTURE]),
     "CK+: two classes": (ckplus, CK | {"happy/S010_004_00000020.png": FACE}, ["004", "Happy"]),
     "CK+: two folders": (ckplus, CK | {"angry/S011_004_00000020.png": FACE}, ["anger", "angry"]),
@@ -221,7 +212,7 @@ FAULTS = {
     "Oulu: a picture too high up": (oulu, OULU | {"P001/001.png": FACE}, ["P001/001.png"]),
     "Oulu: a picture too deep": (oulu, OULU | {"P001/Fear/more/001.png": FACE}, ["more/001.png"]),
     "Oulu: no picture": (oulu, OULU | {"P080/Fear/000.jpeg": b"text"}, ["P080/Fear/000.jpeg"]),
-    "Oulu: twice": (oulu, below("Strong", OULU) | below(f"x/{STRONG}", OULU), ["Strong"]),
+    "Oulu: twice": (oulu, below("one", OULU) | below("two", OULU), ["one", "two"]),
 }  # fmt: skip
 
 
@@ -230,7 +221,7 @@ FAULTS = {
 def test_a_faulty_dataset_is_refused_by_its_name(tmp_path, case, kind):
     loader, tree, keywords = FAULTS[case]
     write, name = (write_files, "faces") if kind == "folder" else (write_zip, "faces.zip")
-    assert_refused(loader, write(tmp_path / name, tree), name, *keywords)
+    assert_refused(loader, write(tmp_path / name, tree), *keywords)
 
 
 def assert_refused(loader, path, *keywords):

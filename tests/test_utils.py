@@ -7,7 +7,10 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from PIL import Image, features
 from tests.conftest import ROOT, run_program
 from utils import files
 from utils.files import UserError, atomic_write, exit_code, move_aside, path_argument, write_text
-from utils.images import Unreadable, read_first, read_image, to_grey
+from utils.images import Unreadable, decode, read_first, read_image, to_grey
 from utils.lock import NAME, exclusive_run
 from utils.text import counted, spell_duration
 
@@ -263,7 +266,7 @@ def jpeg():
 
 def huge():
     stream = io.BytesIO()
-    Image.new("1", (30_000, 30_000)).save(stream, "PNG")
+    Image.new("1", (9_000, 9_000)).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -314,6 +317,34 @@ def test_photographs_of_telephones(tmp_path, monkeypatch):
             read_image(path)
     pytest.importorskip("pillow_heif").from_pillow(Image.fromarray(COLOUR)).save(path, quality=100)
     assert np.abs(read_image(path).astype(int) - COLOUR).mean() < 60  # of random pixels
+
+
+class Slow(io.BytesIO):
+    """A stream that begins to be read, and is read when it may be."""
+
+    def __init__(self, content):
+        super().__init__(content)
+        self.begun, self.allowed = threading.Event(), threading.Event()
+
+    def read(self, *size):
+        self.begun.set()
+        assert self.allowed.wait(30)
+        return super().read(*size)
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path):
+    """Filters that are set for a while by two threads that overlap would stay changed."""
+    content = saved(tmp_path / "a.png", GREY).read_bytes()
+    before, streams = list(warnings.filters), [Slow(content), Slow(content)]
+    with ThreadPoolExecutor(2) as executor:
+        readers = []
+        for stream in streams:
+            readers.append(executor.submit(decode, stream, "a.png"))
+            assert stream.begun.wait(30)
+        for stream, reader in zip(streams, readers, strict=True):  # who began first ends first
+            stream.allowed.set()
+            assert np.array_equal(to_grey(reader.result()), GREY)
+    assert warnings.filters == before
 
 
 # Numbers as text
