@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 
 from data import DATASETS, default_dataset
+from data.votes import with_targets
 from inference import networks
 from models import MODELS
 from training.engine import evaluate, share_of, train_one_epoch
@@ -48,6 +49,7 @@ def main(arguments):
         return cross_validate(settings, faces, runtime, arguments.out, last, arguments.processes)
     with rank0_first():  # of several processes one prepares data.h5
         dataset = load(settings.data, settings.drop_duplicates, settings.limit, arguments.out)
+    dataset = with_targets(dataset, settings.recipe.targets)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
     settings = supported(settings, dataset, arguments.tasks)
     faces, where = runtime.keep(dataset.splits)

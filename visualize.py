@@ -106,15 +106,15 @@ def main(arguments):
 def export(output_paths, arguments):
     """Write the network as ONNX, and with 8 bits where training faces are there to calibrate it. Returns the code."""
     from data.faces import load_split
-    from data.fer2013.sources import HOME
+    from data.archives import DATA_FOLDER
     from inference.export import export_int8, export_onnx
 
     [path] = output_paths.beside(Path("emotion.onnx"), "", ".onnx")
     export_onnx(load_networks(arguments.checkpoints), path)
     print(f"written: {path}")
-    if (HOME / "data.h5").exists():
+    if (DATA_FOLDER / "data.h5").exists():
         [small] = output_paths.beside(Path("emotion.onnx"), "_int8", ".onnx")
-        export_int8(path, small, load_split(HOME / "data.h5", "Training", limit=CALIBRATION_FACES).images)
+        export_int8(path, small, load_split(DATA_FOLDER / "data.h5", "Training", limit=CALIBRATION_FACES).images)
         print(f"written: {small}, four times smaller, with 8-bit convolutions")
     else:
         print("no 8-bit network: its ranges are measured on training faces, and data/ has no data.h5")

@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import describe_machine, print_table, record_run, recorded_runs  # noqa: E402
 from data.faces import load_split  # noqa: E402
-from data.fer2013.prepare import HOME, ensure  # noqa: E402
+from data.archives import DATA_FOLDER  # noqa: E402
+from data.fer2013.prepare import ensure  # noqa: E402
 from inference.ratings import read_ratings  # noqa: E402
 from models.multitask import MultiTask  # noqa: E402
 from training.engine import evaluate, predict, train_one_epoch  # noqa: E402
@@ -186,7 +187,7 @@ def show(lines, runs, seeds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=tuple(STUDIES))
-    parser.add_argument("--data", type=Path, default=HOME, help="archive, folder, CSV or data.h5")
+    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="archive, folder, CSV or data.h5")
     parser.add_argument("--out", type=Path, default=Path("ablation.jsonl"), help="runs that are done")
     parser.add_argument("--faces", type=int, help="training faces (default: all)")
     parser.add_argument("--epochs", type=int, default=RECIPES["default"].epochs)

@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import add_faces_with_subjects, describe_machine, print_table  # noqa: E402
 from data import DATASETS  # noqa: E402
-from data.batches import FACE_SIZE, normalise  # noqa: E402
+from data import FACE_SIZE  # noqa: E402
+from data.batches import normalise  # noqa: E402
 from inference.networks import teacher  # noqa: E402
 from mainpro_FER import largest_face  # noqa: E402
 from models import checkpoint  # noqa: E402

@@ -26,38 +26,39 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import peak_memory  # noqa: E402
-from data.fer2013.prepare import prepare  # noqa: E402
-from data.fer2013.sources import survey  # noqa: E402
+from data.archives import open_files  # noqa: E402
+from data.fer2013.prepare import ensure  # noqa: E402
 
 BLOCK = 1 << 20
 QUICK_ROWS = 300  # of each split
 
 
-def time_ours(source, folder):
+def time_ours(archive, folder):
+    (folder / "data.h5").unlink(missing_ok=True)
     started = time.perf_counter()
-    prepare(source, folder / "data.h5", progress=False)
+    ensure(archive, folder / "data.h5")
     return time.perf_counter() - started
 
 
-def time_read(source):
-    started = time.perf_counter()
-    with survey(source) as found:
-        for part in found.source.parts:
-            with part.entry.open() as stream:
-                while stream.read(BLOCK):
-                    pass
-    return time.perf_counter() - started
+def time_read(archive):
+    """(seconds, bytes) of reading all members."""
+    started, size = time.perf_counter(), 0
+    with open_files(archive) as files:
+        for file in files.values():
+            with file.open() as stream:
+                while block := stream.read(BLOCK):
+                    size += len(block)
+    return time.perf_counter() - started, size
 
 
-def time_pandas(source, rows):
-    """Seconds for all rows; with `rows` (an int), measured on the first rows of each part and scaled by bytes."""
+def time_pandas(archive, rows):
+    """Seconds for all rows; of `rows` (an int) of each member, scaled by bytes."""
     import pandas
 
     seconds = 0.0
-    with survey(source) as found:
-        for part in found.source.parts:
-            with part.entry.open() as stream:
-                text = b"".join(iter(lambda stream=stream: stream.read(BLOCK), b""))
+    with open_files(archive) as files:
+        for file in files.values():
+            text = file.read()
             share = text if rows is None else b"".join(io.BytesIO(text).readlines()[: rows + 1])
             started = time.perf_counter()
             frame = pandas.read_csv(io.BytesIO(share))
@@ -76,14 +77,14 @@ def main():
     times = {"ours": [], "read": []}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(4 if args.quick else 8):
-            times["read"].append(time_read(args.archive))
+            seconds, size = time_read(args.archive)
+            times["read"].append(seconds)
             times["ours"].append(time_ours(args.archive, Path(folder)))
     memory = peak_memory()
     times = {name: values[1:] for name, values in times.items()}  # the first round warms up
     times["pandas"] = [time_pandas(args.archive, QUICK_ROWS if args.quick else None)]
 
-    with survey(args.archive) as found:
-        megabytes = sum(part.entry.size for part in found.source.parts) / 1e6
+    megabytes = size / 1e6
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores{load}")
     print(f"{args.archive.name}: {args.archive.stat().st_size / 1e6:.0f} MB, {megabytes:.0f} MB of text")

@@ -17,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import describe_machine, print_table  # noqa: E402
-from data.fer2013.prepare import HOME, ensure  # noqa: E402
+from data.archives import DATA_FOLDER  # noqa: E402
+from data.fer2013.prepare import ensure  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
@@ -44,7 +45,7 @@ def seconds_to_first_step(h5_path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=HOME, help="archive, folder, CSV or data.h5 (default: data/)")
+    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="archive, folder, CSV or data.h5 (default: data/)")
     parser.add_argument("--quick", action="store_true", help="three rounds instead of seven")
     arguments = parser.parse_args()
     h5_path = ensure(arguments.data).resolve()

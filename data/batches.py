@@ -1,15 +1,17 @@
-"""Batches on the device: random crop, flip, turn and zoom, centre crop, ten-crop, mirrored pair, normalisation.
+"""Batches on the device: random crop, flip, turn, zoom and corruption, centre crop, ten-crop, normalisation.
 
 Training and evaluation, and whoever shows a prediction, use these same functions.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-FACE_SIZE = 48
+from data import FACE_SIZE
+from data.corruptions import corrupt, draw_corruptions
+
 CROP_SIZE = 44
 
 
@@ -74,6 +76,8 @@ class EpochPlan:
     processes: int = 1
     target: torch.Tensor | None = None  # int64, the image to be synthesized from it, -1: there is none
     target_class: torch.Tensor | None = None  # int64, the class to be synthesized from it
+    corruption: torch.Tensor | None = None  # float32 (N, 9), see `draw_corruptions`; None: no image is corrupted
+    noise_seed: int = 0
 
     @property
     def images_per_step(self):
@@ -94,16 +98,23 @@ class EpochPlan:
         part = slice(start + self.rank, start + self.images_per_step, self.processes)
         return {name: values[part] for name, values in vars(self).items() if isinstance(values, torch.Tensor)}
 
+    def noise(self, step, size, device):
+        """(B / processes, size, size) float32, standard normal: this process's part of the noise of batch `step`."""
+        generator = torch.Generator(device).manual_seed(self.noise_seed + step)
+        shape = self.images_per_step, size, size
+        return torch.randn(shape, generator=generator, device=device)[self.rank :: self.processes]
+
 
 def plan_epoch(
     count, batch_size, seed, epoch, device="cpu", rank=0, processes=1,
-    places=range(FACE_SIZE - CROP_SIZE + 1), rotation=0.0, scaling=0.0, targets=None,
+    places=range(FACE_SIZE - CROP_SIZE + 1), rotation=0.0, scaling=0.0, targets=None, corruption=0.0,
 ):  # fmt: skip
     """The `EpochPlan` of `count` images, on `device`.
 
     places: the rows and columns at which a crop can begin. rotation: the most that one is turned either way,
     degrees. scaling: the most that one is enlarged or made smaller, as a share. targets: called with the generator of
-    all chance, gives (target, target class), (count,) each, of image 0 to count - 1.
+    all chance, gives (target, target class), (count,) each, of image 0 to count - 1. corruption: the share of the
+    images that is corrupted, see `data.corruptions`.
     """
     # On the CPU, so that it is the same on every device.
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -118,7 +129,12 @@ def plan_epoch(
     order, top, left, flip, turn, zoom, *pairs = (
         values.to(device) for values in (order, top, left, flip, turn, zoom, *pairs)
     )
-    return EpochPlan(order, top, left, flip, turn, zoom, batch_size, rank, processes, *pairs)
+    plan = EpochPlan(order, top, left, flip, turn, zoom, batch_size, rank, processes, *pairs)
+    if not corruption:
+        return plan
+    drawn = draw_corruptions(count, corruption, generator).to(device)
+    noise_seed = torch.randint(2**48, (), generator=generator).item()
+    return replace(plan, corruption=drawn, noise_seed=noise_seed)
 
 
 def training_batches(plan, device, images, *annotations, size=CROP_SIZE, first=0):
@@ -134,7 +150,11 @@ def training_batches(plan, device, images, *annotations, size=CROP_SIZE, first=0
         if order.device != device:
             chosen = [_send(values, device) for values in chosen]
             parts = {name: _send(values, device) for name, values in parts.items()}
-        yield random_crops(chosen[0], **parts, size=size), *chosen[1:]
+        corruption = parts.pop("corruption", None)
+        crops = random_crops(chosen[0], **parts, size=size)
+        if corruption is not None:
+            crops = corrupt(crops, corruption, plan.noise(step, size, device))
+        yield crops, *chosen[1:]
 
 
 def _send(values, device):

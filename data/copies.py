@@ -6,7 +6,7 @@ FER2013 was collected from the web, where pictures are copied: a test face that 
 import torch
 import torch.nn.functional as F
 
-from data.batches import FACE_SIZE
+from data import FACE_SIZE
 
 CELL = 4  # pixels a side of the cells whose means tell which pictures are worth a closer look
 NEIGHBOURS = 5  # that are looked at

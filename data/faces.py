@@ -1,14 +1,16 @@
 """Faces: one split of a dataset as tensors; Dataset: all of them."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 import h5py
+import numpy as np
 import torch
 
-from data.batches import FACE_SIZE
-from utils.tasks import EMOTIONS
+from data import FACE_SIZE
+from utils.files import UserError, one_line
+from utils.tasks import EMOTIONS, VAD_LIMIT
 
 BLOCK = 8192  # pictures at a time where all are looked at once
 
@@ -32,14 +34,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Faces:
-    """images (N, 48, 48) uint8, labels (N,) int64 in 0..6, vad (N, 3) float32 in -2..2 or None, all on one device.
+    """images (N, 48, 48) uint8, labels (N,) int64, vad (N, 3) float32 in -2..2 or None, all on one device.
 
-    Raises ValueError for other shapes.
+    labels are in 0..6, or -1 where nothing is to be measured. votes (N, 7) uint8 or None: of the ten FER+ votes of a
+    face those for each class; the others are for none of them. Raises ValueError for other shapes.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     vad: torch.Tensor | None
+    votes: torch.Tensor | None = None
 
     def __len__(self):
         return len(self.labels)
@@ -50,17 +54,21 @@ class Faces:
             raise ValueError(f"images must be uint8 ({count}, 48, 48), not {tuple(self.images.shape)}")
         if self.vad is not None and self.vad.shape != (count, 3):
             raise ValueError(f"vad must be ({count}, 3), not {tuple(self.vad.shape)}")
+        if self.votes is not None and self.votes.shape != (count, len(EMOTIONS)):
+            raise ValueError(f"votes must be ({count}, 7), not {tuple(self.votes.shape)}")
 
     @classmethod
-    def from_arrays(cls, images, labels, vad=None):
+    def from_arrays(cls, images, labels, vad=None, votes=None):
         """From NumPy arrays of the shapes above; images may also be (N, 2304)."""
         images = torch.from_numpy(images).view(-1, FACE_SIZE, FACE_SIZE)
         vad = None if vad is None else torch.from_numpy(vad).float()
-        return cls(images, torch.from_numpy(labels).long(), vad)
+        votes = None if votes is None else torch.from_numpy(votes)
+        return cls(images, torch.from_numpy(labels).long(), vad, votes)
 
     def select(self, rows):
         """The faces of `rows`: a slice, int64 numbers or a bool mask (N,)."""
-        return Faces(self.images[rows], self.labels[rows], None if self.vad is None else self.vad[rows])
+        vad, votes = (None if part is None else part[rows] for part in (self.vad, self.votes))
+        return Faces(self.images[rows], self.labels[rows], vad, votes)
 
     def spaced(self, limit):
         """No more than `limit` of the faces, evenly spaced; None: all."""
@@ -70,8 +78,8 @@ class Faces:
 
     def to(self, device):
         """The same faces on `device`."""
-        vad = None if self.vad is None else self.vad.to(device)
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), vad=vad)
+        vad, votes = (None if part is None else part.to(device) for part in (self.vad, self.votes))
+        return Faces(self.images.to(device), self.labels.to(device), vad, votes)
 
     def class_means(self):
         """(7, 3) float64: the mean V/A/D of each class; not a number for one without faces."""
@@ -88,7 +96,7 @@ class Faces:
 
     def fingerprint(self):
         """SHA-256, as hexadecimal digits, of all pictures and annotations."""
-        return fingerprint(self.images, self.labels, self.vad)
+        return fingerprint(self.images, self.labels, self.vad, self.votes)
 
 
 def fingerprint(images, *annotations):
@@ -101,13 +109,29 @@ def fingerprint(images, *annotations):
 
 
 def load_split(h5_path, split, limit=None):
-    """One split of a checked data.h5, as `Faces` on the CPU; None when the file does not have it.
+    """One split of a data.h5 as `Faces` on the CPU; None when the file does not have it.
 
-    limit: keep so many, evenly spaced, since pictures from folders are sorted by class (None: all).
+    limit: the number of faces, evenly spaced, since class folders are sorted; None: all. Raises
+    UserError when the file is damaged.
     """
-    with h5py.File(h5_path, "r") as h5:
-        if f"{split}_label" not in h5:
-            return None
-        arrays = {name: h5[f"{split}_{name}"][:] for name in ("pixel", "label", "VAD") if f"{split}_{name}" in h5}
-        faces = Faces.from_arrays(arrays["pixel"], arrays["label"], arrays.get("VAD"))
-    return faces.spaced(limit)
+    names = ("pixel", "label", "VAD", "votes")
+    try:
+        with h5py.File(h5_path, "r") as h5:
+            if f"{split}_label" not in h5:
+                return None
+            arrays = [h5[f"{split}_{name}"][:] if f"{split}_{name}" in h5 else None for name in names]
+        _check_ranges(*arrays[1:3])
+        return Faces.from_arrays(*arrays).spaced(limit)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{h5_path} is damaged ({split}: {one_line(error)}): delete it, so that it is prepared "
+            "again, or get it again"
+        ) from error
+
+
+def _check_ranges(labels, vad):
+    """Raise ValueError unless the arrays of a split hold what `data.fer2013.store` describes."""
+    if labels.dtype != np.int64 or not np.isin(labels, range(len(EMOTIONS))).all():
+        raise ValueError("labels are not integers in 0..6")
+    if vad is not None and not (np.abs(vad) <= VAD_LIMIT).all():
+        raise ValueError("V/A/D are not in -2..2")

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 
 from data import DATASETS
 from data.copies import find_copies
+from data.votes import majority_votes
 from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict, temperature_of
 from inference.ratings import floors, read_ratings
 from training import metrics
@@ -127,7 +128,7 @@ class Sample:
 
 
 def all_samples(splits, dataset, blocks, outputs):
-    """Yield the `Sample`s to measure: test splits, the same without repeated faces, blocks of human ratings."""
+    """Yield the `Sample`s to measure: test splits, without repeated faces, against votes, blocks of human ratings."""
     for split in splits:
         faces = dataset.splits[split]
         known = [task for task in TASKS.values() if task.dimension is None or faces.vad is not None]
@@ -143,6 +144,11 @@ def all_samples(splits, dataset, blocks, outputs):
             rows = chosen.nonzero()[:, 0]
             targets = {task.name: metrics.task_target(task, faces.labels, faces.vad)[rows] for task in known}
             yield Sample(title, split, rows, targets, outputs[split])
+        if faces.votes is not None:
+            labels = majority_votes(faces.votes)
+            rows = (labels >= 0).nonzero()[:, 0]
+            title = f"{split}, majority of the FER+ votes"
+            yield Sample(title, split, rows, {"classify": labels[rows]}, outputs[split])
     for block in blocks:
         targets = {name: block.ratings[:, task.dimension] for name, task in TASKS.items() if task.dimension is not None}
         yield Sample(block.title, block.split, block.rows, targets, outputs[block.split])

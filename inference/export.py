@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from data.batches import CROP_SIZE, FACE_SIZE, center_crop, normalise
+from data import FACE_SIZE
+from data.batches import CROP_SIZE, center_crop, normalise
 from inference.networks import temperature_of
 from inference.places import placing
 from models.resnet import fold_batch_norms

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.batches import FACE_SIZE
+from data import FACE_SIZE
 from inference import detector, results
 from inference.explain import heat_maps
 from inference.networks import load_networks, predict_tasks, ready_to_predict, temperature_of

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mainpro_FER
+from data.fer2013.prepare import main as prepare_main
 from models import MODELS
 from models.multitask import MultiTask
 
@@ -39,13 +40,35 @@ def real_data():
 
 
 @pytest.fixture
-def layouts(real_data, tmp_path):
+def refused(capsys):
+    """A function that prepares a source of faces, which must be refused: exit code 2, and one line with the keywords.
+
+    Nothing may be left behind, nor changed.
+    """
+
+    def check(source, *keywords):
+        folder = source if source.is_dir() else source.parent
+        before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+        capsys.readouterr()
+        assert prepare_main([str(source)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        for keyword in keywords:
+            assert keyword.lower() in line.lower(), line
+        assert line.startswith("error: ") and len(line) < 800
+        assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def layouts(real_data, tmp_path_factory):
     """A folder of the layouts in which people have FER2013 and CK+, 20 faces a split, or a skip."""
     tool = real_data.parent / "tools" / "make_layouts.py"
     if not tool.exists():
         pytest.skip(f"{tool} is not there")
-    subprocess.run([sys.executable, tool, "--out", tmp_path / "layouts", "--faces", "20"], check=True)
-    return tmp_path / "layouts"
+    folder = tmp_path_factory.mktemp("made") / "layouts"
+    subprocess.run([sys.executable, tool, "--out", folder, "--faces", "20"], check=True)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

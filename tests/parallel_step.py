@@ -31,8 +31,8 @@ def main(path, sharing):
     learner.model.train()
     learner.optimizer.zero_grad = lambda **options: None  # to look at the gradients afterwards
     plan = plan_epoch(len(faces), 12, 0, 0, "cpu", *distributed.ranks())
-    pictures, labels, vad, _ = next(learner.batches(faces, plan))
-    loss, _ = learner.step((pictures.double(), labels, vad.double(), None), 0, 2)
+    pictures, labels, vad, *_ = next(learner.batches(faces, plan))
+    loss, _ = learner.step((pictures.double(), labels, vad.double(), None, None), 0, 2)
     if distributed.is_first():
         gradients = {name: parameter.grad for name, parameter in learner.model.named_parameters()}
         buffers = {name: value for name, value in learner.model.named_buffers() if "running" in name}

@@ -1,30 +1,46 @@
-"""Made-up CSV files and archives of faces for the tests, written without any of the project's readers."""
+"""Made-up tables, archives and pictures for the tests, written without any of the project's readers."""
 
 import csv
 import io
 import re
+import tarfile
 import zipfile
 import zlib
-from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
+import h5py
 import numpy as np
+from PIL import Image
 
-from data.fer2013 import prepare
+from data.demo.drawing import draw_face
+from utils.tasks import EMOTIONS
 
+FILES = Path(__file__).resolve().parent / "files"
 SPLIT_FILES = {
     "Training": "train-20240507-yh.csv",
     "PublicTest": "publictest-20240609-2-yh.csv",
     "PrivateTest": "privatetest-20240506-yh.csv",
 }
-COLUMNS = ("index", "emotionLabel", "Valence", "Arousal", "Dominance", "emotion", "pixels")
+VAD = ("Valence", "Arousal", "Dominance")
+COLUMNS = ("index", "emotionLabel", *VAD, "emotion", "pixels")
+PLAIN = ("emotion", "pixels", "Usage")
+VOTES = (
+    "neutral",
+    "happiness",
+    "surprise",
+    "sadness",
+    "anger",
+    "disgust",
+    "fear",
+    "contempt",
+    "unknown",
+    "NF",
+)
+CLASS_FOLDERS = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
 
 
-@contextmanager
-def read_source(source):
-    """The rows of the best source in a place: pairs (name of a file, `Block`), read in the context."""
-    with prepare.survey(source) as found:
-        yield prepare._blocks(prepare._chosen(Path(source), found), lambda count: None, [])
+# Faces and rows
 
 
 def image(seed):
@@ -50,25 +66,148 @@ def sample_row(number, **changes):
     return row | changes
 
 
+def split_rows(count=3):
+    """{split: [row]} of different faces; the column Usage names the split."""
+    return {
+        split: [sample_row(100 * place + number, Usage=split) for number in range(count)]
+        for place, split in enumerate(SPLIT_FILES)
+    }
+
+
 def expected(row):
     """(label, [V, A, D], pixels) of a good row, computed with int and float alone."""
-    vad = [float(row[name]) for name in ("Valence", "Arousal", "Dominance")]
-    return int(row["emotion"]), vad, [int(word) for word in row["pixels"].split()]
+    return (
+        int(row["emotion"]),
+        [float(row[name]) for name in VAD],
+        [int(word) for word in row["pixels"].split()],
+    )
 
 
-def table(rows, columns=COLUMNS, newline="\n", bom=False, quoting=csv.QUOTE_MINIMAL):
-    """Rows as the bytes of a CSV file."""
+def table(rows, columns=COLUMNS, newline="\n", encoding="utf-8", **options):
+    """Rows as the bytes of a CSV file. options: of csv.DictWriter, such as delimiter and quoting."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator=newline, quoting=quoting)
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator=newline, **options)
     writer.writeheader()
     writer.writerows(rows)
-    return (b"\xef\xbb\xbf" if bom else b"") + text.getvalue().encode()
+    return text.getvalue().encode(encoding)
+
+
+def plain_table(count=3):
+    """fer2013.csv without annotations, bytes."""
+    return table([row for rows in split_rows(count).values() for row in rows], PLAIN)
 
 
 def three_splits(count=3):
     """{member name: bytes} of three small annotated CSV files, and {split: rows}."""
-    rows = {split: [sample_row(100 * place + i) for i in range(count)] for place, split in enumerate(SPLIT_FILES)}
-    return {f"data/{SPLIT_FILES[split]}": table(rows[split]) for split in SPLIT_FILES}, rows
+    rows = split_rows(count)
+    return {f"data/{name}": table(rows[split]) for split, name in SPLIT_FILES.items()}, rows
+
+
+def votes_table(votes, names=None, usages=tuple(SPLIT_FILES)):
+    """FER+ votes as bytes. votes: [{emotion: count}] row by row; names: "" for what is not a face."""
+    names = names or [f"fer{number:07}.png" for number in range(len(votes))]
+    rows = [dict.fromkeys(VOTES, 0) | mine | {"Usage": usage, "Image name": name}
+            for mine, usage, name in zip(votes, usages, names, strict=True)]  # fmt: skip
+    return table(rows, ("Usage", "Image name", *VOTES))
+
+
+def write_csv(path, images, labels, vad):
+    """An annotated table of images (N, 48, 48), labels (N,) and V/A/D (N, 3)."""
+    rows = [
+        {
+            "index": number,
+            "emotionLabel": f"{label}={EMOTIONS[label]}",
+            "emotion": label,
+            "pixels": pixel_text(face),
+        }
+        | dict(zip(VAD, values, strict=True))
+        for number, (face, label, values) in enumerate(
+            zip(images.reshape(len(images), -1), labels, vad, strict=True)
+        )
+    ]
+    path.write_bytes(table(rows))
+
+
+def write_files(folder, members):
+    """Write {relative name: bytes} into a folder."""
+    for name, content in members.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def class_folders(splits=("train", "test"), classes=CLASS_FOLDERS, count=2):
+    """Pictures <split>/<class>/<number>.png: ({relative name: bytes}, {split: {(label, pixels as bytes)}})."""
+    members, faces = {}, {split: set() for split in splits}
+    for (place, split), (label, name), number in product(
+        enumerate(splits), classes.items(), range(count)
+    ):
+        face = image(10_000 * place + 1000 * label + number)
+        members[f"{split}/{name}/{number}.png"] = png(face.reshape(48, 48))
+        faces[split].add((label, face.tobytes()))
+    return members, faces
+
+
+def png(pixels):
+    """An array as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+# Faces of known people, {relative name: bytes}
+
+CK_FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+OULU_FOLDERS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
+STRONG = "Preprocess Img/VL_Acropped/Strong"
+
+
+def drawn_face(number, size=48):
+    return draw_face(number % 7, (0, 0, 0), number, size)
+
+
+def ck_tree(frames=3, size=48):
+    """CK+ as it is passed on: three subjects, each with a sequence of every class."""
+    return {
+        f"{folder}/S{subject:03}_{sequence:03}_{frame + 8:08}.png": png(
+            drawn_face(subject + 10 * sequence + frame, size)
+        )
+        for subject in (10, 5, 999)
+        for sequence, folder in enumerate(CK_FOLDERS, 1)
+        for frame in range(frames)
+    }
+
+
+def released_tree(labels):
+    """CK+ as it was released: frames of 640x490 with a face, from neutral to peak. labels: of sequences, or None."""
+    tree = {}
+    for number, label in enumerate(labels):
+        folder = f"S{number + 5:03}/001/S{number + 5:03}_001_"
+        for frame in range(1, 6):
+            canvas = np.full((490, 640), 110, np.uint8)
+            face = Image.fromarray(drawn_face(number + frame))
+            canvas[100:330, 50:280] = np.asarray(face.resize((230, 230)))
+            tree[f"cohn-kanade-images/{folder}{frame:08}.png"] = png(canvas)
+        if label is not None:
+            tree[f"Emotion/{folder}00000005_emotion.txt"] = f"   {label:.7e}\n".encode()
+    return tree
+
+
+def oulu_tree(frames=4, people=(1, 2, 80), size=48):
+    """Oulu-CASIA: a sequence of each expression per subject."""
+    return {
+        f"P{person:03}/{folder}/{frame:03}.jpeg": png(drawn_face(person + 10 * place + frame, size))
+        for person in people
+        for place, folder in enumerate(OULU_FOLDERS)
+        for frame in range(frames)
+    }
+
+
+def below(folder, tree):
+    return {f"{folder}/{name}": content for name, content in tree.items()}
+
+
+# Archives
 
 
 def write_zip(path, members):
@@ -89,22 +228,62 @@ def lock_zip(path):
     return path
 
 
-def write_stored_rar(path, members):
-    """A RAR 5 archive without compression, from the published format description."""
-    with open(path, "wb") as stream:
-        stream.write(b"Rar!\x1a\x07\x01\x00" + rar_block([1, 0, 0]))  # main header: no flags
-        for name, data in members.items():
-            checksum = zlib.crc32(data).to_bytes(4, "little")
-            # File header with a data area; file flags: CRC present; method 0 = stored; host 1 = Unix.
-            start = [2, 2, len(data), 4, len(data), 0o644]
-            stream.write(rar_block(start, checksum, [0, 1, len(name.encode())], name.encode()) + data)
-        stream.write(rar_block([5, 0, 0]))  # end of archive
+def write_tar(path, members, mode="w:gz"):
+    """A TAR of {name: bytes}, or of {name: (type, where a link points to)}."""
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            else:
+                info.type, info.linkname = content
+                archive.addfile(info)
     return path
+
+
+RAR_START = b"Rar!\x1a\x07\x01\x00"
+
+
+def write_stored_rar(path, members):
+    """A RAR 5 archive whose members are stored without compression."""
+    files = b"".join(_rar_file(name, data) for name, data in members.items())
+    path.write_bytes(RAR_START + rar_block([1, 0, 0]) + files + rar_block([5, 0, 0]))
+    return path
+
+
+def write_rar_volumes(path, members, count=2):
+    """The same, cut into volumes path.part1.rar, path.part2.rar, ... in the middle of the last member."""
+    *first, (name, data) = members.items()
+    step = len(data) // count + 1
+    parts = [data[start : start + step] for start in range(0, len(data), step)]
+    volumes = []
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        main = rar_block([1, 0, 1]) if number == 0 else rar_block([1, 0, 3, number])
+        files = b"".join(_rar_file(*member) for member in first) if number == 0 else b""
+        checked = data if last else part
+        files += _rar_file(
+            name, part, flags=8 * (number > 0) + 16 * (not last), size=len(data), checked=checked
+        )
+        volumes.append(path.with_name(f"{path.name}.part{number + 1}.rar"))
+        volumes[-1].write_bytes(RAR_START + main + files + rar_block([5, 0, 0 if last else 1]))
+    return volumes
+
+
+def _rar_file(name, data, flags=0, size=None, checked=None):
+    """A stored file. flags: whether it goes on from, 8, and in, 16, another volume; size: of it all."""
+    checksum = zlib.crc32(data if checked is None else checked).to_bytes(4, "little")
+    # With a data area; file flags: CRC present; method 0 = stored; host 1 = Unix.
+    start = [2, 2 + flags, len(data), 4, len(data) if size is None else size, 0o644]
+    return rar_block(start, checksum, [0, 1, len(name.encode())], name.encode()) + data
 
 
 def rar_block(*pieces):
     """A header of RAR 5: pieces are bytes, or lists of numbers."""
-    header = b"".join(piece if isinstance(piece, bytes) else b"".join(map(_number, piece)) for piece in pieces)
+    header = b"".join(
+        piece if isinstance(piece, bytes) else b"".join(map(_number, piece)) for piece in pieces
+    )
     header = _number(len(header)) + header
     return zlib.crc32(header).to_bytes(4, "little") + header
 
@@ -115,3 +294,42 @@ def _number(value):
     while value := value >> 7:
         groups.append(value & 127)
     return bytes([group | 128 for group in groups[:-1]] + groups[-1:])
+
+
+# What preparing leaves
+
+
+def read_h5(path):
+    """{split: [(label, V/A/D or None, pixels)]} of a data.h5, in its order."""
+    found = {}
+    with h5py.File(path, "r") as h5:
+        for split in (split for split in SPLIT_FILES if f"{split}_label" in h5):
+            pixels, labels, vad = (h5.get(f"{split}_{name}") for name in ("pixel", "label", "VAD"))
+            assert (
+                pixels.dtype == np.uint8
+                and pixels.shape == (len(labels), 2304)
+                and labels.dtype == np.int64
+            )
+            assert vad is None or vad.dtype == np.float32 and vad.shape == (len(labels), 3)
+            values = [None] * len(labels) if vad is None else vad[:].tolist()
+            found[split] = list(zip(labels[:].tolist(), values, pixels[:].tolist(), strict=True))
+    return found
+
+
+def read_pictures(path):
+    """{split: {(label, pixels as bytes)}} of a data.h5."""
+    return {
+        split: {(label, bytes(pixels)) for label, _, pixels in rows}
+        for split, rows in read_h5(path).items()
+    }
+
+
+def dropped_rows(folder):
+    """[(split, file, row, reason)] of the dropped rows in data_report.csv, all text."""
+    with open(folder / "data_report.csv", encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [
+        (row["split"], row["file"], row["row"], row["reason"])
+        for row in rows
+        if row["action"] == "dropped"
+    ]

@@ -53,7 +53,7 @@ def test_programs_are_timed_in_turn_after_a_call_that_does_not_count(monkeypatch
 def test_the_start_ends_where_the_first_step_would_begin(tmp_path):
     for name, content in three_splits(140)[0].items():
         (tmp_path / Path(name).name).write_bytes(content)
-    assert 0 < start_speed.seconds_to_first_step(prepare.ensure(tmp_path, progress=False)) < 120
+    assert 0 < start_speed.seconds_to_first_step(prepare.ensure(tmp_path)) < 120
 
 
 def test_the_original_has_eleven_orthogonal_kernels(monkeypatch):

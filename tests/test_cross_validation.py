@@ -27,7 +27,7 @@ from inference.synthesize import FaceSynthesizer
 from models import MODELS, checkpoint
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
 from tests.conftest import ROOT
-from tests.test_subjects import as_folder, oulu_tree, released_tree
+from tests.samples import oulu_tree, released_tree, write_files
 from training.fersnet import cross_validation, guides, processes
 from training.fersnet import run as fold_run
 from training.fersnet.engine import synthesize_to_balance
@@ -181,7 +181,7 @@ def test_frames_vote_for_their_sequence_in_folds_by_name(tmp_path):
 def test_the_official_release_of_ck_is_trained_at_96x96(tmp_path, monkeypatch):
     monkeypatch.setattr(fold_run, "FOLDS", 2)
     monkeypatch.setattr(mainpro_FER, "largest_face", lambda grey: (50, 100, 230))
-    root = as_folder(released_tree([1, 2, 3, 4, 5, 6, 7, None]), tmp_path / "CK+")
+    root = write_files(tmp_path / "CK+", released_tree([1, 2, 3, 4, 5, 6, 7, None]))
     out = tmp_path / "out"
     assert run(root, out, "--epochs", 1, "--bs", 8, "--recipe", "paper", "--synthetic", 2) == 0
     assert "21 faces of 7 subjects, 96x96" in (out / "data.txt").read_text()
@@ -196,7 +196,7 @@ def test_the_official_release_of_ck_is_trained_at_96x96(tmp_path, monkeypatch):
 def test_oulu_casia_is_trained_from_its_own_layout(tmp_path, monkeypatch, size):
     monkeypatch.setattr(fold_run, "FOLDS", 2)
     tree = {f"Preprocess Img/VL_Acropped/Strong/{name}": content for name, content in oulu_tree(3, size=size).items()}
-    root, out = as_folder(tree, tmp_path / "Oulu"), tmp_path / "out"
+    root, out = write_files(tmp_path / "Oulu", tree), tmp_path / "out"
     assert run(root, out, "--epochs", 1, "--bs", 8, dataset="Oulu-CASIA") == 0
     *results, overall = table(out / "AccProcess_folds.csv")
     assert (overall["Faces"], overall["Sequences"]) == ("54", "18") and len(results) == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.demo.demo import LABEL_NOISE, VAD_NOISE, demo_splits, draw_faces
+from data.demo.demo import LABEL_NOISE, VAD_NOISE, demo_splits, draw_faces, load
 from data.demo.drawing import CLASS_VAD, draw_face
 from utils.tasks import EMOTIONS, SPLITS, VAD_LIMIT
 
@@ -53,6 +53,15 @@ def test_form(faces):
     assert np.bincount(labels).min() > 0.6 * COUNT / len(EMOTIONS)
 
 
+def test_the_faces_stay_what_they_were(faces):
+    """Whoever compares results of the demo compares results on the same faces."""
+    images, labels, vad = (part[:50] for part in faces)
+    assert images.mean() == pytest.approx(125.8895, abs=0.01)
+    assert np.abs(images[:3, 24, 24] - np.array([143, 121, 191])).max() <= 1
+    assert np.bincount(labels).tolist() == [9, 6, 9, 8, 9, 2, 7]
+    assert vad[7] == pytest.approx([0.46188, 1.44948, -0.03423], abs=1e-4)
+
+
 def test_no_faces():
     images, labels, vad = draw_faces(0, 1)
     assert images.shape == (0, 48, 48) and labels.shape == (0,) and vad.shape == (0, 3)
@@ -71,6 +80,15 @@ def test_splits_share_no_face():
     assert tuple(splits) == SPLITS
     assert [len(split[1]) for split in splits.values()] == [60, 30, 30]
     assert len({image.tobytes() for split in splits.values() for image in split[0]}) == 120
+
+
+def test_the_dataset_is_made_of_these_faces():
+    dataset = load(limit=10)
+    assert dataset.has_vad and "drawn" in dataset.description
+    for split, (images, labels, vad) in demo_splits(limit=10).items():
+        faces = dataset.splits[split]
+        assert np.array_equal(faces.images.numpy(), images) and np.array_equal(faces.vad, vad)
+        assert faces.labels.tolist() == labels.tolist() and len(faces) == 10
 
 
 def test_smaller_splits_begin_the_larger_ones():

@@ -19,7 +19,7 @@ from data.fer2013 import prepare
 from inference import evaluate
 from inference.ratings import floors
 from models import checkpoint
-from tests.test_fer2013 import SPLIT_FILES, write_csv
+from tests.samples import SPLIT_FILES, write_csv
 from tests.test_visualize import PREPROCESSING, make_model, save
 from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS

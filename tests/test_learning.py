@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import run_program
-from tests.test_fer2013 import SPLIT_FILES, write_csv
+from tests.samples import SPLIT_FILES, write_csv
 from training.runtime import processor_has_bf16
 from utils.tasks import TASKS
 

@@ -77,7 +77,7 @@ def test_the_processes_together_see_what_one_sees(count, batch, processes):
 def test_dropout_is_a_function_of_the_seed_the_step_and_the_process(monkeypatch):
     seen, tasks = [], ("classify",)
     monkeypatch.setattr(F, "dropout", lambda features, *_: seen.append(torch.rand(8).tolist()) or features)
-    batch = (torch.zeros(4, 1, 44, 44), torch.arange(4), None, None)
+    batch = (torch.zeros(4, 1, 44, 44), torch.arange(4), None, None, None)
     for seed, number, rank in [(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
         monkeypatch.setenv("RANK", str(rank))
         torch.manual_seed(seed)

@@ -1,50 +1,61 @@
-"""data.h5: what is in it, when it is made anew, and that nothing is lost or half written."""
+"""data.h5: what is in it, when it is prepared anew, and that nothing is lost or half written."""
 
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
-from data.faces import load_split
-from data.fer2013 import collect, prepare, store
-from data.fer2013.prepare import check, describe, ensure
+from data.fer2013.load import load
+from data.fer2013.prepare import ensure, main
+from tests.conftest import ROOT, run_program
 from tests.samples import (
+    PLAIN,
     SPLIT_FILES,
+    class_folders,
     expected,
     image,
-    pixel_text,
+    plain_table,
+    read_h5,
     sample_row,
     table,
     three_splits,
+    votes_table,
+    write_csv,
+    write_files,
     write_stored_rar,
     write_zip,
 )
 from utils.files import UserError
-from utils.tasks import EMOTIONS, SPLITS
+from utils.tasks import EMOTIONS
 
-ROOT = Path(__file__).resolve().parent.parent
+MEMBERS, ROWS = three_splits()
+ANNOTATED = {split: [expected(row) for row in rows] for split, rows in ROWS.items()}
+FACES = {
+    split: [(label, None, face) for label, _, face in faces] for split, faces in ANNOTATED.items()
+}
+unix = pytest.mark.skipif(sys.platform == "win32", reason="needs limits, rights or signals of Unix")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a small data.rar of three splits."""
-    write_stored_rar(tmp_path / "data.rar", three_splits()[0])
+    """A folder with a small data.rar of three annotated splits."""
+    write_stored_rar(tmp_path / "data.rar", MEMBERS)
     return tmp_path
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def report(folder):
-    with open(folder / "data_report.csv", encoding="utf-8-sig", newline="") as stream:
-        return [tuple(row) for row in csv.reader(stream)]
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def stamp(path):
@@ -52,296 +63,151 @@ def stamp(path):
     return path.stat().st_ino, path.stat().st_mtime_ns
 
 
-def edited(path, change):
-    """Change an HDF5 file in place."""
-    with h5py.File(path, "r+") as h5:
-        change(h5)
-
-
 # What is written
 
 
-def test_contents_and_layout(folder):
-    rows = three_splits()[1]
+def test_what_data_h5_holds(folder):
     h5_path = ensure(folder)
-    assert h5_path == folder / "data.h5" and names(folder) == ["data.h5", "data.rar", "data_report.csv"]
+    assert h5_path == folder / "data.h5"
+    assert names(folder) == ["data.h5", "data.rar", "data_report.csv"]
+    assert read_h5(h5_path) == ANNOTATED
     with h5py.File(h5_path) as h5:
-        assert len(h5) == 12
-        for split in SPLITS:
-            labels, vad, pixels = zip(*map(expected, rows[split]), strict=True)
-            assert h5[f"{split}_pixel"].dtype == np.uint8 and h5[f"{split}_pixel"].chunks is None
-            assert h5[f"{split}_label"].dtype == np.int64 and h5[f"{split}_VAD"].dtype == np.float32
-            assert h5[f"{split}_pixel"][:].tolist() == list(pixels)
-            assert h5[f"{split}_label"][:].tolist() == list(labels)
-            assert h5[f"{split}_VAD"][:].tolist() == list(vad)
-            assert h5[f"{split}_repeated"][:].tolist() == [0, 0, 0]
-            offset = h5[f"{split}_pixel"].id.get_offset()
-            mapped = np.memmap(h5_path, np.uint8, "r", offset, (3, 2304))
-            assert mapped.tolist() == list(pixels)
-        assert h5.attrs["format_version"] == 1
-        assert h5.attrs["vad_origin"] == "annotations"
         assert list(h5.attrs["class_names"]) == list(EMOTIONS)
-        assert h5.attrs["vad_range"].tolist() == [-2, 2]
-        assert json.loads(h5.attrs["counts"]) == dict.fromkeys(SPLITS, 3)
-        (source,) = json.loads(h5.attrs["sources"])
-    stat = (folder / "data.rar").stat()
-    assert (source["name"], source["size"], source["mtime_ns"]) == ("data.rar", stat.st_size, stat.st_mtime_ns)
-    digest = subprocess.run([sys.executable, "-c", HASH, folder / "data.rar"], capture_output=True, text=True)
-    assert source["sha256"] == digest.stdout.strip()
-    assert report(folder) == [("split", "file", "row", "reason", "action")]
+        assert json.loads(h5.attrs["counts"]) == dict.fromkeys(SPLIT_FILES, 3)
 
 
-HASH = "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())"
+def test_the_report_has_its_columns_also_where_nothing_was_dropped(folder):
+    ensure(folder)
+    with open(folder / "data_report.csv", encoding="utf-8-sig", newline="") as stream:
+        assert list(csv.reader(stream)) == [["split", "file", "row", "reason", "action"]]
+
+
+def test_the_origin_of_the_annotations_is_in_the_description(tmp_path):
+    votes = votes_table([{"happiness": 10}] * 9, usages=[split for split in ROWS for _ in range(3)])
+    for keyword, files in {
+        "annotations": MEMBERS,
+        "none": {"fer2013.csv": plain_table()},
+        "FER+": {"fer2013.csv": plain_table(), "fer2013new.csv": votes},
+    }.items():
+        place = write_files(tmp_path / keyword, files)
+        assert keyword in load(place).description and keyword in load(place / "data.h5").description
 
 
 def test_equal_sources_give_equal_files(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
-        write_stored_rar(tmp_path / name / "data.rar", three_splits()[0])
+        write_stored_rar(tmp_path / name / "data.rar", MEMBERS)
         os.utime(tmp_path / name / "data.rar", ns=(1, 10**18))
         ensure(tmp_path / name)
     assert (tmp_path / "a" / "data.h5").read_bytes() == (tmp_path / "b" / "data.h5").read_bytes()
 
 
-def test_many_faces_go_through_the_disk(tmp_path, monkeypatch):
-    """Beyond its memory, a split's pixels wait in a file, in the same order."""
-    monkeypatch.setattr(collect, "_IN_MEMORY", 10_000)
-    monkeypatch.setattr(store, "_COPY_BYTES", 7 * 2304)
-    rows = [sample_row(i) for i in range(40)]
-    (tmp_path / "train.csv").write_bytes(table(rows))
-    with h5py.File(ensure(tmp_path)) as h5:
-        assert h5["Training_pixel"][:].tolist() == [expected(row)[2] for row in rows]
-    assert names(tmp_path) == ["data.h5", "data_report.csv", "train.csv"]
+# When it is prepared anew
 
 
-def test_a_split_that_is_absent(tmp_path):
-    (tmp_path / "publictest.csv").write_bytes(table([sample_row(1)]))
-    with h5py.File(ensure(tmp_path)) as h5:
-        assert {name.split("_")[0] for name in h5} == {"PublicTest"}
-    assert check(tmp_path / "data.h5").counts == {"PublicTest": 1}
-
-
-def test_without_vad(tmp_path):
-    rows = [{"emotion": "3", "pixels": pixel_text(image(i)), "Usage": split} for i, split in enumerate(SPLITS)]
-    (tmp_path / "fer2013.csv").write_bytes(table(rows, ("emotion", "pixels", "Usage")))
-    others = ", ".join(name for name in EMOTIONS if name != "Happy")
-    assert describe(ensure(tmp_path)) == "; ".join(["none", *(f"no {split} faces of {others}" for split in SPLITS)])
-    with h5py.File(tmp_path / "data.h5") as h5:
-        assert not [name for name in h5 if name.endswith("VAD")]
-
-
-def test_vad_from_votes(tmp_path):
-    rows = [{"emotion": "3", "pixels": pixel_text(image(i)), "Usage": split} for i, split in enumerate(SPLITS)]
-    (tmp_path / "fer2013.csv").write_bytes(table(rows, ("emotion", "pixels", "Usage")))
-    emotions = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
-    votes = [dict.fromkeys(emotions, "0") | {"happiness": "9", "Usage": s, "Image name": "x.png"} for s in SPLITS]
-    (tmp_path / "fer2013new.csv").write_bytes(table(votes, ("Usage", "Image name", *emotions)))
-    assert describe(ensure(tmp_path)).startswith("derived from FER+ votes; no Training faces of Angry")
-    with h5py.File(tmp_path / "data.h5") as h5:
-        assert h5["PublicTest_VAD"][0].tolist() == pytest.approx([1.62, 1.02, 0.92], abs=1e-6)
-    assert [source["name"] for source in check(tmp_path / "data.h5").sources] == ["fer2013.csv", "fer2013new.csv"]
-
-
-# The report
-
-
-def test_report_and_summary(tmp_path, capsys):
-    same = pixel_text(image(5))
-    training = [
-        sample_row(0),
-        sample_row(1, emotion="8"),
-        sample_row(2, pixels=same),
-        sample_row(3, pixels=pixel_text([0] * 2304)),
-        sample_row(4, pixels="1 2 3"),
-        sample_row(5, pixels=same),
-    ]
-    public = [sample_row(10), sample_row(11, Valence="x"), sample_row(12, pixels=same)]
-    private = [sample_row(20), sample_row(21), sample_row(21)]  # twice, but in one split only
-    write_zip(
-        tmp_path / "data.zip",
-        {"train.csv": table(training), "publictest.csv": table(public), "privatetest.csv": table(private)},
-    )
-    done = prepare.prepare(tmp_path, tmp_path / "data.h5")
-    train, test = "data.zip:train.csv", "data.zip:publictest.csv"
-    assert report(tmp_path)[1:] == [
-        ("Training", train, "2", "emotion: '8' is neither an integer in 0-6 nor the name of an emotion", "dropped"),
-        ("Training", train, "3", "repeated: same image as PublicTest row 3", "reported"),
-        ("Training", train, "4", "one colour: all pixels are equal", "reported"),
-        ("Training", train, "5", "pixels: 3 numbers instead of 2304", "dropped"),
-        ("Training", train, "6", "repeated: same image as PublicTest row 3", "reported"),
-        ("PublicTest", test, "2", "Valence: 'x' is not a number", "dropped"),
-        ("PublicTest", test, "3", "repeated: same image as Training row 3", "reported"),
-    ]
-    with h5py.File(tmp_path / "data.h5") as h5:
-        assert h5["Training_repeated"][:].tolist() == [0, 1, 0, 1]
-        assert h5["PublicTest_repeated"][:].tolist() == [0, 1]
-        assert h5["PrivateTest_repeated"][:].tolist() == [0, 0, 0]
-    assert done.counts == {"Training": 4, "PublicTest": 2, "PrivateTest": 3}
-    assert done.dropped == {"emotion": 1, "pixels": 1, "Valence": 1}
-    assert (done.one_colour, done.repeated, done.vad_origin) == (1, 3, "annotations")
-    said = capsys.readouterr()
-    assert "4 Training, 2 PublicTest, 3 PrivateTest" in said.out and "rows dropped: 3" in said.out
-    assert str(tmp_path / "data_report.csv") in said.out and said.err == ""
-
-
-def test_repeated_images_in_three_splits_and_near_misses(tmp_path):
-    """Images that differ in one pixel, or hold the same pixels in another order, are different."""
-    base = image(1)
-    near, turned = base.copy(), base[::-1]
-    near[7] ^= 128
-    for split, faces in {"train": [base, near], "publictest": [turned, base], "privatetest": [base, near]}.items():
-        rows = [sample_row(i, pixels=pixel_text(face)) for i, face in enumerate(faces)]
-        (tmp_path / f"{split}.csv").write_bytes(table(rows))
-    with h5py.File(ensure(tmp_path)) as h5:
-        assert [h5[f"{split}_repeated"][:].tolist() for split in SPLITS] == [[1, 1], [0, 1], [1, 1]]
-    others = "repeated: same image as Training row 1, PrivateTest row 1"
-    assert ("PublicTest", "publictest.csv", "2", others, "reported") in report(tmp_path)
-
-
-# When it is made anew
-
-
-def test_an_intact_file_stands(folder, capsys):
+def test_an_intact_file_stands_and_its_sources_are_not_even_read(folder, capsys):
     h5_path = ensure(folder)
-    before = stamp(h5_path)
+    before, source = stamp(h5_path), (folder / "data.rar").stat()
+    (folder / "data.rar").write_bytes(bytes(source.st_size))  # would be refused if it were read
+    os.utime(folder / "data.rar", ns=(source.st_atime_ns, source.st_mtime_ns))
     capsys.readouterr()
-    assert ensure(folder) == h5_path and ensure(folder / "data.rar") == h5_path and ensure(h5_path) == h5_path
-    os.utime(folder / "data.rar", ns=(1, 10**18))  # touched, with the same contents
-    ensure(folder)
-    (folder / "data.rar").unlink()  # the source is gone
-    ensure(folder)
+    assert ensure(folder) == ensure(folder / "data.rar") == ensure(h5_path) == h5_path
     assert stamp(h5_path) == before and capsys.readouterr().out == ""
 
 
-def test_a_changed_source(folder, capsys):
+def test_an_intact_file_stands_where_its_source_is_gone(folder):
     h5_path = ensure(folder)
-    members, _ = three_splits()
-    name = "data/train-20240507-yh.csv"
-    write_stored_rar(folder / "data.rar", members | {name: table([sample_row(50), sample_row(51), sample_row(52)])})
-    capsys.readouterr()
-    ensure(folder)
-    assert "data.rar, which has changed" in capsys.readouterr().out
-    with h5py.File(h5_path) as h5:
-        assert h5["Training_pixel"][0].tolist() == image(50).tolist()
-
-
-def test_another_source(folder, capsys):
-    ensure(folder)
-    (folder / "data.rar").rename(folder / "renamed.rar")
-    capsys.readouterr()
-    ensure(folder)
-    assert "of other sources (data.rar) than those there now (renamed.rar)" in capsys.readouterr().out
+    before = stamp(h5_path)
+    (folder / "data.rar").unlink()
+    assert ensure(folder) == ensure(h5_path) == h5_path and stamp(h5_path) == before
+    (folder / "other.rar").write_bytes(b"Rar!\x1a\x07\x01\x00 broken")
+    assert ensure(folder) == h5_path and stamp(h5_path) == before
 
 
 @pytest.mark.parametrize("name", SPLIT_FILES.values())
-def test_every_source_that_looks_changed_is_compared(tmp_path, name, capsys):
-    members, _ = three_splits()
-    for path, content in members.items():
-        (tmp_path / Path(path).name).write_bytes(content)
+def test_each_changed_source_is_noticed(tmp_path, name, capsys):
+    write_files(tmp_path, {Path(member).name: content for member, content in MEMBERS.items()})
     h5_path = ensure(tmp_path)
-    before = stamp(h5_path)
-    for path in tmp_path.glob("*.csv"):  # as a fresh download would
-        os.utime(path, ns=(1, 10**18))
-    assert ensure(tmp_path) == h5_path and stamp(h5_path) == before
     (tmp_path / name).write_bytes(table([sample_row(50)]))
     capsys.readouterr()
-    ensure(tmp_path)
-    assert f"of an earlier {name}, which has changed since" in capsys.readouterr().out
-    (split,) = (split for split in SPLITS if SPLIT_FILES[split] == name)
-    with h5py.File(h5_path) as h5:
-        assert h5[f"{split}_pixel"][:].tolist() == [image(50).tolist()]
+    assert ensure(tmp_path) == h5_path and str(h5_path) in capsys.readouterr().out
+    (split,) = (split for split in SPLIT_FILES if SPLIT_FILES[split] == name)
+    assert read_h5(h5_path) == ANNOTATED | {split: [expected(sample_row(50))]}
 
 
-def test_faces_of_another_source_are_never_those_of_the_named_one(folder):
-    annotated = ensure(folder).read_bytes()
-    rows = [{"emotion": "3", "pixels": pixel_text(image(i)), "Usage": split} for i, split in enumerate(SPLITS)]
-    (folder / "fer2013.csv").write_bytes(table(rows, ("emotion", "pixels", "Usage")))
-    assert check(ensure(folder / "fer2013.csv")).counts == dict.fromkeys(SPLITS, 1)
-    assert [path.read_bytes() for path in folder.glob("previous/*/data.h5")] == [annotated]
-    (folder / "notes.txt").write_text("hello\n")
-    with pytest.raises(UserError, match="notes.txt has no column pixels"):
-        ensure(folder / "notes.txt")
+def test_a_changed_member_of_an_archive_is_noticed(folder):
+    ensure(folder)
+    changed = MEMBERS | {"data/train-20240507-yh.csv": table([sample_row(n) for n in (50, 51, 52)])}
+    write_stored_rar(folder / "data.rar", changed)
+    assert read_h5(ensure(folder))["Training"] == [expected(sample_row(n)) for n in (50, 51, 52)]
 
 
-def test_faces_of_another_folder_are_never_those_of_the_named_one(folder, tmp_path):
-    out = tmp_path / "out" / "data.h5"
-    ensure(folder, out)
-    for name in ("plain", "empty"):
-        (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match="empty holds no faces"):
-        ensure(tmp_path / "empty", out)
-    rows = [{"emotion": "3", "pixels": pixel_text(image(i)), "Usage": split} for i, split in enumerate(SPLITS)]
-    (tmp_path / "plain" / "fer2013.csv").write_bytes(table(rows, ("emotion", "pixels", "Usage")))
-    ensure(tmp_path / "plain", out)
-    assert check(out).counts == dict.fromkeys(SPLITS, 1) and check(out).vad_origin == "none"
+def test_a_touched_source_gives_the_same_faces(folder):
+    ensure(folder)
+    os.utime(folder / "data.rar", ns=(1, 10**18))
+    assert read_h5(ensure(folder)) == ANNOTATED
 
 
-def truncate(share):
+def test_a_better_source_beside_is_noticed(tmp_path, capsys):
+    write_files(tmp_path, {"fer2013.csv": plain_table()})
+    assert read_h5(ensure(tmp_path)) == FACES
+    write_zip(tmp_path / "annotated.zip", MEMBERS)
+    capsys.readouterr()
+    assert read_h5(ensure(tmp_path)) == ANNOTATED and "annotated.zip" in capsys.readouterr().out
+
+
+def truncated(share):
     return lambda path: path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
-def remove_dataset(path):
-    edited(path, lambda h5: h5.pop("PublicTest_label"))
+def edited(change):
+    def damage(path):
+        with h5py.File(path, "r+") as h5:
+            change(h5)
+
+    return damage
 
 
-def wrong_dtype(path):
-    def change(h5):
-        labels = h5["Training_label"][:]
-        del h5["Training_label"]
-        h5["Training_label"] = labels.astype(np.int32)
-
-    edited(path, change)
+def replaced(name, values):
+    return edited(lambda h5: (h5.pop(name), h5.create_dataset(name, data=values)))
 
 
-def wrong_shape(path):
-    def change(h5):
-        del h5["Training_pixel"]
-        h5["Training_pixel"] = np.zeros((2, 2304), np.uint8)
-
-    edited(path, change)
-
-
-def chunked(path):
-    def change(h5):
-        pixels = h5["Training_pixel"][:]
-        del h5["Training_pixel"]
-        h5.create_dataset("Training_pixel", data=pixels, chunks=(1, 2304))
-
-    edited(path, change)
-
-
-def wrong_labels(path):
-    edited(path, lambda h5: h5["Training_label"].__setitem__(0, 7))
-
-
-def older_format(path):
-    edited(path, lambda h5: h5.attrs.__setitem__("format_version", 0))
-
-
-def no_counts(path):
-    edited(path, lambda h5: h5.attrs.__delitem__("counts"))
-
-
-DAMAGES = [truncate(0), truncate(0.1), truncate(0.5), truncate(0.95), remove_dataset, wrong_dtype, wrong_shape]
-DAMAGES += [chunked, wrong_labels, older_format, no_counts]
+DAMAGES = {
+    **{f"cut at {share}": truncated(share) for share in (0, 0.1, 0.5, 0.95)},
+    "an older format": edited(lambda h5: h5.attrs.__setitem__("format_version", 0)),
+    "no counts": edited(lambda h5: h5.attrs.__delitem__("counts")),
+    "other classes": edited(lambda h5: h5.attrs.__setitem__("class_names", ["Joy"])),
+    "no labels": edited(lambda h5: h5.pop("PublicTest_label")),
+    "labels of float": replaced("Training_label", np.zeros(3)),
+    "labels beyond 6": edited(lambda h5: h5["Training_label"].__setitem__(0, 7)),
+    "negative labels": edited(lambda h5: h5["Training_label"].__setitem__(0, -1)),
+    "NaN valence": edited(lambda h5: h5["PublicTest_VAD"].__setitem__((0, 0), np.nan)),
+    "infinite arousal": edited(lambda h5: h5["PublicTest_VAD"].__setitem__((0, 1), np.inf)),
+    "fewer pixels": replaced("Training_pixel", np.zeros((3, 2303), np.uint8)),
+    "fewer faces": replaced("Training_pixel", np.zeros((2, 2304), np.uint8)),
+    "pixels of 16 bits": replaced("Training_pixel", np.zeros((3, 2304), np.uint16)),
+    "a group in place of pixels": edited(
+        lambda h5: (h5.pop("Training_pixel"), h5.create_group("Training_pixel"))
+    ),
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_made_anew(folder, capsys, damage):
+def test_a_damaged_file_is_prepared_anew_or_refused(folder, capsys, damage):
     h5_path = ensure(folder)
-    whole = h5_path.read_bytes()
-    damage(h5_path)
-    with pytest.raises(UserError, match="data.h5 is"):
-        check(h5_path)
+    DAMAGES[damage](h5_path)
+    damaged = h5_path.read_bytes()
     capsys.readouterr()
-    ensure(folder)
-    said = capsys.readouterr().out
-    assert said.startswith(f"preparing {h5_path} anew: it is ")
-    assert h5_path.read_bytes() == whole and "previous" not in names(folder)
-    damage(h5_path)
+    assert main([str(h5_path)]) == 2  # by itself it cannot be put right
+    said = capsys.readouterr().err
+    assert "data.h5" in said and "Traceback" not in said and said.count("\n") == 1
+    with pytest.raises(UserError, match="data.h5"):
+        load(h5_path)
+    assert ensure(folder) == h5_path and "data.h5" in capsys.readouterr().out
+    assert read_h5(h5_path) == ANNOTATED
+    h5_path.write_bytes(damaged)
     (folder / "data.rar").unlink()
-    with pytest.raises(UserError, match="put the archive"):
-        ensure(folder)
+    assert main([str(folder)]) == 2 and h5_path.read_bytes() == damaged
 
 
 def other_hdf5(path):
@@ -349,133 +215,349 @@ def other_hdf5(path):
         h5["Training_pixel"] = np.arange(5)
 
 
-@pytest.mark.parametrize("make", [other_hdf5, lambda path: path.write_text("my notes")])
-def test_a_file_of_someone_else_is_kept(folder, capsys, make):
-    h5_path = folder / "data.h5"
-    make(h5_path)
-    theirs = h5_path.read_bytes()
-    with pytest.raises(UserError):
-        check(h5_path)
-    ensure(folder)
+@pytest.mark.parametrize(
+    "make", [other_hdf5, lambda path: path.write_text("my notes")], ids=["hdf5", "notes"]
+)
+def test_a_file_of_someone_else_is_moved_aside(folder, capsys, make):
+    make(folder / "data.h5")
+    theirs = (folder / "data.h5").read_bytes()
+    assert main([str(folder / "data.h5")]) == 2
+    assert read_h5(ensure(folder)) == ANNOTATED
     (kept,) = (folder / "previous").rglob("data.h5")
-    assert kept.read_bytes() == theirs and str(kept.parent) in capsys.readouterr().out
-    assert check(h5_path).counts["Training"] == 3
-    assert [source["name"] for source in check(h5_path).sources] == ["data.rar"]
+    assert kept.read_bytes() == theirs and "previous" in capsys.readouterr().out
+    stamped = stamp(folder / "data.h5")
+    assert stamp(ensure(folder)) == stamped
 
 
-def test_a_file_of_someone_else_is_kept_when_there_is_no_source(tmp_path):
-    other_hdf5(tmp_path / "data.h5")
-    with pytest.raises(UserError, match="put the archive"):
-        ensure(tmp_path)
-    assert names(tmp_path) == ["data.h5"]
+@pytest.mark.parametrize("named", [True, False])
+def test_annotated_faces_are_never_replaced_by_plain_ones(folder, named):
+    """Whether the plain table is named, or the annotated source is gone, they are kept."""
+    annotated = ensure(folder).read_bytes()
+    write_files(folder, {"fer2013.csv": plain_table()})
+    if named:
+        assert read_h5(ensure(folder / "fer2013.csv")) == FACES
+    else:
+        (folder / "data.rar").unlink()
+        ensure(folder)
+    assert annotated in [path.read_bytes() for path in folder.rglob("data.h5")]
+
+
+def test_faces_of_another_place_are_never_those_of_the_named_one(folder, tmp_path):
+    out = tmp_path / "out" / "data.h5"
+    ensure(folder, out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty"):
+        ensure(tmp_path / "empty", out)
+    ensure(write_files(tmp_path / "plain", {"fer2013.csv": plain_table()}), out)
+    assert read_h5(out) == FACES
 
 
 # Failures
 
 
-def test_an_error_leaves_nothing_behind(folder):
+def test_a_source_that_is_damaged_later_leaves_the_faces_as_they_were(folder):
     good = ensure(folder).read_bytes()
     data = (folder / "data.rar").read_bytes()
     (folder / "data.rar").write_bytes(data[:-3000])
     left = names(folder)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="data.rar"):
         ensure(folder)
     assert names(folder) == left and (folder / "data.h5").read_bytes() == good
 
 
-@pytest.mark.parametrize("place", ["write", "check", "_write_pixels"])
-def test_an_interruption_leaves_nothing_behind(folder, monkeypatch, place):
-    (folder / "data.h5").write_bytes(b"") if place == "check" else None
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = names(folder)
-    monkeypatch.setattr(store, place, interrupt)
-    assert prepare.main([str(folder)]) == 130
-    assert names(folder) == before
+def many_faces(folder, seed):
+    """Write 60 faces a split, which no small disk holds."""
+    generator = np.random.default_rng(seed)
+    for name in SPLIT_FILES.values():
+        faces = generator.integers(0, 256, (60, 48, 48), dtype=np.uint8)
+        write_csv(folder / name, faces, [n % 7 for n in range(60)], [(seed, 0, 0)] * 60)
 
 
-def test_a_full_disk_is_explained(folder, monkeypatch):
-    def fail(*_):
-        raise OSError(28, "No space left on device")
+# Prepares 0.csv or 1.csv, whichever data.h5 does not hold, again and again, each time in a process of its own, which at
+# its n-th request to the system ends itself or is asked to stop; prints how, and what data.h5 holds before and after.
+STOPPED = """
+import os, shutil, signal, sys
+import h5py
+from data.fer2013.prepare import main
 
-    monkeypatch.setattr(store, "write", fail)
-    with pytest.raises(UserError, match="No space left"):
-        ensure(folder)
-    assert names(folder) == ["data.rar"]
+source, number = sys.argv[1], getattr(signal, sys.argv[2])
+
+def held():
+    with h5py.File(source + "/data.h5") as h5:
+        return int(h5["Training_VAD"][:].sum() == 60)
+
+def child(n):
+    left = [n]
+    def count(event, arguments):
+        if event.split(".")[0] in ("open", "os", "shutil", "tempfile"):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.addaudithook(count)
+    code = main([source])
+    os._exit(code if left[0] <= 0 else 99)
+
+code = n = 0
+while code != 99:
+    n, before = n + 1, held()
+    shutil.copy(f"{source}/../{1 - before}.csv", source + "/train.csv")
+    pid = os.fork() or child(n)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print("stopped", code, before, held(), flush=True)
+"""
 
 
-def test_no_row_can_be_used(tmp_path):
-    (tmp_path / "train.csv").write_bytes(table([sample_row(1, emotion="x"), sample_row(2, emotion="y")]))
-    with pytest.raises(UserError, match=r"train.csv: none of its 2 rows .*row 1: emotion: 'x'"):
-        ensure(tmp_path)
-    (tmp_path / "train.csv").write_bytes(table([]))
-    with pytest.raises(UserError, match="no rows"):
-        ensure(tmp_path)
-    assert names(tmp_path) == ["train.csv"]
+@unix
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_stopped_at_any_time_the_old_file_or_the_new_one_is_there(tmp_path, name):
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in (0, 1):
+        write_csv(
+            tmp_path / f"{number}.csv",
+            np.zeros((60, 2304), int) + number,
+            [3] * 60,
+            [(number, 0, 0)] * 60,
+        )
+    shutil.copy(tmp_path / "0.csv", source / "train.csv")
+    ensure(source)
+    command = [sys.executable, "-c", STOPPED, source, name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("stopped")]
+    assert len(found) > 10 and "Traceback" not in done.stderr, done.stderr
+    assert {code for code, _, _ in found} <= {"0", "99", "-9" if name == "SIGKILL" else "130"}
+    assert {before != after for _, before, after in found} == {True, False}
+    code, before, after = found[-1]
+    assert code == "99" and before != after  # at last nothing stopped it
+    left = [
+        path for path in names(source) if path not in ("data.h5", "data_report.csv", "train.csv")
+    ]
+    assert not left if name == "SIGINT" else all(path.endswith(".unfinished") for path in left)
 
 
-def test_a_path_below_a_file_is_a_sentence(tmp_path):
-    (tmp_path / "README.md").write_text("text")
-    for name in ("README.md/x.h5", "README.md/x.csv"):
-        with pytest.raises(UserError, match="does not exist"):
-            ensure(tmp_path / name)
+@unix
+@pytest.mark.parametrize("room", [1000, 100_000])
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, capsys, room):
+    import resource
+
+    many_faces(tmp_path, 1)
+    good, listed = ensure(tmp_path).read_bytes(), names(tmp_path)
+    many_faces(tmp_path, 2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        code = main([str(tmp_path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert code == 2 and "data.h5" in said and "room" in said and said.count("\n") == 1
+    assert (tmp_path / "data.h5").read_bytes() == good and names(tmp_path) == listed
+    assert main([str(tmp_path)]) == 0 and (tmp_path / "data.h5").read_bytes() != good
+
+
+@pytest.fixture
+def shared():
+    """A folder that others may look into, while the test itself has no more rights than anybody."""
+    if sys.platform == "win32":
+        pytest.skip("needs the rights of Unix")
+    place, is_root = Path(tempfile.mkdtemp()).resolve(), os.geteuid() == 0
+    place.chmod(0o777)
+    (place / "source").mkdir(mode=0o777)
+    yield place
+    if is_root:
+        os.seteuid(0)
+    shutil.rmtree(place)
+
+
+def give_up_rights(folder, mode):
+    folder.chmod(mode)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+
+
+def test_beside_a_source_that_cannot_be_written_to_data_h5_is_in_out(shared):
+    write_files(shared / "source", {"fer2013.csv": plain_table()})
+    give_up_rights(shared / "source", 0o555)
+    splits = load(shared / "source", out=shared / "out").splits
+    assert splits["Training"].labels.tolist() == [label for label, _, _ in FACES["Training"]]
+    assert (
+        names(shared / "source") == ["fer2013.csv"] and read_h5(shared / "out" / "data.h5") == FACES
+    )
+    before = stamp(shared / "out" / "data.h5")
+    load(shared / "source", out=shared / "out")
+    assert stamp(shared / "out" / "data.h5") == before
+
+
+def test_an_outdated_file_that_cannot_be_replaced_stays_and_another_is_in_out(shared):
+    write_files(shared / "source", {"fer2013.csv": plain_table(4)})
+    before = ensure(shared / "source").read_bytes()
+    write_files(shared / "source", {"fer2013.csv": plain_table()})
+    give_up_rights(shared / "source", 0o555)
+    assert len(load(shared / "source", out=shared / "out").splits["Training"]) == 3
+    assert (shared / "source" / "data.h5").read_bytes() == before
+    assert read_h5(shared / "out" / "data.h5") == FACES
+
+
+def test_without_another_place_a_source_that_cannot_be_written_to_is_told(shared, refused):
+    write_files(shared / "source", {"fer2013.csv": plain_table()})
+    give_up_rights(shared / "source", 0o555)
+    refused(shared / "source", str(shared / "source"), "--h5")
+
+
+@pytest.mark.parametrize("below", ["train", "train/happy"])
+def test_a_folder_that_nobody_may_list_is_named(shared, refused, below):
+    write_files(shared / "source", class_folders(count=1)[0])
+    for path in (shared / "source").rglob("*"):
+        path.chmod(0o777)
+    give_up_rights(shared / "source" / below, 0)
+    refused(shared / "source", f"{below} ")
+
+
+def test_a_report_that_cannot_be_written_does_not_stop_the_preparation(folder, capsys):
+    (folder / "data_report.csv").mkdir()
+    assert read_h5(ensure(folder)) == ANNOTATED and "data_report.csv" in capsys.readouterr().out
+
+
+def test_h5_must_be_the_name_of_a_file(folder, capsys):
+    write_files(folder, {"results/thesis.txt": b"mine"})
+    for place in (folder, folder / "results"):
+        assert main([str(folder), "--h5", str(place)]) == 2
+        assert f"{place} is a folder" in capsys.readouterr().err
+    assert names(folder) == ["data.rar", "results/thesis.txt"]
 
 
 # The command
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "data.fer2013.prepare", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
+def test_the_command(folder):
+    command = [
+        sys.executable,
+        "-m",
+        "data.fer2013.prepare",
+        folder,
+        "--h5",
+        folder / "made" / "faces.h5",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "3 Training" in done.stdout and done.stderr == ""
+    assert read_h5(folder / "made" / "faces.h5") == ANNOTATED
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="runs programs as Unix does")
+def test_odd_names_and_an_odd_locale(tmp_path):
+    """Names that the locale cannot print, that are no text at all, and no home."""
+    place = tmp_path / "mein Ordner \N{GREEK SMALL LETTER ALPHA}\N{CJK UNIFIED IDEOGRAPH-4E2D}"
+    if sys.platform == "linux":
+        place = tmp_path / os.fsdecode(b"caf\xe9 \xff")
+    place.mkdir()
+    write_zip(place / "Gesichter f\N{LATIN SMALL LETTER U WITH DIAERESIS}r alle.zip",
+              {f"caf\N{LATIN SMALL LETTER E WITH ACUTE}/{name}": content for name, content in MEMBERS.items()})  # fmt: skip
+    environment = {
+        name: os.environ[name]
+        for name in ("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+        if name in os.environ
+    }
+    environment |= {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "HOME": "/nowhere",
+    }
+    command = [sys.executable, "-m", "data.fer2013.prepare", place]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == 0 and done.stderr == b"", done.stderr
+    assert read_h5(place / "data.h5") == ANNOTATED
+
+
+def test_plain_faces_train_the_classification_alone(tmp_path, capsys):
+    place = write_files(tmp_path / "data", {"fer2013.csv": plain_table()})
+    flags = ["--data", place, "--model", "Narrow", "--epochs", 1, "--bs", 2, "--eval", "center"]
+    assert run_program(tmp_path / "out", *flags) == 0
+    assert "classification" in capsys.readouterr().out
+    tables = {path.name for path in (tmp_path / "out").glob("*.csv")}
+    assert tables == {"AccProcess_classify.csv"}
+    with pytest.raises(UserError, match="classify"):
+        run_program(tmp_path / "more", *flags, "--tasks", "classify", "regressV")
+
+
+# Three splits in memory
+
+
+def test_every_face_and_annotation_arrives(folder):
+    splits = load(folder).splits
+    assert list(splits) == list(SPLIT_FILES)
+    for split, faces in ANNOTATED.items():
+        labels, vad, pixels = zip(*faces, strict=True)
+        assert splits[split].images.reshape(3, -1).tolist() == list(pixels)
+        assert splits[split].labels.tolist() == list(labels) and splits[split].vad.tolist() == list(
+            vad
+        )
+
+
+def test_without_annotations_there_are_no_vad(tmp_path):
+    dataset = load(write_files(tmp_path, {"fer2013.csv": plain_table()}))
+    assert not dataset.has_vad and all(faces.vad is None for faces in dataset.splits.values())
+
+
+def test_what_the_user_says_of_the_annotations_is_repeated(folder):
+    note = folder / "vad_origin.txt"
+    before = stamp(ensure(folder))
+    note.write_text("\ufeffderived by a regression\nmore\n", encoding="utf-8")
+    for source in (folder, folder / "data.h5"):
+        assert (
+            "derived by a regression" in load(source).description
+            and "more" not in load(source).description
+        )
+    assert stamp(folder / "data.h5") == before
+    note.write_text(" \n")
+    with pytest.raises(UserError, match="vad_origin.txt"):
+        load(folder)
+
+
+def test_a_limit_keeps_faces_from_the_whole_of_a_split(tmp_path):
+    """Pictures from folders are sorted by class: the first would all be of one."""
+    rows = {
+        split: [sample_row(number, Usage=split) for number in range(9)] for split in SPLIT_FILES
+    }
+    write_files(
+        tmp_path, {"fer2013.csv": table([row for mine in rows.values() for row in mine], PLAIN)}
     )
+    faces = load(tmp_path, limit=4).splits["PrivateTest"]
+    assert faces.images.reshape(4, -1).tolist() == [
+        image(number).tolist() for number in (0, 2, 4, 6)
+    ]
+    for limit in (9, 100):
+        assert len(load(tmp_path, limit=limit).splits["PrivateTest"]) == 9
 
 
-def test_command(folder, capsys):
-    done = run(folder, "--h5", folder / "made" / "faces.h5")
-    assert done.returncode == 0 and "Traceback" not in done.stderr + done.stdout
-    assert "3 Training, 3 PublicTest, 3 PrivateTest" in done.stdout
-    assert check(folder / "made" / "faces.h5").counts["Training"] == 3
-    assert prepare.main([str(folder / "absent")]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("error: ") and "absent" in said.err and "Traceback" not in said.err
+def smooth_face(seed):
+    small = Image.fromarray(image(seed)[:144].reshape(12, 12))
+    return np.asarray(small.resize((48, 48), Image.Resampling.BICUBIC)).ravel()
 
 
-def test_a_folder_is_no_place_for_data_h5(folder, capsys):
-    (folder / "results").mkdir()
-    (folder / "results" / "thesis.txt").write_text("mine")
-    for place in (folder, folder / "results"):
-        assert prepare.main([str(folder), "--h5", str(place)]) == 2
-        said = capsys.readouterr()
-        assert f"{place} is a folder: give the name of a file, such as {place / 'data.h5'}" in said.err
-        with pytest.raises(UserError, match="is a folder"):
-            prepare.prepare(folder, place)
-    assert names(folder) == ["data.rar", "results"] and names(folder / "results") == ["thesis.txt"]
+def test_dropping_duplicates_concerns_training_faces_alone(tmp_path):
+    """A copy that is a little darker counts, too."""
+    rows = {split: [sample_row(n, Usage=split, pixels=" ".join(map(str, smooth_face(100 * place + n))))
+                    for n in range(6)] for place, split in enumerate(SPLIT_FILES)}  # fmt: skip
+    darker = (smooth_face(102) * 0.9).astype(np.uint8)
+    rows["Training"][4]["pixels"] = " ".join(map(str, darker))
+    write_files(
+        tmp_path, {"fer2013.csv": table([row for mine in rows.values() for row in mine], PLAIN)}
+    )
+    splits = load(tmp_path, drop_duplicates=True).splits
+    kept = [
+        expected({"Valence": 0, "Arousal": 0, "Dominance": 0} | rows["Training"][n])[2]
+        for n in (0, 1, 2, 3, 5)
+    ]
+    assert splits["Training"].images.reshape(5, -1).tolist() == kept
+    assert [len(splits[split]) for split in ("PublicTest", "PrivateTest")] == [6, 6]
 
 
-# Real faces
-
-
-@pytest.mark.real
-def test_genuine_archive(real_data, tmp_path):
-    h5_path = ensure(real_data / "authors", tmp_path / "data.h5")
-    with open(real_data / "fer2013" / "human_vad_publictest.csv", newline="") as stream:
-        human = list(csv.DictReader(stream))
-    assert check(h5_path).counts == {"PublicTest": 464} == {"PublicTest": len(human)}
-    with h5py.File(h5_path) as h5:
-        vad = [[float(row[name]) for name in ("Valence", "Arousal", "Dominance")] for row in human]
-        assert h5["PublicTest_VAD"][:].tolist() == vad
-
-
-def test_a_limit_takes_evenly_spaced_faces(tmp_path):
-    with h5py.File(tmp_path / "data.h5", "w") as h5:
-        h5["Training_pixel"] = np.arange(6, dtype=np.uint8)[:, None].repeat(2304, 1)
-        h5["Training_label"] = np.arange(6)
-    for limit, rows_kept in [(None, range(6)), (4, [0, 1, 3, 4]), (9, range(6))]:
-        faces = load_split(tmp_path / "data.h5", "Training", limit)
-        assert faces.images[:, 0, 0].tolist() == faces.labels.tolist() == list(rows_kept)
+def test_a_missing_split_is_named_with_what_is_there(tmp_path):
+    files = [name for split, name in SPLIT_FILES.items() if split != "Training"]
+    write_files(tmp_path, {name: MEMBERS[f"data/{name}"] for name in files})
+    with pytest.raises(
+        UserError, match=r"Training.*PublicTest \(3 faces\), PrivateTest \(3 faces\)"
+    ):
+        load(tmp_path)

@@ -13,7 +13,7 @@ from inference import refit
 from inference.ratings import Block
 from models import checkpoint
 from models.multitask import RegressionHead
-from tests.test_fer2013 import SPLIT_FILES, write_csv
+from tests.samples import SPLIT_FILES, write_csv
 from tests.test_visualize import PREPROCESSING, make_model
 from utils.files import UserError
 from utils.tasks import TASKS

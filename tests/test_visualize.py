@@ -24,7 +24,8 @@ import visualize
 from data.batches import center_crop, four_crop, normalise, ten_crop
 from data.demo.demo import draw_faces
 from data.demo.drawing import draw_face
-from data.fer2013 import prepare, sources
+from data import archives
+from data.fer2013 import prepare
 from inference import figures, places, results
 from inference.detector import Box
 from inference.networks import load_networks
@@ -873,8 +874,8 @@ def test_the_8_bit_network_is_smaller_and_says_nearly_the_same(tmp_path, checkpo
     )
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "fer2013.csv").write_text("emotion,pixels,Usage\n" + rows)
-    prepare.ensure(tmp_path / "home", progress=False)
-    monkeypatch.setattr(sources, "HOME", tmp_path / "home")
+    prepare.ensure(tmp_path / "home")
+    monkeypatch.setattr(archives, "DATA_FOLDER", tmp_path / "home")
     other = save(tmp_path / "trained", make_model())
     assert run(other, "--export", "onnx", "--out", tmp_path) == 0
     kinds = [node.op_type for node in onnx.load(str(tmp_path / "emotion_int8.onnx")).graph.node]

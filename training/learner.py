@@ -95,12 +95,12 @@ class MultiTaskLearner(Learner):
         recipe, device = self.recipe, faces.labels.device
         return plan_epoch(
             len(faces), recipe.batch_size, seed, epoch, device, *ranks(),
-            rotation=recipe.rotation, scaling=recipe.scaling,
+            rotation=recipe.rotation, scaling=recipe.scaling, corruption=recipe.corruption,
         )  # fmt: skip
 
     def batches(self, faces, plan, first=0):
-        """Yield (pictures (B, 1, 44, 44) float, labels (B,), vad (B, 3) or None, taught (B, 7) or None)."""
-        annotations = faces.labels, faces.vad, self.taught
+        """Yield (pictures (B, 1, 44, 44) float, labels (B,), and vad (B, 3), taught (B, 7), votes (B, 7) or None)."""
+        annotations = faces.labels, faces.vad, self.taught, faces.votes
         for crops, *targets in training_batches(plan, self.runtime.device, faces.images, *annotations, first=first):
             yield normalise(crops, **self.preprocessing), *targets
 
@@ -113,8 +113,8 @@ class MultiTaskLearner(Learner):
         with self.runtime.autocast():
             outputs = self.network(pictures)
         outputs = {name: gather(output) for name, output in outputs.items()}
-        labels, vad, taught = (None if target is None else gather(target) for target in targets)
-        loss = self.objective(self.model, outputs, labels, vad, taught)
+        labels, vad, taught, votes = (None if target is None else gather(target) for target in targets)
+        loss = self.objective(self.model, outputs, labels, vad, taught, votes)
         self.scaler.scale(loss).backward()
         if self.recipe.clip_value is not None:
             self.scaler.unscale_(self.optimizer)

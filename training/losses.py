@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from data.votes import vote_shares
 from models.resnet import BasicBlock
 from training.metrics import concordance, signs, task_target
 from utils.tasks import EMOTIONS, TASKS, ZERO_BAND
@@ -31,10 +32,14 @@ def check_shapes(output, target, width):
         )
 
 
-def category_loss(logits, labels, smoothing=0.0):
-    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6. ValueError for other shapes."""
+def category_loss(logits, labels, smoothing=0.0, votes=None):
+    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6. ValueError for other shapes.
+
+    votes (B, 7) uint8: what counts are their shares, see `data.votes.vote_shares`; None: the labels.
+    """
     check_shapes(logits, labels, len(EMOTIONS))
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    target = labels if votes is None else vote_shares(votes, labels)
+    return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
 def dimension_loss(values, target, mse_weight=1.0, ccc_weight=0.0):
@@ -184,18 +189,19 @@ def orthogonality_loss(model, dtype=torch.float32):
     return total + sum(matrix_orthogonality(shortcut.weight.to(dtype)) for shortcut in shortcuts)
 
 
-def taught_loss(recipe, logits, labels, taught):
-    """Category loss of the labels, and with weight `recipe.teacher` that of a teacher's probabilities taught (B, 7)."""
-    loss = category_loss(logits, labels, recipe.label_smoothing)
+def taught_loss(recipe, logits, labels, taught, votes):
+    """Category loss of labels or votes, and with weight `recipe.teacher` that of a teacher's probabilities (B, 7)."""
+    loss = category_loss(logits, labels, recipe.label_smoothing, votes)
     if taught is None:
         return loss
     return (1 - recipe.teacher) * loss + recipe.teacher * F.cross_entropy(logits, taught)
 
 
-# {kind of task: its weighted loss, from a recipe, outputs (B, width), targets (B,), a teacher's probabilities or None}
+# {kind of task: its weighted loss, from a recipe, outputs (B, width), targets (B,), and a teacher's probabilities and
+# votes, (B, 7) each or None}
 LOSSES = {
     "classification": taught_loss,
-    "regression": lambda recipe, values, target, taught: (
+    "regression": lambda recipe, values, target, taught, votes: (
         recipe.dimension_weight * dimension_loss(values, target, recipe.mse_weight, recipe.ccc_weight)
     ),
 }
@@ -218,11 +224,15 @@ class Objective:
         if tables and recipe.consistency and categories and self.dimensions:
             self.table = tables[recipe.constraint][:, [task.dimension for task in self.dimensions]]
 
-    def __call__(self, model, outputs, labels, vad, taught=None):
-        """Total loss, a scalar. outputs: what the model returned; labels (B,), vad (B, 3), taught (B, 7) or None."""
+    def __call__(self, model, outputs, labels, vad, taught=None, votes=None):
+        """Total loss, a scalar.
+
+        outputs: what the model returned; labels (B,), vad (B, 3), taught (B, 7), votes (B, 7), all but labels or None.
+        """
         recipe = self.recipe
         total = sum(
-            LOSSES[task.kind](recipe, outputs[task.name], task_target(task, labels, vad), taught) for task in self.tasks
+            LOSSES[task.kind](recipe, outputs[task.name], task_target(task, labels, vad), taught, votes)
+            for task in self.tasks
         )
         if self.table is not None:
             values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)

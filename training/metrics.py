@@ -58,8 +58,9 @@ def macro_f1(confusion):
 
 def classification_metrics(logits, labels):
     """Acc (percent), Loss (mean cross-entropy), F1 (macro, 0..1), the confusion matrix as lists, and the temperature
-    that fits these logits best.
+    that fits these logits best; of the faces whose label is not -1.
     """
+    logits, labels = logits[labels >= 0], labels[labels >= 0]
     confusion = confusion_matrix(logits.argmax(dim=1), labels, logits.shape[1])
     return {
         "Acc": 100 * (confusion.diagonal().sum().double() / len(labels)).item(),

@@ -1,6 +1,6 @@
 """RECIPES: complete sets of hyper-parameters. A flag on the command line overrides its recipe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Recipe(BaseRecipe):
     clip_value: bound on the absolute value of each gradient, None for no bound.
     rotation, scaling: the most that a training face is turned either way, in degrees, and enlarged or made smaller,
     as a share.
-    teacher: weight of the released network's probabilities among what the category is to be; the labels have the rest.
+    corruption: share of the training faces that is blurred, noisy, compressed and the like (`data.corruptions`).
+    targets: what the category is to be, one of `data.votes.TARGETS`.
+    teacher: weight of the released network's probabilities among what the category is to be; the targets have the rest.
     constraint: a key of `losses.CONSTRAINTS`; consistency is its weight.
     dimension_weight scales mse_weight * MSE + ccc_weight * (1 - CCC) of each dimension.
     width, pooled, dropout: of the network: channels of its first stage, whether its stem is pooled (see `ResNet18`),
@@ -51,6 +53,8 @@ class Recipe(BaseRecipe):
     clip_value: float | None = None
     rotation: float = 0.0
     scaling: float = 0.0
+    corruption: float = 0.0
+    targets: str = "labels"
     label_smoothing: float = 0.1
     teacher: float = 0.0
     dimension_weight: float = 0.5
@@ -69,11 +73,14 @@ class Recipe(BaseRecipe):
         return {"base": self.width, "pooled": self.pooled, "dropout": self.dropout}
 
 
+DEFAULT = Recipe(rotation=10.0, scaling=0.1, corruption=0.5)
 RECIPES = {
     # The best that we know; the README says what it reaches.
-    "default": Recipe(rotation=10.0, scaling=0.1),
+    "default": DEFAULT,
+    # The same for photographs and cameras: what people see, not FER2013's labels.
+    "photographs": replace(DEFAULT, targets="votes", label_smoothing=0.0),
     # What an ordinary computer can train: the pooled stem is some three times as fast.
-    "fast": Recipe(epochs=18, rotation=5.0, scaling=0.05, pooled=True, teacher=0.7),
+    "fast": Recipe(epochs=18, rotation=5.0, scaling=0.05, corruption=0.5, pooled=True, teacher=0.7),
     # The drawn faces, in a minute or two on two processor cores: so few steps that Muon and averages would not pay.
     "demo": Recipe(epochs=5, batch_size=16, learning_rate=0.02, optimizer="sgd", averaging=0.0, width=32, pooled=True),
     # The original project's hyper-parameters with its faults mended (see the README).

@@ -330,6 +330,16 @@ class Run(RunFolder):
             chosen[task.name] = {"epoch": epoch, **figures}
         return chosen
 
+    def _measured_against(self):
+        """What accuracy means in this run, for data.txt and who reads the CSVs; {} for FER2013's labels."""
+        if self.settings.recipe.targets == "labels":
+            return {}
+        counts = (f"{int((self.dataset.splits[name].labels >= 0).sum()):,} {name}" for name in TEST_SPLITS)
+        return {
+            "accuracy": "against the majority of the FER+ votes, of the faces that have one: "
+            f"{', '.join(counts)}; in training against the class with most votes",
+        }
+
     def write_records(self):
         """See `RunFolder`."""
         splits, limit = self.dataset.splits, self.settings.limit
@@ -341,6 +351,7 @@ class Run(RunFolder):
         teacher = {} if self.taught is None else {"teacher": "the released network, by its centre crop"}
         network = {
             "tasks": ", ".join(self.settings.tasks),
+            **self._measured_against(),
             **teacher,
             "evaluation after every epoch": {"tencrop": "ten-crop", "center": "centre crop"}.get(
                 self.crops, self.crops

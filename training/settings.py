@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data import DATASETS
 from data.subjects.folds import FOLD_RULES, FOLDS
+from data.votes import TARGETS
 from models import MODELS, network_class
 from training.engine import CROPS
 from training.losses import CONSTRAINTS
@@ -125,8 +126,11 @@ def build_parser():
                       help=f"weight of category-V/A/D consistency (default*: {defaults.consistency})")  # fmt: skip
     what.add_argument("--orth", dest="orthogonality", type=_number(float, 0), metavar="W",
                       help=f"weight of orthogonal convolutions (default*: {defaults.orthogonality})")  # fmt: skip
+    what.add_argument("--targets", choices=TARGETS,
+                      help="what the category is to be: FER2013's labels, or the shares of the FER+ votes "
+                           f"(default*: {defaults.targets})")  # fmt: skip
     what.add_argument("--teacher", type=_number(float, 0, high=1), metavar="W",
-                      help="weight of the released network's probabilities beside the labels (default*: "
+                      help="weight of the released network's probabilities beside the targets (default*: "
                            f"{defaults.teacher}; fast {RECIPES['fast'].teacher})")  # fmt: skip
 
     how = parser.add_argument_group("training")
@@ -143,6 +147,9 @@ def build_parser():
     rates = f"{defaults.learning_rate}; FERSNet {of_fersnet.learning_rate}"
     how.add_argument("--lr", dest="learning_rate", type=_number(float, 0, False, 1e30), metavar="RATE",
                      help=f"highest learning rate (default*: {rates})")  # fmt: skip
+    how.add_argument("--corruption", type=_number(float, 0, high=1), metavar="SHARE",
+                     help="share of the training faces that is blurred, noisy, compressed and the like "
+                          f"(default*: {defaults.corruption})")  # fmt: skip
     how.add_argument("--seed", type=_number(int, 0, high=2**31), metavar="N", help="default: 0")
     how.add_argument("--eval", dest="evaluation", choices=EVALUATIONS,
                      help="crops per test face; auto: ten on CUDA, the centre on a CPU and ten for the "

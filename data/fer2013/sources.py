@@ -1,358 +1,301 @@
-"""Where the faces come from: what lies in a folder or a file, told by its content, and which of it is read.
+"""What to read: the best of the tables, class folders and h5 files in a place.
 
-Four kinds are known, wherever they lie (`data/fer2013/containers.py`) and however they are written:
+Formats are recognised by content, not by name:
 
-- tables with pixels, emotion, valence, arousal and dominance: the annotators' files, one a split;
-- tables with pixels and emotion: plain FER2013, whose column Usage, or whose name, says the split; with FER+ votes
-  of the same rows V/A/D are derived from them (`data/fer2013/ferplus.py`);
-- folders of pictures, train/<class>/ and test/<class>/ (`data/fer2013/pictures.py`);
-- data.h5 of the program that this one descends from, {split}_pixel and {split}_label.
+- tables with the columns pixels and emotion, and perhaps Usage, V/A/D or FER+ votes (`tables`);
+- images in class folders (`images`);
+- data.h5 of the program that this one descends from, with {split}_pixel, {split}_label and perhaps
+  {split}_VAD.
 """
 
-import hashlib
-import json
-import os
 from collections import Counter, defaultdict
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import chain
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import PurePosixPath
 
 import h5py
+import numpy as np
 
-from data.fer2013.containers import AGAIN, ARCHIVE_SUFFIXES, DEPTH, ENCRYPTED, Entry, Tree, files_below, volumes
-from data.fer2013.pictures import NEEDED, THIS, class_folders
-from data.fer2013.tables import HEAD, NO_HEADER, PIXELS, Faulty, Format, read_format, split_named, two_candidates
-from utils.files import UserError, is_unfinished, one_line
+from data import FACE_SIZE
+from data.archives import ARCHIVE_SUFFIXES, file_errors
+from data.fer2013.ferplus import add_votes, derive_vad, read_votes
+from data.fer2013.images import check_single, find_images, read_images
+from data.fer2013.tables import (
+    PIXELS,
+    VAD,
+    VOTES,
+    NotATable,
+    Rows,
+    read_header,
+    read_rows,
+    split_named,
+)
+from utils.files import UserError, one_line
 from utils.images import is_image
-from utils.tasks import SPLITS
+from utils.tasks import EMOTIONS, SPLITS, VAD_LIMIT
 from utils.text import counted
 
-HOME = Path(__file__).resolve().parent.parent  # the data folder of the project
-PICTURES = "pictures"
-ALL = "all"  # the split of a table whose column Usage says it
-H5_NAMES = ("data.h5", "data_prepared.h5")  # the second where the ancestor's lies in the place of ours
-MOST_NAMED = 6  # kinds of files in a message
-REPORT_NAME = "data_report.csv"
-ORIGIN_NAME = "vad_origin.txt"  # in which a user says where V/A/D come from
-_TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".dat", "", *ARCHIVE_SUFFIXES)
-_NO_TABLES = (".md", ".py", ".pdf", ".bib", ".ipynb", ".json", ".log", ".t7", ".docx", ".xlsx", ".html")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One table: its file, how it is written, and the split that it is named for (`ALL`: it may have any).
-
-    Of each row the column Usage, where there is one, says the split.
-    """
-
-    entry: Entry
-    layout: Format
-    split: str | None
-
-    @property
-    def name(self):
-        """How messages and the report name it."""
-        return self.entry.name
+ORIGIN_NAME = "vad_origin.txt"  # its first line says where V/A/D that are not ratings come from
+ANNOTATIONS, DERIVED, NO_VAD = "annotations", "derived from FER+ votes", "none"
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".dat", "", *ARCHIVE_SUFFIXES)
+H5_SUFFIXES = (".h5", ".hdf5")
+H5_ROWS = 4096  # read at a time
 
 
 @dataclass(frozen=True)
 class Source:
-    """What will be read.
+    """Faces that can be read.
 
-    kind: "tables", "pictures" or "h5"; parts: `Part`s, or {split: [(`Entry`, label)]}, or the h5 file; votes: `Part`
-    of FER+ votes, or None; description: which files these are, for people.
+    description: its files, for messages. splits: {split: name of its file or folder}; empty where
+    each row says its split. vad_origin: where V/A/D come from. read: yields `Rows`. rank: of two
+    sources the one with the larger rank is better.
     """
 
-    kind: str
-    parts: object
-    votes: Part | None
-    files: tuple
     description: str
+    splits: dict[str, str]
+    vad_origin: str
+    read: Callable = field(repr=False)
     rank: tuple
 
     @property
-    def is_complete(self):
-        """Whether it has faces to train on and to test on."""
-        return self.rank[0]
-
-    def described(self):
-        """What it is, beside a better one."""
-        splits = SPLITS if self.is_complete or self.kind != "tables" else [part.split for part in self.parts]
-        return f"{self.description} ({'complete, too' if self.is_complete else 'has only ' + ', '.join(splits)})"
+    def is_annotated(self):
+        """Whether V/A/D are annotations, not derived from votes."""
+        return self.vad_origin not in (DERIVED, NO_VAD)
 
     @property
-    def origin(self):
-        """Where V/A/D come from: one of `store.VAD_ORIGINS`."""
-        if self.kind == "tables":
-            without = "derived from FER+ votes" if self.votes else "none"
-            return "annotations" if self.parts[0].layout.has_vad else without
-        return "annotations" if self.kind == "h5" and self.rank[1] else "none"
+    def is_complete(self):
+        """Whether there are faces to train and to test on; a public split can be drawn."""
+        needed = SPLITS if self.is_annotated else ("Training", "PrivateTest")
+        return not self.splits or set(needed) <= set(self.splits)
 
 
-@dataclass
-class Survey:
-    """What was found.
+def find_source(files):
+    """(the best `Source` in {name: `File`} or None, [why something is not used]).
 
-    source: the best, or None; others: descriptions of those that are not taken; unused: sentences, why a file is not
-    used; damaged: those of them about what should be, but cannot be read; kinds: {suffix: number of files} of those
-    that are not even looked into.
+    Better are complete sources, then V/A/D, votes, one table before one for each split, tables
+    before images, files on disk before archives. Raises UserError when there is no complete source
+    because two files or folders are for one split, or a class folder is misspelled.
     """
-
-    source: Source | None = None
-    others: list = field(default_factory=list)
-    unused: list = field(default_factory=list)
-    damaged: list = field(default_factory=list)
-    kinds: Counter = field(default_factory=Counter)
-
-    def leave(self, name, reason):
-        """Note that a file is not used; reason: a clause that follows its name."""
-        self.unused.append(f"{name} {reason}")
-
-    def lose(self, error):
-        """Note that a file cannot be read. error: the UserError about it, or its text."""
-        if str(error) not in self.unused:
-            self.unused.append(str(error))
-            self.damaged.append(str(error))
-
-    def report(self, most=12):
-        """Sentences for people about what is not used, `most` at the most; [] when there is nothing to say."""
-        reasons = [*self.others, *self.unused]
-        if self.kinds:
-            kinds = [f"{count:,} {suffix}" for suffix, count in self.kinds.most_common()]
-            kinds[MOST_NAMED:] = ["..."] * (len(kinds) > MOST_NAMED)
-            reasons.append(f"files of other kinds: {', '.join(kinds)}")
-        more = len(reasons) - most
-        return reasons[:most] + ([counted(more, "more file")] if more > 0 else [])
+    groups, unused, problems = defaultdict(list), [], []
+    for file in files.values():
+        groups[_kind(file, is_alone=len(files) == 1)].append(file)
+    candidates = [
+        *_find_tables(groups["table"], unused, problems),
+        *_find_folders(groups["image"], unused, problems),
+        *_find_h5(groups["h5"], unused),
+    ]
+    best = max(candidates, key=lambda source: (source.is_complete, *source.rank), default=None)
+    if problems and not (best and best.is_complete):
+        raise problems[0]
+    others = [source.description for source in candidates if source is not best]
+    unused += map(str, problems)
+    unused += [f"{description}: there is a better source" for description in others]
+    suffixes = Counter(file.suffix for file in groups["other"])
+    unused += [counted(count, f"{suffix} file") for suffix, count in suffixes.items()]
+    return best, unused
 
 
-def skipped(path):
-    """What is looked for nowhere: what the project itself has in its data folder, and what it wrote."""
-    if path.name in (REPORT_NAME, ORIGIN_NAME) or is_unfinished(path):
-        return True
-    own = path.suffix in (".py", ".md", ".png") or os.path.exists(path / "__init__.py")  # which raises nothing
-    return own and path.parent == HOME
+def _kind(file, is_alone):
+    if is_image(PurePosixPath(file.name)):
+        return "image"
+    if file.suffix in H5_SUFFIXES:
+        return "h5"
+    return "table" if file.suffix in TABLE_SUFFIXES or is_alone else "other"
 
 
-@contextmanager
-def survey(place):
-    """Look at everything in a folder, or at a file: yields the `Survey`, whose archives stay open meanwhile.
+def _on_disk(file):
+    return not any(part.lower().endswith(ARCHIVE_SUFFIXES) for part in file.folder.split("/"))
 
-    Raises UserError when the place does not exist.
+
+def _make_sources(make, groups, problems):
+    """[make(group)] of those groups for which that does not raise a UserError."""
+    sources = []
+    for group in groups:
+        try:
+            sources.append(make(group))
+        except UserError as error:
+            problems.append(error)
+    return sources
+
+
+def _find_tables(files, unused, problems):
+    """The `Source`s that tables make up: one with Usage alone, others together."""
+    origin, faces, votes = ANNOTATIONS, {}, {}
+    for file in files:
+        if file.name == ORIGIN_NAME:
+            origin = file.read().decode("utf-8-sig", "replace").strip().partition("\n")[0] or origin
+            continue
+        try:
+            header = read_header(file)
+            (faces if header.has("pixels") else votes)[file] = header
+        except NotATable as error:
+            unused.append(f"{file.name} {error}")
+        except UserError as error:
+            problems.append(error)
+    whole = [file for file in faces if _is_whole(file, faces)]
+    sources = []
+    for file in whole:
+        beside = [
+            vote for vote in votes if vote.folder == file.folder and not faces[file].has(*VAD)
+        ]
+        vote = (beside[0], votes.pop(beside[0])) if beside else None
+        sources.append(_table_source([(file, faces[file], None)], origin, vote))
+    unused += [f"{vote.name}: no faces without V/A/D lie beside these FER+ votes" for vote in votes]
+    for has_vad in (True, False):
+        tables = [
+            (file, header, _split_of(file))
+            for file, header in faces.items()
+            if file not in whole and header.has(*VAD) == has_vad
+        ]
+        named = [table for table in tables if table[-1]]
+        unused += [f"{file.name} has no Usage, and no split in its name"
+                   for file, _, split in tables if split is None]  # fmt: skip
+        groups, rest = complete_groups(
+            named, lambda table: table[0].folder, lambda table: table[-1]
+        )
+        unused += [f"{file.name}: other tables are complete" for file, *_ in rest]
+        sources += _make_sources(partial(_table_source, origin=origin), groups, problems)
+    return sources
+
+
+def _is_whole(file, tables):
+    """Whether a table has Usage, and is not one of several that are named for splits."""
+    if not tables[file].has("usage"):
+        return False
+    beside = [other for other in tables if other.folder == file.folder]
+    named = {split_named(other.name.rpartition("/")[2]) for other in beside} - {None}
+    return split_named(file.name.rpartition("/")[2]) is None or len(named) == 1
+
+
+def _split_of(file):
+    """The split that a file is named for, else a folder around it, the nearest first; or None."""
+    return next(filter(None, map(split_named, reversed(file.name.split("/")))), None)
+
+
+def complete_groups(items, place, split):
+    """Items in groups that have training and private faces: of one place, or else all together.
+
+    place, split: called with an item. Returns the groups, and a list of the items in none.
     """
-    check_exists(place)
-    with Tree(place, skipped) as tree:
-        found, tables, pictures, candidates = Survey(), [], [], []
-        unknown = set()  # files of other kinds
-        for error in tree.problems.values():
-            found.lose(error)
-        for entry in tree.entries:
-            suffix = entry.path.suffix.lower()
-            if is_image(entry.path) and entry.encrypted:
-                found.lose(f"{entry.disk.name} {ENCRYPTED}")
-            elif is_image(entry.path):
-                pictures.append(entry)
-            elif suffix in (".h5", ".hdf5"):
-                candidates += _h5_sources(entry, found)
-            elif suffix in _TABLE_SUFFIXES or len(entry.path.parts) == 1 and suffix not in _NO_TABLES:
-                tables += _tables(entry, found)
-            else:
-                unknown.add(entry.disk if entry.disk.suffix.lower() in _NO_TABLES else entry.path)
-        found.kinds.update(sorted(file.suffix.lower() for file in unknown))
-        if Path(place).is_file() and len(tree.entries) == 1:
-            tables += _votes_beside(Path(place))
-        candidates += _table_sources(tables, found)
-        candidates += _picture_sources(pictures, found)
-        complete = sorted(candidates, key=lambda source: source.rank, reverse=True)
-        if complete:
-            found.source, *others = complete
-            used = set(found.source.files)
-            found.others = [source.described() for source in others if not set(source.files) <= used]
-        yield found
+    groups = defaultdict(list)
+    for item in items:
+        groups[place(item)].append(item)
+    needed = {"Training", "PrivateTest"}
+    complete = [group for group in groups.values() if needed <= set(map(split, group))]
+    if not complete:
+        return [items] if items else [], []
+    return complete, [item for item in items if not any(item in group for group in complete)]
 
 
-def check_exists(place):
-    """Raise UserError when there is no such place."""
-    if not Path(place).exists():
-        raise UserError(f"{place} does not exist: give an archive, a folder, a table or an h5 file")
-
-
-def listing(place):
-    """{name: (bytes, time of change in ns, digest)} of the files on disk that `survey` would look at.
-
-    All pictures are one, whose digest is the SHA-256 of their paths, sizes and times; that of others is "".
-    """
-    check_exists(place)
-    place, found, pictures = Path(place), {}, []
-    base = place if place.is_dir() else place.parent
-    for path in files_below(place, skipped) if place.is_dir() else [place]:
-        stat, name = path.stat(), path.relative_to(base).as_posix()
-        if is_image(path):
-            pictures.append((name, stat.st_size, stat.st_mtime_ns))
-        elif path.name not in H5_NAMES:
-            found[name] = (stat.st_size, stat.st_mtime_ns, "")
-    if pictures:
-        _, sizes, times = zip(*pictures, strict=True)
-        digest = hashlib.sha256(json.dumps(sorted(pictures)).encode())
-        found[PICTURES] = (sum(sizes), max(times), digest.hexdigest())
-    return found
-
-
-def why_nothing(place, found):
-    """The sentence about a place without faces. found: its `Survey`."""
-    what = "; ".join(found.report(3)) or f"there are no files in it, nor in folders up to {DEPTH} deep"
-    return (
-        f"{place} holds no faces of FER2013 ({what}). Expected: a table with columns emotion and pixels (fer2013.csv, "
-        "or the annotators' train, publictest and privatetest), folders train/<class> and test/<class> of pictures, or "
-        "an archive of these"
+def _table_source(tables, origin, votes=None):
+    """The `Source` of [(`File`, `Header`, split or None)]; votes: (`File`, `Header`) or None."""
+    splits = check_single([(split, file.name) for file, _, split in tables])
+    header, files = tables[0][1], [file for file, *_ in tables] + ([votes[0]] if votes else [])
+    has_vad, has_votes = header.has(*VAD), votes is not None or header.has(*VOTES)
+    is_whole = None in splits
+    return Source(
+        description=", ".join(file.name for file in files),
+        splits={} if is_whole else splits,
+        vad_origin=origin if has_vad else DERIVED if has_votes else NO_VAD,
+        read=partial(_read_tables, tables, votes),
+        rank=(has_vad, has_votes, is_whole, True, all(map(_on_disk, files))),
     )
 
 
-def _votes_beside(path):
-    """The FER+ votes that lie beside a table that was given by its own path, as a list of `Part`."""
-    if not os.access(path.parent, os.R_OK):
-        return []
-
-    def is_other(file):
-        return file == path or file.is_dir() or file.suffix.lower() not in _TABLE_SUFFIXES
-
-    with Tree(path.parent, is_other) as tree:
-        parts = [part for entry in tree.entries if len(entry.path.parts) == 1 for part in _tables(entry, Survey())]
-    return [part for part in parts if "pixels" not in part.layout.columns]
+def _read_tables(tables, votes):
+    for file, header, split in tables:
+        blocks = read_rows(file, header, split)
+        if votes:
+            blocks = add_votes(blocks, file.name, *read_votes(*votes))
+        for rows in blocks:
+            is_derived = rows.vad is None and rows.votes is not None
+            yield derive_vad(rows, file.name) if is_derived else rows
 
 
-def _tables(entry, found):
-    """The `Part` that a file is, as a list; notes in the `Survey` why it is none."""
-    if entry.encrypted:
-        found.lose(f"{entry.name} {ENCRYPTED}")
-        return []
-    try:
-        with entry.open() as stream:
-            head = stream.read(HEAD)
-        if head.startswith(b"7z\xbc\xaf"):
-            raise Faulty("is a 7-Zip archive, which is not read: unpack it and give the folder")
-        if not head.strip(b"\0"):
-            raise Faulty(NO_HEADER if head else f"is empty: {AGAIN}")
-        if entry.path.suffix.lower() in ARCHIVE_SUFFIXES:
-            raise Faulty(f"is not an archive in spite of its name, or its beginning is damaged: {AGAIN}")
-        layout = read_format(head)
-    except Faulty as error:
-        found.leave(entry.name, error)
-        return []
-    except UserError as error:
-        found.lose(error)
-        return []
-    if layout.has_usage:
-        return [Part(entry, layout, split_named(entry.path.name))]
-    names = (entry.path.name, *reversed(entry.path.parts[:-1]), entry.disk.name)
-    return [Part(entry, layout, next(filter(None, map(split_named, names)), None))]
+def _find_folders(files, unused, problems):
+    """The `Source`s that images in class folders make up."""
+    folders = find_images(files, unused, problems)
+    groups, rest = complete_groups(folders, lambda folder: folder[0], lambda folder: folder[1])
+    unused += [f"{name}: other folders are complete" for _, _, name, _ in rest]
+    return _make_sources(_image_source, groups, problems)
 
 
-def _table_sources(parts, found):
-    """The `Source`s that tables make up: of several in one place those are one that complete each other."""
-    votes = [part for part in parts if "pixels" not in part.layout.columns]
-    faces = _told_apart([part for part in parts if "pixels" in part.layout.columns])
-    for part in faces:
-        if part.split is None:
-            found.leave(part.name, "has neither a column Usage nor a split (train, public, private) in its name")
+def _image_source(folders):
+    """The `Source` of [(place, split, name of the folder, [(`File`, label)])]."""
+    splits = check_single([(split, name) for _, split, name, _ in folders])
+    if splits.keys() == {"Training", "PublicTest"}:  # all that is beside them is the test
+        folders = [
+            (place, split.replace("Public", "Private"), *rest) for place, split, *rest in folders
+        ]
+        splits = {split.replace("Public", "Private"): name for split, name in splits.items()}
+
+    def read():
+        return (read_images(images, split) for _, split, _, images in folders)
+
+    count = sum(len(images) for *_, images in folders)
+    on_disk = all(_on_disk(images[0][0]) for *_, images in folders)
+    description = f"{counted(count, 'image')} in {', '.join(splits.values())}"
+    return Source(description, splits, NO_VAD, read, (False, False, False, False, on_disk))
+
+
+def _find_h5(files, unused):
+    """The `Source`s that h5 files are; prepared ones are not."""
     sources = []
-    for part in (part for part in faces if part.split == ALL):
-        beside = [vote for vote in votes if vote.entry.path.parent == part.entry.path.parent] or votes
-        sources.append(_source([part], None if part.layout.has_vad or not beside else beside[0]))
-    used = {part.votes.name for part in sources if part.votes}
-    for vote in (vote for vote in votes if vote.name not in used):
-        found.leave(vote.name, "has FER+ votes, but there are no faces without V/A/D that they belong to")
-    for has_vad in (True, False):
-        of_kind = [part for part in faces if part.split not in (ALL, None) and part.layout.has_vad == has_vad]
-        sources += _split_sources(of_kind, found)
-    return sources
-
-
-def _told_apart(parts):
-    """The `Part`s, with `ALL` for those with a column Usage, unless several of a folder are named for other splits."""
-    named = defaultdict(set)
-
-    def beside(part):
-        return named[part.entry.disk.parent, part.layout.has_vad]
-
-    for part in parts:
-        if part.layout.has_usage and part.split:
-            beside(part).add(part.split)
-    whole = [part.layout.has_usage and (part.split is None or len(beside(part)) == 1) for part in parts]
-    return [replace(part, split=ALL) if is_whole else part for part, is_whole in zip(parts, whole, strict=True)]
-
-
-def _split_sources(parts, found):
-    """The sources that tables of one split each make up: a complete place of its own, else all places together."""
-    places = defaultdict(list)
-    for part in parts:
-        places[part.entry.disk if part.entry.disk.name != part.entry.path.name else part.entry.path.parent].append(part)
-    groups, rest = [], []
-    for group in places.values():
-        (groups if {part.split for part in group} >= set(SPLITS) else rest).append(group)
-    if rest and not groups:
-        groups, rest = [parts], []
-    for part in chain.from_iterable(rest):
-        found.leave(part.name, f"has only {part.split}, and a complete source lies beside it")
-    sources = []
-    for group in groups:
-        by_split = defaultdict(list)
-        for part in group:
-            by_split[part.split].append(part)
-        several = next((same for same in by_split.values() if len(same) > 1), None)
-        if several:
-            found.lose(two_candidates(several[0].split, *(part.entry.path.as_posix() for part in several[:2])))
+    for file in files:
+        try:
+            with file.open() as stream, h5py.File(stream, "r") as h5:
+                is_prepared = "format_version" in h5.attrs
+                shapes = {name: h5[name].shape for name in h5 if hasattr(h5[name], "shape")}
+        except OSError as error:
+            unused.append(f"{file.name} is not an HDF5 file ({one_line(error)})")
             continue
-        sources.append(_source([by_split[split][0] for split in SPLITS if split in by_split]))
-    return sources
-
-
-def _source(parts, votes=None):
-    """The `Source` of tables that belong together."""
-    splits = SPLITS if parts[0].split == ALL else [part.split for part in parts]
-    entries = [part.entry for part in (*parts, votes) if part is not None]
-    disks = list(dict.fromkeys(file for entry in entries for file in volumes(entry.disk)))
-    has_vad = parts[0].layout.has_vad
-    complete = len(splits) == len(SPLITS) or not has_vad and {"Training", "PrivateTest"} <= set(splits)
-    in_archive = any(entry.path.name != entry.disk.name for entry in entries)
-    rank = (complete, has_vad, votes is not None, len(splits), not in_archive, -len(disks))
-    return Source("tables", tuple(parts), votes, tuple(disks), ", ".join(entry.name for entry in entries), rank)
-
-
-def _picture_sources(pictures, found):
-    """The `Source` that pictures in folders of classes make up, for each place of such folders."""
-    sources = []
-    for place, splits in class_folders(pictures, found).items():
-        count = sum(map(len, splits.values()))
-        description = f"{counted(count, 'picture')} in folders of classes in {place or THIS}"
-        missing = [split for split in NEEDED if split not in splits]
-        if missing:
-            found.leave(place or THIS, f"has {description}, but none for {' and '.join(missing)}")
+        if is_prepared and file.folder:
+            unused.append(f"{file.name} was prepared earlier: give its path to use it")
+        if is_prepared:
             continue
-        disks = tuple(dict.fromkeys(entry.disk for faces in splits.values() for entry, _ in faces))
-        sources.append(Source("pictures", splits, None, disks, description, (True, False, False, 0, True, 0)))
+        if not all(_has_faces(shapes, split) for split in SPLITS):
+            unused.append(f"{file.name} has no 48x48 pixels and labels of all three splits")
+            continue
+        has_vad = all(f"{split}_VAD" in shapes for split in SPLITS)
+        sources.append(
+            Source(
+                description=file.name,
+                splits=dict.fromkeys(SPLITS, file.name),
+                vad_origin=ANNOTATIONS if has_vad else NO_VAD,
+                read=partial(_read_h5, file),
+                rank=(has_vad, False, True, True, _on_disk(file)),
+            )
+        )
     return sources
 
 
-def _h5_sources(entry, found):
-    """The `Source` that an h5 file of the ancestor is, as a list; our own data.h5 is none."""
-    if entry.disk.name != entry.path.name:
-        found.leave(entry.name, "is an h5 file in an archive: unpack it")
-        return []
-    try:
-        with h5py.File(entry.disk, "r") as h5:
-            if "format_version" in h5.attrs:
-                if len(entry.path.parts) > 1:
-                    found.leave(entry.path, "was prepared earlier: give its path to use it")
-                return []
-            splits = [split for split in SPLITS if f"{split}_pixel" in h5 and f"{split}_label" in h5]
-            if len(splits) < len(SPLITS):
-                raise KeyError(f"it lacks {', '.join(split for split in SPLITS if split not in splits)}")
-            if any(h5[f"{split}_pixel"].size != h5[f"{split}_label"].size * PIXELS for split in splits):
-                raise ValueError("its pictures are not 48x48")
-            has_vad = all(f"{split}_VAD" in h5 for split in splits)
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        found.leave(entry.name, f"is no h5 file of faces ({one_line(error, 80)})")
-        return []
-    rank = (True, has_vad, False, len(SPLITS), True, -1)
-    return [Source("h5", entry.disk, None, (entry.disk,), entry.name, rank)]
+def _has_faces(shapes, split):
+    """Whether {dataset: shape} has as many pixels, labels and V/A/D, if any, of a split."""
+    count = shapes.get(f"{split}_label", ())[:1]
+    vad = shapes.get(f"{split}_VAD", count + (len(VAD),))
+    pixels = [count + shape for shape in ((PIXELS,), (FACE_SIZE, FACE_SIZE))]
+    return vad == count + (len(VAD),) and shapes.get(f"{split}_pixel") in pixels
+
+
+def _read_h5(file):
+    """Yield the `Rows` of an h5 file. Raises UserError when a value is out of range."""
+    with file_errors(file.name), file.open() as stream, h5py.File(stream, "r") as h5:
+        for number, split in enumerate(SPLITS):
+            pixels, labels, vad = (h5.get(f"{split}_{name}") for name in ("pixel", "label", "VAD"))
+            for start in range(0, len(labels), H5_ROWS):
+                part = slice(start, start + H5_ROWS)
+                faces, label = pixels[part].reshape(-1, PIXELS), labels[part]
+                values = None if vad is None else np.asarray(vad[part], np.float32)
+                if not _is_in_range(faces, label, values):
+                    raise UserError(f"{file.name} has {split} values out of range: get it again")
+                ids = list(range(start + 1, start + 1 + len(label)))
+                splits = np.full(len(label), number, np.int64)
+                faces, label = faces.astype(np.uint8), label.astype(np.int64)
+                yield Rows(ids, splits, label, faces, values, None, [])
+
+
+def _is_in_range(pixels, labels, vad):
+    is_pixel = (pixels >= 0) & (pixels <= 255) & (pixels % 1 == 0)
+    has_range = vad is None or (np.abs(vad) <= VAD_LIMIT).all()
+    return is_pixel.all() and np.isin(labels, range(len(EMOTIONS))).all() and has_range

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.archives import DATA_FOLDER, File
+from data.archives import ARCHIVE_SUFFIXES, DATA_FOLDER, File
 from data.faces import fingerprint
 from utils import images
 from utils.files import UserError
@@ -104,7 +104,14 @@ def standard_place(names, dataset):
 
 
 def find_images(files, place):
-    """The images among {name: `File`}, by name. Raises UserError when there are only tables."""
+    """The images among {name: `File`}, by name.
+
+    Raises UserError for only tables, and for an archive that cannot be read: a dataset without a
+    part of it would look whole.
+    """
+    for file in files.values():
+        if file.suffix in ARCHIVE_SUFFIXES:
+            file.read()
     tables = [name for name in files if name.lower().endswith(".csv")]
     found = {name: file for name, file in sorted(files.items()) if images.is_image(file)}
     if tables and not found:

@@ -31,7 +31,7 @@ class Case:
     kind: heads its line in the summary. make: called with the folder to write the input into. command: program and
     flags; in them {folder} stands for that folder, {good} for one of intact files, {out} for one for results.
     told: regular expressions, which the one line of error must all contain; among them the name of the file.
-    code: the exit code; a tuple where a harmless spot may be hit (then 0, and all faces are right).
+    code: the exit code.
     copied: a folder in {good} whose files are put into {folder} first.
     """
 
@@ -40,7 +40,7 @@ class Case:
     make: object
     command: tuple
     told: tuple
-    code: int | tuple = 2
+    code: int = 2
     copied: str = ""
 
     def __str__(self):

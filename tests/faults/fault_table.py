@@ -8,7 +8,7 @@ TITLES = {
     "test_disk": "full disks and vanished folders",
     "test_kill": "kills",
     "test_numbers": "degenerate numbers",
-    "test_properties": "properties of rows and metrics",
+    "test_properties": "properties of metrics",
     "test_surroundings": "odd surroundings",
     "test_windows": "what Windows does otherwise, simulated",
 }

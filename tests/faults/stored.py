@@ -1,127 +1,15 @@
-"""Malformed h5 files, checkpoints and tables of ratings: [`Case`]."""
+"""Malformed checkpoints and tables of ratings: [`Case`]."""
 
-import os
 import random
 from functools import partial
 
-import h5py
-import numpy as np
 import torch
 
-from data.fer2013 import prepare
 from models import checkpoint
 from models.multitask import MultiTask
 from tests.faults.entry import Case
-from tests.samples import three_splits, write_zip
 from tests.test_visualize import save
 from utils.tasks import TASKS
-
-# h5 files: given to the training, which has nothing to make them anew from
-
-
-def truncated_h5(folder, tenth):
-    path = good_h5(folder)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * tenth // 10])
-
-
-def good_h5(folder):
-    """faces.h5 alone, without what it was made from."""
-    write_zip(folder / "data.zip", three_splits()[0])
-    prepare.ensure(folder / "data.zip", folder / "faces.h5", progress=False)
-    (folder / "data.zip").unlink()
-    (folder / prepare.REPORT_NAME).unlink()
-    return folder / "faces.h5"
-
-
-def edited_h5(folder, change):
-    with h5py.File(good_h5(folder), "r+") as h5:
-        change(h5)
-
-
-def replaced(h5, name, values):
-    del h5[name]
-    h5[name] = values
-
-
-def attribute(name, value):
-    return lambda h5: h5.attrs.__setitem__(name, value)
-
-
-def elsewhere(h5, kind):
-    """Let the pixels lie in another file."""
-    pixels, folder = h5["Training_pixel"][:], os.path.dirname(h5.filename)
-    del h5["Training_pixel"]
-    with h5py.File(os.path.join(folder, "other.h5"), "w") as other:
-        other["Training_pixel"] = pixels
-    if kind == "external link":
-        h5["Training_pixel"] = h5py.ExternalLink(os.path.join(folder, "other.h5"), "Training_pixel")
-    elif kind == "virtual dataset":
-        layout = h5py.VirtualLayout(pixels.shape, np.uint8)
-        layout[:] = h5py.VirtualSource(os.path.join(folder, "other.h5"), "Training_pixel", pixels.shape)
-        h5.create_virtual_dataset("Training_pixel", layout)
-    elif kind == "soft link":
-        h5["elsewhere"], h5["Training_pixel"] = pixels, h5py.SoftLink("/elsewhere")
-    else:
-        storage = [("/etc/passwd", 0, pixels.size)]
-        h5.create_dataset("Training_pixel", pixels.shape, np.uint8, external=storage)
-
-
-def file_of(content):
-    def make(folder):
-        (folder / "faces.h5").write_bytes(content)
-
-    return make
-
-
-def other_hdf5(folder):
-    with h5py.File(folder / "faces.h5", "w") as h5:
-        h5["Training_pixel"] = np.arange(5)
-
-
-def h5_cases():
-    def case(name, make, *told):
-        command = ("mainpro_FER", "--data", "{folder}/faces.h5", "--out", "{out}", "--device", "cpu")
-        return Case("h5 files", name, make, command, (r"faces\.h5", *told, "give the archive"))
-
-    for tenth in range(10):
-        yield case(f"cut at {tenth} tenths", partial(truncated_h5, tenth=tenth), "damaged|not an HDF5 file")
-    changes = {
-        "an older version": (attribute("format_version", 0), "of format 0, where 1 is needed"),
-        "a version of a hundred numbers": (attribute("format_version", np.arange(100)), "damaged"),
-        "no counts": (lambda h5: h5.attrs.__delitem__("counts"), "damaged"),
-        "counts of nothing": (attribute("counts", "{}"), "counts are"),
-        "counts beyond the file": (attribute("counts", '{"Training": 1000000000}'), "damaged"),
-        "counts that are no JSON": (attribute("counts", "many"), "damaged"),
-        "counts that are a list": (attribute("counts", "[3, 3, 3]"), "damaged"),
-        "sources that are a number": (attribute("sources", "7"), "damaged"),
-        "other classes": (attribute("class_names", ["Joy"]), "other classes"),
-        "another range": (attribute("vad_range", [0.0, 1.0]), "another V/A/D range"),
-        "no labels": (lambda h5: h5.pop("PublicTest_label"), "PublicTest_label is missing"),
-        "labels of float": (lambda h5: replaced(h5, "Training_label", np.zeros(3)), "is float64"),
-        "labels beyond 6": (lambda h5: h5["Training_label"].__setitem__(0, 7), "values outside 0-6"),
-        "negative labels": (lambda h5: h5["Training_label"].__setitem__(0, -1), "values outside 0-6"),
-        "NaN valence": (lambda h5: h5["PublicTest_VAD"].__setitem__((0, 0), np.nan), "values outside -2..2"),
-        "infinite arousal": (lambda h5: h5["PublicTest_VAD"].__setitem__((0, 1), np.inf), "values outside -2..2"),
-        "fewer pixels": (lambda h5: replaced(h5, "Training_pixel", np.zeros((3, 2303), np.uint8)), "2303"),
-        "fewer faces": (lambda h5: replaced(h5, "Training_pixel", np.zeros((2, 2304), np.uint8)), "2304"),
-        "pixels of 16 bits": (lambda h5: replaced(h5, "Training_pixel", np.zeros((3, 2304), np.uint16)), "is uint16"),
-        "a group in place of pixels": (lambda h5: (h5.pop("Training_pixel"), h5.create_group("Training_pixel")),
-                                       "damaged"),
-        "pixels that were never written": (
-            lambda h5: (h5.pop("Training_pixel"), h5.create_dataset("Training_pixel", (3, 2304), np.uint8)),
-            "incomplete or not contiguous"),
-    }  # fmt: skip
-    for name, (change, told) in changes.items():
-        yield case(name, partial(edited_h5, change=change), told)
-    for kind in ("external link", "soft link", "virtual dataset", "external storage"):
-        yield case(kind, partial(edited_h5, change=partial(elsewhere, kind=kind)),
-                   "only a link|incomplete or not contiguous")  # fmt: skip
-    yield case("someone else's HDF5", other_hdf5, "not one of faces prepared here")
-    yield case("notes", file_of(b"my notes"), "not an HDF5 file")
-    yield case("nothing", file_of(b""), "damaged")
-    yield case("a folder", lambda folder: (folder / "faces.h5").mkdir(), "folder|directory")
-    yield case("no file", lambda folder: None, "does not exist")
-
 
 # Checkpoints: given to whoever predicts with them
 
@@ -298,4 +186,4 @@ def gold_cases():
     yield case("a field of 200,000 letters", ["x" * 200_000], "columns index")
 
 
-CASES = [*h5_cases(), *checkpoint_cases(), *resume_cases(), *gold_cases()]
+CASES = [*checkpoint_cases(), *resume_cases(), *gold_cases()]

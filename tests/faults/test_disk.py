@@ -15,8 +15,8 @@ from models import checkpoint
 from tests.conftest import ROOT
 from tests.faults import entry
 from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
+from tests.samples import SPLIT_FILES, write_csv
 from tests.test_cross_validation import draw_tree
-from tests.test_fer2013 import SPLIT_FILES, write_csv
 from tests.test_training import FLAGS, MODELS_SAVED, PROGRAM, RUN_NAME, TABLES, assert_same_run, run
 from tests.test_visualize import make_model, save, write_faces
 
@@ -79,18 +79,6 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, whole, room):
             assert after[path] == before[path], path
     assert start("-c", PROGRAM, *flags, "--out", out, "--resume")[0] == 0
     assert_same_run(whole, out)
-
-
-@pytest.mark.slow
-def test_a_full_disk_while_preparing_is_told(tmp_path):
-    rng = np.random.default_rng(0)
-    for name in SPLIT_FILES.values():
-        faces = rng.integers(0, 256, (60, 48, 48), dtype=np.uint8)
-        write_csv(tmp_path / name, faces, [n % 7 for n in range(60)], rng.uniform(-2, 2, (60, 3)).tolist())
-    code, output = start("-m", "data.fer2013.prepare", tmp_path, room=100_000)
-    assert code == 2 and "Traceback" not in output and "failed" in output, output
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SPLIT_FILES.values())
-    assert start("-m", "data.fer2013.prepare", tmp_path)[0] == 0
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import run_program
-from tests.test_fer2013 import SPLIT_FILES, write_csv
+from tests.samples import SPLIT_FILES, write_csv
 from training.losses import CONSTRAINTS
 from utils.files import UserError
 from utils.tasks import TASKS

@@ -1,103 +1,12 @@
-"""The row parser and the metrics against plain Python, on whatever hypothesis thinks of."""
+"""The metrics against plain Python, on whatever hypothesis thinks of."""
 
-import csv
-import io
 import math
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.samples import COLUMNS, read_source, table
 from training.metrics import classification_metrics, regression_metrics
-from utils.files import UserError
-
-# Rows: fields that are right, nearly right, or wrong.
-
-LABELS = st.sampled_from(["0", "3", "6", "3.0", " 2 ", "7", "-1", "", "1.5", "nan", "x", "00", "+1", "3.00"])
-VALUES = st.sampled_from(
-    ["0", "-2", "2.0", " 1.5 ", "1e-3", "2.0001", "-2.1", "", "nan", "inf", "-inf", "x", "1,5", "1e400"]
-)
-WORDS = st.sampled_from(["0", "255", "7", "007", "00000", "256", "-1", "1.0", "", "x", "999", "1" * 30])
-
-
-@st.composite
-def pixels(draw):
-    words = ["7"] * draw(st.sampled_from([2304, 2304, 2304, 2303, 2305]))
-    for place in draw(st.lists(st.integers(0, 2302), max_size=2)):
-        words[place] = draw(WORDS)
-    words[0] = draw(st.sampled_from(["8", "8", "0", "256"]))
-    return draw(st.sampled_from([" ", " ", "  ", "\t"])).join(words)
-
-
-ROWS = st.fixed_dictionaries(
-    {
-        "index": st.sampled_from(["0", "", "a,b", 'say "hi"', "two\nlines"]),
-        "emotionLabel": st.just("3=Happy"),
-        "Valence": VALUES,
-        "Arousal": VALUES,
-        "Dominance": VALUES,
-        "emotion": LABELS,
-        "pixels": pixels(),
-    }
-)
-
-
-def plainly(row):
-    """(label, V/A/D, pixels) of a row of text, or None when it is to be dropped; by the words of the README alone."""
-    label = row["emotion"].strip()
-    label = label[:-2] if label.endswith(".0") else label
-    if label not in list("0123456"):
-        return None
-    vad = []
-    for name in ("Valence", "Arousal", "Dominance"):
-        try:
-            vad.append(float(row[name]))
-        except ValueError:
-            return None
-        if not -2 <= vad[-1] <= 2:
-            return None
-    words = row["pixels"].split()
-    if len(words) != 2304 or not all(word.isdigit() and int(word) <= 255 for word in words):
-        return None
-    return int(label), vad, [int(word) for word in words]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(ROWS, min_size=1, max_size=5), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.booleans())
-def test_rows_are_read_or_dropped_as_plain_python_does(tmp_path_factory, rows, quoting, windows):
-    path = tmp_path_factory.mktemp("rows") / "train.csv"
-    path.write_bytes(table(rows, quoting=quoting, newline="\r\n" if windows else "\n", bom=windows))
-    found, numbers, dropped = [], [], []
-    with read_source(path) as blocks:
-        for _, block in blocks:
-            found += zip(block.labels.tolist(), block.vad.tolist(), block.pixels.tolist(), strict=True)
-            numbers += block.numbers
-            dropped += [row for _, row, _ in block.dropped]
-    wanted = [plainly(row) for row in rows]
-    assert numbers == [number for number, values in enumerate(wanted, 1) if values is not None]
-    assert dropped == [number for number, values in enumerate(wanted, 1) if values is None]
-    for (label, vad, face), (true_label, true_vad, true_face) in zip(found, filter(None, wanted), strict=True):
-        assert label == true_label and face == true_face
-        assert all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) for a, b in zip(vad, true_vad, strict=True))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.binary(max_size=3000))
-def test_any_bytes_are_a_table_or_refused(tmp_path_factory, content):
-    """No exception but the one for people, whatever the file holds after a good header."""
-    path = tmp_path_factory.mktemp("bytes") / "train.csv"
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerow(COLUMNS)
-    path.write_bytes(stream.getvalue().encode() + content)
-    try:
-        with read_source(path) as blocks:
-            assert not any(len(block.labels) for _, block in blocks)
-    except UserError as error:
-        assert "train.csv" in str(error)
-
-
-# Metrics
 
 CLASSES = st.lists(st.tuples(st.integers(0, 6), st.lists(st.integers(-5, 5), min_size=7, max_size=7)), min_size=1,
                    max_size=30)  # fmt: skip

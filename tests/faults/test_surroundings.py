@@ -6,15 +6,12 @@ import socket
 import subprocess
 import sys
 
-import h5py
 import numpy as np
 import pytest
 
-from data.fer2013 import store
 from tests.conftest import ROOT
 from tests.faults import entry
-from tests.samples import write_zip
-from tests.test_fer2013 import SPLIT_FILES, write_csv
+from tests.samples import SPLIT_FILES, write_csv, write_zip
 from tests.test_training import FLAGS
 from tests.test_visualize import make_model, save, write_faces
 
@@ -123,34 +120,3 @@ def test_a_run_goes_on_in_another_time_zone(tmp_path):
         contents = {path: path.read_bytes() for path in names}
         assert before in (None, contents)
         before = contents
-
-
-@pytest.fixture
-def prepared(tmp_path):
-    """A folder with a good data.h5."""
-    from data.fer2013 import prepare
-
-    rng = np.random.default_rng(0)
-    for name in SPLIT_FILES.values():
-        write_csv(tmp_path / name, rng.integers(0, 256, (7, 48, 48)), range(7), rng.uniform(-2, 2, (7, 3)).tolist())
-    return prepare.ensure(tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["external link", "soft link", "external storage"])
-def test_an_h5_that_points_elsewhere_is_refused(prepared, tmp_path, kind):
-    with h5py.File(prepared, "r+") as h5:
-        pixels = h5["Training_pixel"][:]
-        del h5["Training_pixel"]
-        if kind == "external link":
-            with h5py.File(tmp_path / "other.h5", "w") as other:
-                other["Training_pixel"] = pixels
-            h5["Training_pixel"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "Training_pixel")
-        elif kind == "soft link":
-            h5["elsewhere"] = pixels
-            h5["Training_pixel"] = h5py.SoftLink("/elsewhere")
-        else:
-            (tmp_path / "raw").write_bytes(pixels.tobytes())
-            storage = [(str(tmp_path / "raw"), 0, pixels.size)]
-            h5.create_dataset("Training_pixel", pixels.shape, np.uint8, external=storage)
-    with pytest.raises(store.Damaged):
-        store.check(prepared)

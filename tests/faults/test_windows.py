@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from data.fer2013 import containers, prepare
+from data.fer2013.prepare import ensure
 from inference import results
 from inference.videos import video
 from models import checkpoint
 from tests.faults import entry
-from tests.test_fer2013 import SPLIT_FILES, write_csv
+from tests.samples import SPLIT_FILES, write_csv
 from tests.test_training import FLAGS, RUN_NAME, TABLES
 from tests.test_visualize import make_model, save, write_faces
 from training import runtime
@@ -103,7 +103,7 @@ def test_prepared_faces_that_are_open_are_told_and_kept(held, tmp_path, monkeypa
     faces, vad = np.random.default_rng(0).integers(0, 256, (7, 48, 48)), [(0.5, -0.5, 1)] * 7
     for name in SPLIT_FILES.values():
         write_csv(tmp_path / name, faces, range(7), vad)
-    h5_path = prepare.ensure(tmp_path)
+    h5_path = ensure(tmp_path)
     before = h5_path.read_bytes()
     held.add(h5_path)
     write_csv(tmp_path / SPLIT_FILES["Training"], faces[::-1], range(7), vad)
@@ -159,7 +159,6 @@ def test_what_only_linux_has_is_not_needed(monkeypatch):
         patch.setattr(sys, "platform", "win32")
         decided = runtime.decide("cpu", "fp32", "off", training=True)
     assert decided.device == torch.device("cpu") and not any("freed memory" in reason for reason in decided.reasons)
-    containers._widen_pipe(object())
 
 
 def test_a_folder_that_refuses_is_told_at_once(tmp_path, monkeypatch, capsys):
@@ -177,7 +176,6 @@ def test_a_folder_that_refuses_is_told_at_once(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"faces\.csv could not be written \(Access is denied\)"):
         with results.table(tmp_path / "faces.csv"):
             pass
-    assert not prepare._can_be_written_to(tmp_path)
 
 
 def test_a_place_that_allows_it_keeps_no_trace_of_the_attempt(tmp_path, monkeypatch):

@@ -1,0 +1,118 @@
+"""Targets from the votes of FER+: shares, majorities, what a run learns and is measured against."""
+
+import csv
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+
+from data.faces import Dataset, Faces
+from data.fer2013 import prepare
+from data.votes import majority_votes, vote_shares, with_targets
+from tests.conftest import run_program
+from training.losses import category_loss
+from training.metrics import classification_metrics
+from utils.files import UserError
+from utils.tasks import SPLITS
+
+# Votes for each class, and the majority: none on a tie, nor where more votes were for no class.
+VOTES = [
+    ([6, 0, 0, 0, 4, 0, 0], 0),
+    ([0, 0, 0, 4, 0, 3, 3], 3),
+    ([5, 0, 0, 0, 5, 0, 0], -1),
+    ([0, 0, 4, 0, 0, 0, 0], -1),
+    ([0, 0, 0, 0, 0, 0, 6], 6),
+    ([0, 0, 0, 0, 0, 0, 0], -1),
+]
+
+
+@pytest.fixture
+def votes():
+    return torch.tensor([row for row, _ in VOTES], dtype=torch.uint8)
+
+
+def test_the_majority_has_more_votes_than_any_class_and_than_no_class(votes):
+    assert majority_votes(votes).tolist() == [majority for _, majority in VOTES]
+
+
+def test_majorities_of_the_real_faces(real_data):
+    names = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    with open(real_data / "fer2013" / "labels.csv", newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["Usage"] == "PrivateTest"]
+    labels = np.array([int(row["emotion"]) for row in rows])
+    votes = torch.tensor([[int(row[name]) for name in names] for row in rows], dtype=torch.uint8)
+    majority = majority_votes(votes).numpy()
+    assert (majority >= 0).sum() == 3326
+    assert (majority == labels)[majority >= 0].mean() == pytest.approx(0.658, abs=0.001)
+
+
+def test_the_loss_of_votes_equals_a_sum_by_hand(votes):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(6, 7)), [1, 3, 0, 2, 6, 5]
+    shares = votes.numpy() / votes.numpy().sum(axis=1, keepdims=True).clip(1)
+    shares[5, 5] = 1  # a face without votes keeps its label
+    expected = -(shares * log_softmax(logits, axis=1)).sum(axis=1).mean()
+    found = category_loss(torch.from_numpy(logits), torch.tensor(labels), votes=votes)
+    assert found.item() == pytest.approx(expected)
+    assert np.allclose(vote_shares(votes, torch.tensor(labels)), shares)
+
+
+def test_faces_without_a_majority_are_not_measured():
+    logits, labels = torch.eye(7)[[0, 1, 2, 3]], torch.tensor([0, 5, -1, -1])
+    found = classification_metrics(logits, labels)
+    assert found["Acc"] == 50 and np.sum(found["confusion"]) == 2
+
+
+def dataset(votes):
+    faces = Faces(torch.zeros(6, 48, 48, dtype=torch.uint8), torch.arange(6), None, votes)
+    return Dataset(dict.fromkeys(SPLITS, faces), "made")
+
+
+def test_labels_of_a_run_are_those_of_its_targets(votes):
+    splits = with_targets(dataset(votes), "votes").splits
+    assert splits["Training"].labels.tolist() == [0, 3, 0, 2, 6, 5]
+    assert splits["PublicTest"].labels.tolist() == [majority for _, majority in VOTES]
+    splits = with_targets(dataset(votes), "labels").splits
+    for faces in splits.values():
+        assert faces.votes is None and torch.equal(faces.labels, torch.arange(6))
+
+
+@pytest.mark.parametrize("found", [None, torch.zeros(6, 7, dtype=torch.uint8)])
+def test_data_without_votes_is_refused(found):
+    with pytest.raises(UserError, match="--targets"):
+        with_targets(dataset(found), "votes")
+
+
+def test_a_run_on_votes_says_what_accuracy_is_and_evaluate_reports_both(tmp_path):
+    from inference import evaluate
+
+    rng = np.random.default_rng(0)
+    source = tmp_path / "fer2013.csv"
+    usages = dict(zip(SPLITS, ("Training", "PublicTest", "PrivateTest"), strict=True))
+    rows = [
+        f"{number % 7},{' '.join(map(str, rng.integers(0, 256, 2304)))},{usage}"
+        for usage in usages.values()
+        for number in range(14)
+    ]
+    source.write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
+    h5_path = prepare.ensure(source)
+    votes = (8 * np.eye(7)[(np.arange(14) + 1) % 7]).astype(np.uint8)  # never the label
+    votes[0] = [5, 5, 0, 0, 0, 0, 0]
+    with h5py.File(h5_path, "r+") as h5:
+        for split in SPLITS:
+            h5.pop(f"{split}_votes", None)
+            h5[f"{split}_votes"] = votes
+    flags = ("--data", h5_path, "--model", "Narrow", "--epochs", 1, "--bs", 7)
+    with pytest.raises(UserError, match="--targets"):
+        run_program(tmp_path / "demo", "--dataset", "Demo", "--limit", 8, "--targets", "votes")
+    assert run_program(tmp_path / "out", *flags, "--targets", "votes") == 0
+    assert "13 PublicTest" in (tmp_path / "out" / "data.txt").read_text()
+    folder = tmp_path / "out" / "FER2013_Narrow"
+    parser = evaluate.build_parser()
+    out = tmp_path / "evaluated"
+    asked = ["--checkpoints", folder, "--data", h5_path, "--out", out, "--device", "cpu"]
+    assert evaluate.main(parser.parse_args(list(map(str, asked)))) == 0
+    report = (out / "evaluation.json").read_text()
+    assert '"PublicTest, majority of the FER+ votes"' in report and '"PublicTest"' in report
