@@ -4,7 +4,9 @@ import io
 import os
 import random
 import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -18,7 +20,7 @@ from inference import detector
 from inference.networks import RELEASED
 from tests.conftest import ROOT
 from utils.files import UserError
-from utils.images import Unreadable, prefetch, read_first, read_image, to_grey
+from utils.images import Unreadable, decode, prefetch, read_first, read_image, to_grey
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -359,10 +361,30 @@ def test_a_photograph_of_a_telephone_is_read_or_names_its_package(tmp_path, monk
         read_image(path)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path, workers):
-    path, before = saved(tmp_path / "a.png", GREY), list(warnings.filters)
-    list(prefetch(read_image, [path] * 200, workers))
+class Slow(io.BytesIO):
+    """A stream that begins to be read, and is read when it may be."""
+
+    def __init__(self, content):
+        super().__init__(content)
+        self.begun, self.allowed = threading.Event(), threading.Event()
+
+    def read(self, *size):
+        self.begun.set()
+        assert self.allowed.wait(30)
+        return super().read(*size)
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path):
+    content = saved(tmp_path / "a.png", GREY).read_bytes()
+    before, streams = list(warnings.filters), [Slow(content), Slow(content)]
+    with ThreadPoolExecutor(2) as executor:
+        readers = []
+        for stream in streams:
+            readers.append(executor.submit(decode, stream, "a.png"))
+            assert stream.begun.wait(30)
+        for stream, reader in zip(streams, readers, strict=True):  # who began first ends first
+            stream.allowed.set()
+            assert np.array_equal(to_grey(reader.result()), GREY)
     assert warnings.filters == before
 
 

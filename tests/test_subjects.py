@@ -218,7 +218,7 @@ FAULTS = {
     "Oulu: a picture too high up": (oulu, OULU | {"P001/001.png": FACE}, ["P001/001.png"]),
     "Oulu: a picture too deep": (oulu, OULU | {"P001/Fear/more/001.png": FACE}, ["more/001.png"]),
     "Oulu: no picture": (oulu, OULU | {"P080/Fear/000.jpeg": b"text"}, ["P080/Fear/000.jpeg"]),
-    "Oulu: the dataset twice": (oulu, below("Strong", OULU) | below("x/VL_Acropped/Strong", OULU), ["Strong"]),
+    "Oulu: the dataset twice": (oulu, below("one", OULU) | below("two", OULU), ["one", "two"]),
 }  # fmt: skip
 
 

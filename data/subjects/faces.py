@@ -143,6 +143,8 @@ def decode_face(content, name, size=None, find_face=None):
     the square (left, top, side) of the face, or None for the centre square. Raises UserError when
     the image cannot be read.
     """
+    if not content:
+        raise UserError(f"{name} is empty: {images.AGAIN}.")
     grey = images.to_grey(images.decode(BytesIO(content), name))
     is_whole_frame = max(grey.shape) > images.NEARLY_SQUARE * min(grey.shape)
     square = find_face(grey) if is_whole_frame and find_face else None
