@@ -7,10 +7,14 @@ import platform
 import statistics
 import sys
 import time
+import warnings
 
+import numpy as np
 import torch
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 from data import DATASETS
+from utils.files import UserError, as_user_error, move_aside, write_text
 
 # ResNet-18 with a stride-1 stem on one grey 44x44 face; a training step costs three times as much.
 FORWARD_FLOP = 2.19e9
@@ -65,6 +69,32 @@ def record_run(stream, record):
     """Add a record, a dictionary of plain values, to a file that is open for appending."""
     stream.write("\n" + json.dumps(record))  # the line before may be half of one
     stream.flush()
+
+
+def mean_interval(values):
+    """{"value", "low", "high"}: mean of values (N,), 95% percentile bootstrap of 10,000 samples."""
+    values = np.asarray(values, float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        interval = bootstrap(
+            (values,), np.mean, n_resamples=10_000, batch=100, method="percentile", random_state=0
+        ).confidence_interval
+    return {"value": values.mean(), "low": float(interval.low), "high": float(interval.high)}
+
+
+def spell(interval):
+    """The dictionary that `mean_interval` returns, as text: 59.0 [57.6, 60.3]."""
+    return f"{interval['value']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
+
+
+def write_json(content, path):
+    """Write plain values to a JSON file; an earlier one is moved to previous/. Raises UserError."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: choose another --out.")
+    with as_user_error(path, "make room, or choose another --out"):
+        moved = move_aside([path], path.parent)
+        write_text(path, json.dumps(content, indent=1) + "\n")
+    print(f"written: {path}" + (f" (the earlier one was moved to {moved})" if moved else ""))
 
 
 def time_in_turn(programs, rounds):

@@ -51,7 +51,9 @@ class Faces:
     def __post_init__(self):
         count = len(self.labels)
         if self.images.shape != (count, FACE_SIZE, FACE_SIZE) or self.images.dtype != torch.uint8:
-            raise ValueError(f"images must be uint8 ({count}, 48, 48), not {tuple(self.images.shape)}")
+            raise ValueError(
+                f"images must be uint8 ({count}, 48, 48), not {tuple(self.images.shape)}"
+            )
         if self.vad is not None and self.vad.shape != (count, 3):
             raise ValueError(f"vad must be ({count}, 3), not {tuple(self.vad.shape)}")
         if self.votes is not None and self.votes.shape != (count, len(EMOTIONS)):
@@ -83,11 +85,15 @@ class Faces:
 
     def class_means(self):
         """(7, 3) float64: the mean V/A/D of each class; not a number for one without faces."""
-        return torch.stack([self.vad[self.labels == label].double().mean(dim=0) for label in range(len(EMOTIONS))])
+        return torch.stack(
+            [self.vad[self.labels == label].double().mean(dim=0) for label in range(len(EMOTIONS))]
+        )
 
     def pixel_statistics(self):
         """{"mean", "std"} of all pixels, in units of 0..1, exact whatever the number of faces."""
-        counts = sum(torch.bincount(block.flatten(), minlength=256) for block in self.images.split(BLOCK))
+        counts = sum(
+            torch.bincount(block.flatten(), minlength=256) for block in self.images.split(BLOCK)
+        )
         counts = counts.cpu().double()  # Apple's GPUs have no float64
         values = torch.arange(256, dtype=torch.float64) / 255
         mean = (counts * values).sum() / counts.sum()
@@ -119,7 +125,9 @@ def load_split(h5_path, split, limit=None):
         with h5py.File(h5_path, "r") as h5:
             if f"{split}_label" not in h5:
                 return None
-            arrays = [h5[f"{split}_{name}"][:] if f"{split}_{name}" in h5 else None for name in names]
+            arrays = [
+                h5[f"{split}_{name}"][:] if f"{split}_{name}" in h5 else None for name in names
+            ]
         _check_ranges(*arrays[1:3])
         return Faces.from_arrays(*arrays).spaced(limit)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:

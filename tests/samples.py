@@ -331,5 +331,5 @@ def dropped_rows(folder):
     return [
         (row["split"], row["file"], row["row"], row["reason"])
         for row in rows
-        if row["action"] == "dropped"
+        if row.get("action", "dropped") == "dropped"
     ]

@@ -107,6 +107,17 @@ def test_a_share_of_the_faces_is_corrupted_within_the_ranges():
     assert set(columns["resizing"].tolist()) == set(range(63))
 
 
+def test_a_share_of_zero_leaves_all_faces_as_they_are(crops):
+    drawn = draw_corruptions(24, 0.0, torch.Generator().manual_seed(0))
+    assert (drawn == torch.tensor(list(NEUTRAL.values()))).all()
+    assert torch.equal(corrupt(crops, drawn, torch.randn(24, 44, 44)), crops)
+    images = torch.nn.functional.pad(crops[:, 0], (2, 2, 2, 2))
+    plain, same = batches(images), batches(images, corruption=0.0)
+    assert all(torch.equal(*pair) for pair in zip(plain, same, strict=True))
+    almost = batches(images, corruption=1e-9)  # drawn for all, used on none
+    assert all(torch.equal(*pair) for pair in zip(plain, almost, strict=True))
+
+
 def batches(images, seed=0, epoch=0, first=0, **options):
     plan = plan_epoch(len(images), 8, seed, epoch, **options)
     return [crops for (crops,) in training_batches(plan, CPU, images, first=first)]

@@ -1,6 +1,7 @@
 """Targets from the votes of FER+: shares, majorities, what a run learns and is measured against."""
 
 import csv
+import json
 
 import h5py
 import numpy as np
@@ -114,5 +115,12 @@ def test_a_run_on_votes_says_what_accuracy_is_and_evaluate_reports_both(tmp_path
     out = tmp_path / "evaluated"
     asked = ["--checkpoints", folder, "--data", h5_path, "--out", out, "--device", "cpu"]
     assert evaluate.main(parser.parse_args(list(map(str, asked)))) == 0
-    report = (out / "evaluation.json").read_text()
-    assert '"PublicTest, majority of the FER+ votes"' in report and '"PublicTest"' in report
+    report = json.loads((out / "evaluation.json").read_text())
+    by_label, by_majority = (
+        np.array(report[f"PublicTest{which}"]["classify"]["confusion"])
+        for which in ("", ", majority of the FER+ votes")
+    )
+    assert by_label.sum(axis=1).tolist() == [2] * 7
+    assert by_majority.sum(axis=1).tolist() == [2, 1, 2, 2, 2, 2, 2]  # face 0 has no majority
+    without_first = by_label.sum(axis=0) - by_majority.sum(axis=0)  # of what is predicted
+    assert sorted(without_first.tolist()) == [0] * 6 + [1]

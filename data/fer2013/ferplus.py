@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from data.archives import file_errors
-from data.fer2013.tables import VOTES, split_named
+from data.fer2013.tables import VOTES, Rows, split_indices, split_named
 from utils.files import UserError, one_line
 from utils.tasks import PUBLISHED_VAD, SPLITS, VAD_LIMIT
 
@@ -35,7 +35,7 @@ def read_votes(file, header):
         try:
             table = pandas.read_csv(stream, dtype=str, **options)
             column = {name: table.iloc[:, index] for name, index in header.columns.items()}
-            splits = [SPLITS.index(split_named(usage)) for usage in column["usage"]]
+            splits = split_indices(map(split_named, column["usage"]))
             votes = np.stack([pandas.to_numeric(column[name]) for name in VOTES], axis=1)
             if not ((votes >= 0) & (votes <= 255)).all():
                 raise ValueError("a number of votes is not in 0..255")
@@ -43,7 +43,7 @@ def read_votes(file, header):
             reason = f"{file.name} does not hold FER+ votes ({one_line(error)})"
             raise UserError(f"{reason}: download fer2013new.csv again") from error
     votes[column["image name"].str.strip() == ""] = 0
-    return np.array(splits, np.int64), votes.astype(np.uint8)
+    return splits, votes.astype(np.uint8)
 
 
 def add_votes(blocks, name, splits, votes):
@@ -62,17 +62,19 @@ def add_votes(blocks, name, splits, votes):
         if differs.any():
             row = rows.ids[differs.argmax()]
             raise UserError(f"{name}, row {row}: the FER+ votes have another split there: {remedy}")
-        yield replace(rows, votes=votes[indices])
+        yield replace(rows, arrays=rows.arrays | {"votes": votes[indices]})
     if last != len(votes):
         raise UserError(f"{name} has not as many rows as there are FER+ votes: {remedy}")
 
 
 def derive_vad(rows, name):
     """The `Rows` of a table with V/A/D from their votes; those without votes are dropped."""
-    has_votes = rows.votes.sum(axis=1) > 0
-    without = [
+    has_votes = rows.arrays["votes"].sum(axis=1) > 0
+    ids, without = np.array(rows.ids), rows.splits[~has_votes]
+    dropped = [
         (SPLITS[split], name, row, "votes: none for an emotion")
-        for row, split in zip(np.array(rows.ids)[~has_votes], rows.splits[~has_votes], strict=True)
+        for row, split in zip(ids[~has_votes].tolist(), without, strict=True)
     ]
-    kept = replace(rows, dropped=rows.dropped + without).select(has_votes)
-    return replace(kept, vad=votes_to_vad(kept.votes))
+    arrays = {key: array[has_votes] for key, array in rows.arrays.items()}
+    arrays["VAD"] = votes_to_vad(arrays["votes"])
+    return Rows(ids[has_votes].tolist(), rows.splits[has_votes], arrays, rows.dropped + dropped)

@@ -7,10 +7,10 @@ from io import BytesIO
 import numpy as np
 
 from data import FACE_SIZE
-from data.fer2013.tables import PIXELS, Rows, read_label, split_named
+from data.fer2013.tables import PIXELS, Rows, read_label, split_indices, split_named
 from utils.files import UserError, as_text
 from utils.images import decode, square_resize, to_grey
-from utils.tasks import CLASS_WORDS, EMOTIONS, SPLITS
+from utils.tasks import CLASS_WORDS, EMOTIONS
 from utils.text import counted
 
 
@@ -42,10 +42,10 @@ def find_images(files, unused, problems):
     return found
 
 
-def check_single(splits):
-    """{split: name} of [(split, name)]. Raises UserError for two of one split."""
+def check_single(parts):
+    """{split: name} of [(place, split, name, content)]. Raises UserError for two of one split."""
     names = {}
-    for split, name in splits:
+    for _, split, name, _ in parts:
         if split in names:
             raise UserError(
                 f"two candidates for {split}: {names[split]} and {name}: remove one, or give the "
@@ -95,12 +95,8 @@ def read_images(images, split):
     ids, labels, faces = (
         zip(*(faces[key] for key in sorted(faces)), strict=True) if faces else [()] * 3
     )
-    return Rows(
-        list(ids),
-        np.full(len(ids), SPLITS.index(split), np.int64),
-        np.array(labels, np.int64),
-        np.array(faces, np.uint8).reshape(-1, PIXELS),
-        None,
-        None,
-        dropped,
-    )
+    arrays = {
+        "label": np.array(labels, np.int64),
+        "pixel": np.array(faces, np.uint8).reshape(-1, PIXELS),
+    }
+    return Rows(list(ids), split_indices([split] * len(ids)), arrays, dropped)

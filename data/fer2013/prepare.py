@@ -27,8 +27,6 @@ REPORT_NAME = "data_report.csv"
 MAX_UNUSED = 12  # lines about what is not used
 PUBLIC_SHARE = 0.1
 PUBLIC_NOTE = "PublicTest is a tenth of the training faces, drawn by class with seed 0"
-# Dataset of data.h5 -> field of `Rows`.
-FIELDS = {"pixel": "pixels", "label": "labels", "VAD": "vad", "votes": "votes"}
 
 
 def ensure(place, h5_path=None, fallback=None):
@@ -120,12 +118,13 @@ def join(blocks):
     """{split: {dataset of data.h5: array}} of `Rows`, in the order of `SPLITS`."""
     splits = {}
     for number, split in enumerate(SPLITS):
-        parts = [rows.select(rows.splits == number) for rows in blocks]
-        parts = [rows for rows in parts if rows.ids]
-        for name, field in FIELDS.items():
-            arrays = [getattr(rows, field) for rows in parts]
-            if arrays and arrays[0] is not None:
-                splits.setdefault(split, {})[name] = np.concatenate(arrays)
+        parts = [(rows.arrays, rows.splits == number) for rows in blocks]
+        parts = [(arrays, chosen) for arrays, chosen in parts if chosen.any()]
+        if parts:
+            splits[split] = {
+                name: np.concatenate([arrays[name][chosen] for arrays, chosen in parts])
+                for name in parts[0][0]
+            }
     return splits
 
 

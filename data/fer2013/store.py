@@ -12,7 +12,9 @@ each split), `notes` (JSON: sentences about the faces) and `fingerprint` (of the
 `data.archives.fingerprint`).
 """
 
+import io
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -27,21 +29,20 @@ def write(path, splits, vad_origin, notes, fingerprint):
 
     Equal input gives equal bytes. Raises OSError when the disk is full.
     """
-    try:
-        with h5py.File(path, "w") as h5:
-            for split, arrays in splits.items():
-                for name, array in arrays.items():
-                    h5.create_dataset(f"{split}_{name}", data=array)
-            h5.attrs["format_version"] = FORMAT_VERSION
-            h5.attrs["class_names"] = list(EMOTIONS)
-            h5.attrs["vad_range"] = np.array([-VAD_LIMIT, VAD_LIMIT])
-            h5.attrs["vad_origin"] = vad_origin
-            counts = {split: len(arrays["label"]) for split, arrays in splits.items()}
-            h5.attrs["counts"] = json.dumps(counts)
-            h5.attrs["notes"] = json.dumps(notes)
-            h5.attrs["fingerprint"] = fingerprint
-    except RuntimeError as error:  # h5py, when it cannot close the file on a full disk
-        raise OSError(str(error)) from error
+    content = io.BytesIO()  # HDF5 itself crashes when it cannot write
+    with h5py.File(content, "w") as h5:
+        for split, arrays in splits.items():
+            for name, array in arrays.items():
+                h5.create_dataset(f"{split}_{name}", data=array)
+        counts = {split: len(arrays["label"]) for split, arrays in splits.items()}
+        h5.attrs["format_version"] = FORMAT_VERSION
+        h5.attrs["class_names"] = list(EMOTIONS)
+        h5.attrs["vad_range"] = np.array([-VAD_LIMIT, VAD_LIMIT])
+        h5.attrs["vad_origin"] = vad_origin
+        h5.attrs["counts"] = json.dumps(counts)
+        h5.attrs["notes"] = json.dumps(notes)
+        h5.attrs["fingerprint"] = fingerprint
+    Path(path).write_bytes(content.getbuffer())
 
 
 def read_attributes(path):

@@ -62,24 +62,14 @@ class Rows:
     """Rows of one file, in order.
 
     ids (n,): row numbers from 1, or names of images; splits: int64 (n,), indices into SPLITS;
-    labels: int64 (n,), 0..6; pixels: uint8 (n, 2304); vad: float32 (n, 3), -2..2, or None; votes:
-    uint8 (n, 7) in the order of EMOTIONS, or None; dropped: [(split or "", file, id, reason)].
+    arrays: {dataset of data.h5 (see `store`): (n, ...)}; dropped: [(split or "", file, id,
+    reason)].
     """
 
     ids: list
     splits: np.ndarray
-    labels: np.ndarray
-    pixels: np.ndarray
-    vad: np.ndarray | None
-    votes: np.ndarray | None
+    arrays: dict[str, np.ndarray]
     dropped: list
-
-    def select(self, mask):
-        """The rows where a bool mask (n,) is true."""
-        ids = [row for row, is_chosen in zip(self.ids, mask, strict=True) if is_chosen]
-        vad, votes = (None if array is None else array[mask] for array in (self.vad, self.votes))
-        parts = (self.splits[mask], self.labels[mask], self.pixels[mask], vad, votes)
-        return Rows(ids, *parts, self.dropped)
 
 
 def split_named(text):
@@ -159,16 +149,25 @@ def _to_rows(records, header, split, file):
             parsed.append((number, row_split, *_parse_row(record, header, row_split)))
         except ValueError as error:
             dropped.append((row_split or "", file, number, str(error)))
-    ids, splits, labels, pixels, vad, votes = zip(*parsed, strict=True) if parsed else [()] * 6
-    return Rows(
-        list(ids),
-        np.array([SPLITS.index(split) for split in splits], np.int64),
-        np.array(labels, np.int64),
-        np.array(pixels, np.uint8).reshape(-1, PIXELS),
-        np.array(vad, np.float32).reshape(-1, len(VAD)) if header.has(*VAD) else None,
-        np.array(votes, np.uint8).reshape(-1, len(VOTES)) if header.has(*VOTES) else None,
-        dropped,
-    )
+    ids, splits, *columns = zip(*parsed, strict=True) if parsed else [()] * 6
+    shapes = {
+        "label": (np.int64, (-1,)),
+        "pixel": (np.uint8, (-1, PIXELS)),
+        "VAD": (np.float32, (-1, len(VAD))),
+        "votes": (np.uint8, (-1, len(VOTES))),
+    }
+    is_there = {"VAD": header.has(*VAD), "votes": header.has(*VOTES)}
+    arrays = {
+        name: np.array(values, dtype).reshape(shape)
+        for values, (name, (dtype, shape)) in zip(columns, shapes.items(), strict=True)
+        if is_there.get(name, True)
+    }
+    return Rows(list(ids), split_indices(splits), arrays, dropped)
+
+
+def split_indices(splits):
+    """Names of splits as their indices into SPLITS, int64 (n,)."""
+    return np.array([SPLITS.index(split) for split in splits], np.int64)
 
 
 def _field(record, header, column):

@@ -1,0 +1,266 @@
+"""The benchmarks of corrupted faces and of photographs against sums by hand."""
+
+import io
+import json
+
+import cv2
+import numpy as np
+import pandas
+import pytest
+from PIL import Image, ImageFilter
+from scipy.ndimage import gaussian_filter, shift
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+from benchmarks import corruptions, photographs
+from benchmarks.common import mean_interval, write_json
+from benchmarks.corruptions import CORRUPTIONS
+from data.demo.demo import draw_faces
+from inference.recognizer import EmotionRecognizer
+from tests.conftest import ROOT
+from tests.samples import PLAIN, SPLIT_FILES, VOTES, pixel_text, table, votes_table
+from utils.files import UserError
+from utils.tasks import EMOTIONS
+
+NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")  # of FER+
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return draw_faces(12, seed=0)[0].reshape(-1, 48, 48)
+
+
+def run(benchmark, *arguments):
+    flags = [*arguments, "--device", "cpu"]
+    return benchmark.main(benchmark.build_parser().parse_args([str(flag) for flag in flags]))
+
+
+def by_pillow(change):
+    return lambda face: np.asarray(change(Image.fromarray(face)))
+
+
+def encode(image, quality):
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return Image.open(stream)
+
+
+def turn(image, degrees, zoom=1.0):
+    """Turned about its centre; what is outside repeats the border."""
+    wide = Image.fromarray(np.pad(np.asarray(image), 24, mode="edge"))
+    matrix = cv2.invertAffineTransform(cv2.getRotationMatrix2D((48, 48), degrees, zoom))
+    turned = wide.transform((96, 96), Image.AFFINE, matrix.ravel(), Image.BILINEAR)
+    return turned.crop((24, 24, 72, 72))
+
+
+def resize(image, side):
+    return image.resize((side, side), Image.BOX).resize((48, 48), Image.BICUBIC)
+
+
+# {corruption: (the same by another library, the most that pixels differ on average)}
+REFERENCES = {
+    "blur 0.6": (lambda face: gaussian_filter(face.astype(float), 0.6, mode="nearest"), 0.6),
+    "blur 1.5": (lambda face: gaussian_filter(face.astype(float), 1.5, mode="nearest"), 0.6),
+    "as 24 pixels": (by_pillow(lambda image: resize(image, 24)), 1.5),
+    "as 16 pixels": (by_pillow(lambda image: resize(image, 16)), 1.5),
+    "JPEG 30": (by_pillow(lambda image: encode(image, 30)), 0.3),
+    "JPEG 10": (by_pillow(lambda image: encode(image, 10)), 0.3),
+    "gamma 2": (by_pillow(lambda image: image.point(lambda grey: 255 * (grey / 255) ** 2)), 0.6),
+    "contrast 0.3": (lambda face: face.mean() + 0.3 * (face - face.mean()), 0.3),
+    "zoom 1.15": (by_pillow(lambda image: turn(image, 0, 1.15)), 1.5),
+    "turned 25": (by_pillow(lambda image: turn(image, 25)), 1.5),
+    "moved 4 up": (lambda face: shift(face, (-4, 0), order=0, mode="nearest"), 0),
+    "moved 4 down": (lambda face: shift(face, (4, 0), order=0, mode="nearest"), 0),
+    "moved 5 aside": (lambda face: shift(face, (0, 5), order=0, mode="nearest"), 0),
+    "motion 5": (by_pillow(lambda image: image.filter(ROW_OF_FIVE)), 0.6),
+}
+ROW_OF_FIVE = ImageFilter.Kernel((5, 5), [0] * 10 + [1] * 5 + [0] * 10)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_corruptions_are_those_of_other_libraries(faces, name):
+    reference, most = REFERENCES[name]
+    inner = slice(4, -4)  # libraries differ in what is beyond the border
+    expected = np.stack([reference(face) for face in faces]).astype(float)
+    difference = np.abs(CORRUPTIONS[name](faces) - expected)[:, inner, inner]
+    assert difference.mean() <= most
+    assert np.abs(faces - expected).mean() > 2 * most
+
+
+def test_there_are_21_corruptions_and_noise_is_as_strong_as_its_name(faces):
+    assert len(CORRUPTIONS) == 21
+    grey = np.full((40, 48, 48), 128, np.uint8)
+    for sigma in (10, 25):
+        noisy = CORRUPTIONS[f"noise {sigma}"](grey)
+        assert (noisy - 128.0).std() == pytest.approx(sigma, rel=0.02)
+        assert np.array_equal(noisy, CORRUPTIONS[f"noise {sigma}"](grey))
+    for change in CORRUPTIONS.values():
+        changed = change(faces)
+        assert changed.dtype == np.uint8 and changed.shape == faces.shape
+
+
+def test_an_interval_is_that_of_a_mean_of_many_values():
+    values = np.random.default_rng(0).normal(3, 2, 4000)
+    found, half = mean_interval(values), 1.96 * values.std() / np.sqrt(4000)
+    assert found["value"] == pytest.approx(values.mean())
+    assert found["high"] - found["value"] == pytest.approx(half, rel=0.1)
+    assert found["value"] - found["low"] == pytest.approx(half, rel=0.1)
+    assert mean_interval(np.zeros(5)) == {"value": 0, "low": 0, "high": 0}
+
+
+def test_no_result_is_overwritten(tmp_path):
+    for number in (1, 2):
+        write_json({"number": number}, tmp_path / "result.json")
+    (earlier,) = tmp_path.glob("previous/*/result.json")
+    assert json.loads(earlier.read_text()) == {"number": 1}
+    with pytest.raises(UserError, match="previous"):
+        write_json({}, tmp_path / "previous")
+
+
+@pytest.fixture(scope="module")
+def with_votes(tmp_path_factory, faces):
+    """A folder with fer2013.csv and its votes: 12 private faces, a majority on all but one."""
+    folder = tmp_path_factory.mktemp("faces")
+    rows, votes = [], []
+    for split in SPLIT_FILES:
+        for number, face in enumerate(faces):
+            pixels = pixel_text(face.ravel())
+            rows.append({"emotion": number % 7, "pixels": pixels, "Usage": split})
+            names = NAMES[:2] if number == 0 else NAMES[number // 2 : number // 2 + 1]
+            votes.append({name: 5 * (3 - len(names)) for name in names})
+    (folder / "fer2013.csv").write_bytes(table(rows, PLAIN))
+    usages = [row["Usage"] for row in rows]
+    (folder / "fer2013new.csv").write_bytes(votes_table(votes, usages=usages))
+    assert set(NAMES) < set(VOTES)
+    return folder
+
+
+def calibration_error(confidence, right):
+    bins = (confidence * 15).astype(int).clip(0, 14)
+    gaps = [abs((right - confidence)[bins == number].sum()) for number in range(15)]
+    return sum(gaps) / len(right)
+
+
+def test_accuracy_under_corruption_equals_what_the_recognizer_says(
+    with_votes, faces, checkpoints, tmp_path
+):
+    out = tmp_path / "corruptions.json"
+    assert run(corruptions, checkpoints, "--data", with_votes, "--out", out) == 0
+    figures = json.loads(out.read_text())[str(checkpoints)]
+    recognizer = EmotionRecognizer(checkpoints, face="none", crops="center", device="cpu")
+    readings = {
+        name: recognizer.recognize(list(change(faces)))
+        for name, change in {"clean": lambda faces: faces, **CORRUPTIONS}.items()
+    }
+    readings = {name: [face for (face,) in each] for name, each in readings.items()}
+    labels = np.arange(12) % 7
+    majority = np.array([-1, *(np.arange(1, 12) // 2)])
+    for name, read in readings.items():
+        said = np.array([EMOTIONS.index(face.emotion) for face in read])
+        for target, rows in ((labels, labels >= 0), (majority, majority >= 0)):
+            key = "labels" if target is labels else "majority"
+            expected = 100 * accuracy_score(target[rows], said[rows])
+            assert figures[key]["accuracy"][name] == pytest.approx(expected)
+        shares = {emotion: 100 * (said == i).mean() for i, emotion in enumerate(EMOTIONS)}
+        assert figures["said"][name] == pytest.approx(shares)
+        uncertain = 100 * np.mean([face.unsure for face in read])
+        assert figures["uncertain"][name] == pytest.approx(uncertain)
+    accuracies = figures["majority"]["accuracy"]
+    assert figures["majority"]["faces"] == 11 and len(accuracies) == 22
+    mean = np.mean([accuracies[name] for name in CORRUPTIONS])
+    assert figures["majority"]["mean of 21"]["value"] == pytest.approx(mean)
+    corrupted = [read for name, read in readings.items() if name != "clean"]
+    confidence = np.array([[face.probability for face in read[1:]] for read in corrupted]).ravel()
+    said = [[EMOTIONS.index(face.emotion) for face in read[1:]] for read in corrupted]
+    right = (np.array(said) == majority[1:]).ravel()
+    expected = calibration_error(confidence, right)
+    assert figures["majority"]["ECE corrupted"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_network_does_not_differ_from_itself(with_votes, checkpoints, tmp_path):
+    both = [checkpoints, next(checkpoints.glob("*Classify.t7"))]
+    out = tmp_path / "corruptions.json"
+    assert run(corruptions, *both, "--data", with_votes, "--limit", 5, "--out", out) == 0
+    report = json.loads(out.read_text())
+    (difference,) = (values for name, values in report.items() if "difference" in name)
+    assert difference["labels"]["mean of 21"] == {"value": 0, "low": 0, "high": 0}
+    assert report[str(checkpoints)]["labels"]["faces"] == 5
+
+
+def test_the_figure_shows_a_face_of_a_photograph(checkpoints, tmp_path):
+    asked = ["--figure", tmp_path / "figure.png", "--face"]
+    assert run(corruptions, checkpoints, *asked, ROOT / "data" / "sample.png") == 0
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.width > 4 * figure.height
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+    Image.new("L", (200, 200), 90).save(tmp_path / "empty.png")
+    with pytest.raises(UserError, match="empty.png"):
+        run(corruptions, checkpoints, *asked, tmp_path / "empty.png")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A folder of five photographs, the last without a face, and the emotions that are said."""
+    folder, emotions = (
+        tmp_path_factory.mktemp("photographs"),
+        ["Happy", "Happy", "Sad", "Fear", "Sad"],
+    )
+    with Image.open(ROOT / "data" / "sample.png") as sample:
+        for number, left in enumerate((32, 256, 144)):
+            top = 256 if left == 144 else 32
+            sample.crop((left - 20, top - 20, left + 212, top + 212)).save(folder / f"{number}.png")
+        sample.crop((12, 12, 244, 244)).save(folder / "3.png")
+    Image.new("RGB", (200, 200), (90, 90, 90)).save(folder / "4.png")
+    files = [f"{number}.png" for number in range(5)]
+    pandas.DataFrame({"file": files, "emotion": emotions}).to_csv(
+        folder / "labels.csv", index=False
+    )
+    return folder, emotions
+
+
+@pytest.mark.parametrize("side", [None, 40])
+def test_photographs_are_read_as_the_recognizer_reads_them(labelled, checkpoints, tmp_path, side):
+    folder, emotions = labelled
+    out, more = tmp_path / "photographs.json", [] if side is None else ["--shrink", side]
+    assert run(photographs, folder, checkpoints, "--out", out, *more) == 0
+    found = json.loads(out.read_text())[str(checkpoints)]
+    recognizer, said = EmotionRecognizer(checkpoints, device="cpu"), []
+    for number in range(5):
+        picture = np.asarray(Image.open(folder / f"{number}.png").convert("RGB"))
+        faces = recognizer.recognize(picture if side is None else photographs.shrink(picture, side))
+        said.append(faces[0].emotion.capitalize() if faces else "none")
+    assert found["missed"] == said.count("none") and said[0] != "none" == said[4]
+    rows = [number for number, emotion in enumerate(emotions) if emotion != "Fear"]
+    truth, said = np.array(emotions)[rows], np.array(said)[rows]
+    assert found["accuracy"]["value"] == pytest.approx(100 * np.mean(truth == said))
+    recalls = [np.mean(said[truth == name] == name) for name in ("Happy", "Sad")]
+    assert found["mean recall"]["value"] == pytest.approx(100 * np.mean(recalls))
+    assert found["photographs"] == {"Fear": 1, "Happy": 2, "Sad": 2}
+
+
+def test_recalls_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth, said = (rng.choice(EMOTIONS, 300) for _ in range(2))
+    found, five = photographs.measure(truth, said), ~np.isin(truth, ("Disgust", "Fear"))
+    with pytest.warns(UserWarning, match="y_pred contains classes"):
+        expected = 100 * balanced_accuracy_score(truth[five], said[five])
+    assert found["mean recall"]["value"] == pytest.approx(expected)
+    assert found["recalls"]["Fear"] == pytest.approx(100 * np.mean(said[truth == "Fear"] == "Fear"))
+    assert found["read"]["Sad"]["Happy"] == np.sum((truth == "Sad") & (said == "Happy"))
+
+
+def test_a_shrunken_photograph_has_the_details_of_a_small_one():
+    picture = np.random.default_rng(0).integers(0, 256, (160, 200, 3), dtype=np.uint8)
+    found = photographs.shrink(picture, 40)
+    assert found.shape == picture.shape
+    small = Image.fromarray(picture).resize((50, 40), Image.BOX)
+    expected = np.asarray(small.resize((200, 160), Image.BICUBIC)).astype(float)
+    assert np.abs(found - expected).mean() < 3 < np.abs(picture - expected).mean()
+    assert np.array_equal(photographs.shrink(picture[:30], 40), picture[:30])
+
+
+@pytest.mark.parametrize("content", ["file\n0.png\n", "file,emotion\n0.png,Glad\n", "", None])
+def test_labels_that_cannot_be_used_are_refused(tmp_path, checkpoints, content):
+    if content is not None:
+        (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(UserError, match="labels.csv"):
+        run(photographs, tmp_path, checkpoints)
