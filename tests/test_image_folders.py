@@ -52,10 +52,7 @@ def test_without_a_public_split_a_tenth_of_the_training_faces_becomes_it(made, t
     assert read_pictures(ensure(tmp_path, tmp_path / "again.h5")) == found
 
 
-DRAWN = pytest.mark.xfail(strict=True, reason="where all are there twice, one of a pair is drawn")
-
-
-@pytest.mark.parametrize("alone", [2, pytest.param(0, marks=DRAWN)])
+@pytest.mark.parametrize("alone", [2, 0])
 def test_a_picture_that_is_there_twice_is_not_in_both_splits(made, tmp_path, alone):
     """One would be trained on, the other would choose the epoch. alone: pictures without a copy."""
     made(count=10)

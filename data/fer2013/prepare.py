@@ -158,9 +158,9 @@ def draw_public_split(splits):
         of_class = training["label"] == label
         size = round(PUBLIC_SHARE * of_class.sum())
         drawn += generator.permutation(np.flatnonzero(of_class & is_single))[:size].tolist()
-    drawn = drawn or np.flatnonzero(is_single)[:1].tolist()
+    drawn = drawn or [row for row, image in enumerate(images) if image == images[0]]
     is_drawn = np.isin(np.arange(len(images)), drawn)
-    if not is_drawn.any() or is_drawn.all():
+    if is_drawn.all():
         return False
     public = {name: array[is_drawn] for name, array in training.items()}
     training = {name: array[~is_drawn] for name, array in training.items()}
