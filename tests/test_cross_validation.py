@@ -529,6 +529,8 @@ def test_fersnet_learns_to_recognize_from_faces_without_subjects(tmp_path):
     assert mainpro_FER.main(parser.parse_args([*flags, "--device", "cpu", "--precision", "fp32"])) == 0
     network, _ = checkpoint.load_model(tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7")
     assert network.sharing == "none" and network.tasks == ("classify",)
+    (recipe,) = [line for line in (tmp_path / "data.txt").read_text().splitlines() if line.startswith("recipe: ")]
+    assert "epochs 1" in recipe and not any(name in recipe for name in ("dropout", "width", "consistency"))
     checkpoint.load_pretrained(
         FERSNet(sharing="selective", base=4), tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7"
     )
