@@ -190,7 +190,7 @@ def _temporary_folder(stack):
 
 
 def _member_name(archive, member):
-    return f"{archive}/{member}".replace("\\", "/")
+    return f"{archive}/{member}".replace("\\", "/").replace("/./", "/")
 
 
 def _open_zip(path, name, stack):

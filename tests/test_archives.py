@@ -50,12 +50,18 @@ def nested(write, inner):
     return write_nested
 
 
+def tar_of_a_folder(path, members):
+    """As `tar -C folder .` writes it."""
+    write_tar(path, {f"./{name}": data for name, data in members.items()})
+
+
 WAYS = {
     "data.zip": write_zip,
     "data.rar": write_stored_rar,
     "data.tar": partial(write_tar, mode="w"),
     "data.tgz": write_tar,
     "data.tar.xz": partial(write_tar, mode="w:xz"),
+    "folder.tar.gz": tar_of_a_folder,
     "download": write_tar,
     "a.rar in spite of its name.zip": write_stored_rar,
     "a.zip in spite of its name.rar": write_zip,
