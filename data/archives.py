@@ -195,7 +195,8 @@ def _member_name(archive, member):
 
 def _open_zip(path, name, stack):
     archive = stack.enter_context(zipfile.ZipFile(path))
-    members = [info for info in archive.infolist() if not info.is_dir()]
+    ends = ("/", "\\")  # of folders; some programs on Windows write the second
+    members = [info for info in archive.infolist() if not info.filename.endswith(ends)]
     if any(info.flag_bits & 1 for info in members):
         raise rarfile.PasswordRequired(name)
     return [

@@ -148,6 +148,14 @@ def test_names_that_lead_outside_only_name_things(tmp_path, write, prefix):
     }
 
 
+def test_folders_and_names_in_a_zip_may_be_written_with_backslashes(tmp_path, capsys):
+    members, faces = class_folders(count=1)
+    members = {"train\\": b"", "train\\sad\\": b""} | members
+    write_zip(tmp_path / "a.zip", {name.replace("/", "\\"): members[name] for name in members})
+    assert read_pictures(ensure(tmp_path))["PrivateTest"] == faces["test"]
+    assert "not used" not in capsys.readouterr().out
+
+
 def test_what_belongs_to_the_system_is_passed_over(tmp_path):
     members, faces = class_folders(count=1)
     junk = ("__MACOSX/train/angry/._0.png", "train/.ipynb_checkpoints/0.png", "train/.DS_Store")
