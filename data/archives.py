@@ -72,12 +72,7 @@ def open_files(place):
     with ExitStack() as stack:
         files = {}
         for name, path in disk_files(Path(place)):
-            try:
-                with file_errors(name):
-                    found = _open(path, name, stack)
-            except UserError as error:
-                found = [File(name, partial(_raise, error))]
-            files.update((file.name, file) for file in found)
+            files.update((file.name, file) for file in _open(path, name, stack))
         yield files
 
 
@@ -147,6 +142,15 @@ def _is_ignored(path):
 
 def _open(path, name, stack, depth=1):
     """The `File`s that a path on disk is: itself, or what is in it when it is an archive."""
+    try:
+        with file_errors(name):
+            return _open_kind(path, name, stack, depth)
+    except UserError as error:
+        return [File(name, partial(_raise, error))]
+
+
+def _open_kind(path, name, stack, depth):
+    """The same. Raises UserError for an archive that cannot be read."""
     itself = [File(name, partial(open, path, "rb"))]
     if is_image(path) or path.suffix == ".h5":
         return itself
@@ -181,8 +185,7 @@ def _open_nested(file, stack, depth):
     copy = _temporary_folder(stack) / f"nested{file.suffix}"
     with file_errors(file.name), file.open() as source, open(copy, "wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
-    with file_errors(file.name):
-        return _open(copy, file.name, stack, depth=depth + 1)
+    return _open(copy, file.name, stack, depth=depth + 1)
 
 
 def _temporary_folder(stack):
