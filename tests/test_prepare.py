@@ -430,9 +430,11 @@ def test_every_face_and_annotation_arrives(folder):
     assert in_memory(load(folder)) == ANNOTATED
 
 
-def test_what_the_user_says_of_the_annotations_is_repeated(folder):
-    note = folder / "vad_origin.txt"
-    note.write_text("\ufeffderived by a regression\nmore\n", encoding="utf-8")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_the_user_says_of_the_annotations_is_repeated(folder, encoding):
+    """UTF-16 is what `echo ... > vad_origin.txt` gives in the PowerShell of Windows."""
+    text = "derived by a regression\nmore\n"
+    (folder / "vad_origin.txt").write_text(text, encoding=encoding)
     for source in (folder, folder / "data.h5"):
         description = load(source).description
         assert "derived by a regression" in description and "more" not in description

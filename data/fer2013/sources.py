@@ -17,7 +17,15 @@ from data.archives import ARCHIVE_SUFFIXES
 from data.fer2013.ancestor import read_h5, read_shapes
 from data.fer2013.ferplus import add_votes, derive_vad, read_votes
 from data.fer2013.images import check_single, find_images, read_images
-from data.fer2013.tables import VAD, VOTES, NotATable, read_header, read_rows, split_named
+from data.fer2013.tables import (
+    VAD,
+    VOTES,
+    NotATable,
+    first_line,
+    read_header,
+    read_rows,
+    split_named,
+)
 from utils.files import UserError
 from utils.images import is_image
 from utils.tasks import SPLITS
@@ -135,8 +143,7 @@ def _read_headers(files, unused, problems):
     for file in files:
         try:
             if file.name == ORIGIN_NAME:
-                lines = file.read().decode("utf-8-sig", "replace").strip().splitlines()
-                origin = (lines or [ANNOTATIONS])[0]
+                origin = first_line(file)[0].strip() or ANNOTATIONS
                 continue
             header = read_header(file)
             (faces if header.has("pixels") else votes)[file] = header

@@ -78,15 +78,22 @@ def split_named(text):
     return SPLIT_WORDS[min(named, key=list(SPLIT_WORDS).index)] if named else None
 
 
-def read_header(file):
-    """The `Header` of a table. Raises NotATable, and UserError when the file cannot be read."""
+def first_line(file):
+    """(the first line of a text file that is not blank, "" without any; the encoding).
+
+    Raises UserError when the file cannot be read.
+    """
     with file_errors(file.name), file.open() as stream:
         head = stream.read(LONGEST_HEADER)
-    encoding = (
-        "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    )
-    lines = (line for line in re.split(r"[\r\n]", head.decode(encoding, "replace")) if line.strip())
-    line = next(lines, "").replace("\0", "")
+    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if is_utf16 else "utf-8-sig"
+    lines = re.split(r"[\r\n]", head.decode(encoding, "replace").replace("\0", ""))
+    return next(filter(str.strip, lines), ""), encoding
+
+
+def read_header(file):
+    """The `Header` of a table. Raises NotATable, and UserError when the file cannot be read."""
+    line, encoding = first_line(file)
     headers = [_parse_header(line, encoding, separator) for separator in SEPARATORS]
     header = max(headers, key=lambda header: len(header.columns))
     is_votes = header.has(*VOTES, "usage", "image name") and not header.has("pixels")
