@@ -412,6 +412,20 @@ def test_names_that_are_no_text_or_that_the_locale_lacks(tmp_path):
     assert read_h5(place / "data.h5") == ANNOTATED
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name of a file is text")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(b"train_\xff.csv", table([sample_row(0), sample_row(9)]).replace(b"\n9,", b"\n9,9,"))]
+    + [(b"train/happy/\xff.png", b"")],
+)
+def test_dropped_rows_of_a_file_whose_name_is_no_text_are_reported(tmp_path, name, content):
+    write_files(tmp_path, class_folders(count=1)[0] if b"png" in name else {})
+    write_files(tmp_path, {os.fsdecode(name): content})
+    ensure(tmp_path)
+    ((_, file, *_),) = dropped_rows(tmp_path)
+    assert file == os.fsdecode(name).replace("\udcff", "\\udcff")
+
+
 def test_plain_faces_train_the_classification_alone(tmp_path, capsys):
     place = write_files(tmp_path / "data", PLAIN_TABLE)
     flags = ["--data", place, "--model", "Narrow", "--epochs", 1, "--bs", 2, "--eval", "center"]

@@ -6,7 +6,7 @@ from io import BytesIO
 
 from data import FACE_SIZE
 from data.fer2013.tables import Row, read_label, split_named
-from utils.files import UserError, as_text
+from utils.files import UserError
 from utils.images import decode, square_resize, to_grey
 from utils.tasks import CLASS_WORDS, EMOTIONS
 from utils.text import counted
@@ -84,7 +84,7 @@ def read_images(images, split):
     """
     rows = {}
     for file, label in images:
-        row = rows[image_sort_key(file)] = Row(as_text(file.name), "", split, {"label": label})
+        row = rows[image_sort_key(file)] = Row(file.name, "", split, {"label": label})
         try:
             grey = to_grey(decode(BytesIO(file.read()), row.file))
             row.values["pixel"] = square_resize(grey, FACE_SIZE).ravel()

@@ -196,7 +196,8 @@ def _write_report(path, dropped):
     lines = [(row.split, row.file, row.number, row.fault) for row in dropped]
     try:
         with atomic_write(path) as temporary:
-            with open(temporary, "w", encoding="utf-8-sig", newline="") as stream:
+            options = {"encoding": "utf-8-sig", "errors": "backslashreplace", "newline": ""}
+            with open(temporary, "w", **options) as stream:
                 writer = csv.writer(stream, lineterminator="\n")
                 writer.writerow(("split", "file", "row", "reason"))
                 writer.writerows(sorted(lines, key=lambda line: (order[line[0]], line[1])))
