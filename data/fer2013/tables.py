@@ -205,7 +205,9 @@ def parse_pixels(text):
 
     They are separated by blanks or commas, in brackets or not.
     """
-    text = text.replace(",", " ").replace("\n", " ").strip("[]() ")
+    for separator in ",\r\n":
+        text = text.replace(separator, " ")
+    text = text.strip("[]() ")
     if not text:
         raise ValueError("pixels: missing")
     if "." in text:  # NumPy before 2.4 would truncate it
