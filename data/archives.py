@@ -5,7 +5,6 @@ members is unpacked once into a temporary folder: a program for each of 36,000 i
 """
 
 import gzip
-import hashlib
 import lzma
 import os
 import shutil
@@ -28,8 +27,8 @@ from utils.images import is_image
 
 DATA_FOLDER = Path(__file__).resolve().parent  # where data is looked for without --data
 ARCHIVE_SUFFIXES = (".rar", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z")
-# What preparing writes, and what the project itself has in its data folder.
-OWN_NAMES = ("data_report.csv", "README.md", "sample.png", "sample_emotion.png")
+REPORT_NAME = "data_report.csv"  # what preparing writes beside data.h5
+OWN_NAMES = ("README.md", "sample.png", "sample_emotion.png")  # in the project's data folder
 IGNORED_FOLDERS = ("previous", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 DAMAGE = (rarfile.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 
@@ -94,16 +93,6 @@ def disk_files(place):
     return sorted((path.relative_to(place).as_posix(), path) for path in found)
 
 
-def fingerprint(place):
-    """SHA-256, hexadecimal, of names, sizes and times of change of the files; "" without any.
-
-    Prepared h5 files do not count.
-    """
-    stats = [(name, path.stat()) for name, path in disk_files(place) if path.suffix != ".h5"]
-    entries = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return hashlib.sha256(ascii(entries).encode()).hexdigest() if entries else ""
-
-
 @contextmanager
 def file_errors(name):
     """Turn what reading the file or archive `name` may raise into a UserError with a remedy."""
@@ -137,7 +126,8 @@ def _is_ignored_folder(path):
 
 
 def _is_ignored(path):
-    return path.name.startswith(".") or path.suffix == ".py" or is_unfinished(path)
+    is_own = path.name == REPORT_NAME or path.suffix == ".py" or is_unfinished(path)
+    return is_own or path.name.startswith(".")
 
 
 def _open(path, name, stack, depth=1):

@@ -125,6 +125,12 @@ def test_each_changed_source_is_noticed(tmp_path, name, capsys):
     assert read_h5(h5_path) == ANNOTATED | {split: [expected(sample_row(50))]}
 
 
+@pytest.mark.parametrize("name", ["a/faces.h5", "faces.hdf5"])
+def test_what_was_prepared_below_its_source_is_no_change_of_it(folder, name):
+    before = stamp(ensure(folder, folder / name))
+    assert stamp(ensure(folder, folder / name)) == before
+
+
 def test_a_better_source_beside_is_noticed(tmp_path, capsys):
     write_files(tmp_path, PLAIN_TABLE)
     assert read_h5(ensure(tmp_path)) == FACES
@@ -383,9 +389,9 @@ def test_a_report_that_cannot_be_written_does_not_stop_the_preparation(folder, c
 
 def test_h5_must_be_the_name_of_a_file(folder, capsys):
     write_files(folder, {"results/thesis.txt": b"mine"})
-    for place in (folder, folder / "results"):
-        assert main([str(folder), "--h5", str(place)]) == 2
-        assert f"{place} is a folder" in capsys.readouterr().err
+    for name in ("", "results", "results/thesis.txt", "data_report.csv", "data.rar", "new"):
+        assert main([str(folder), "--h5", str(folder / name)]) == 2
+        assert f"{folder / name} is " in capsys.readouterr().err
     assert contents(folder).keys() == {"data.rar", "results/thesis.txt"}
 
 

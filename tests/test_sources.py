@@ -217,6 +217,8 @@ def test_the_ancestors_h5_is_read_and_stays_where_it_is(tmp_path, given):
     assert read_h5(h5_path) == FACES
     assert h5_path != tmp_path / "data.h5" and (tmp_path / "data.h5").read_bytes() == theirs
     assert ensure(tmp_path) == h5_path
+    ancestor(tmp_path / "data.h5", Training_label=np.array([6, 6, 6]))  # another of that name
+    assert [label for label, *_ in read_h5(ensure(tmp_path))["Training"]] == [6, 6, 6]
 
 
 PIXELS = np.zeros((3, 48, 48))
