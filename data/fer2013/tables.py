@@ -169,6 +169,8 @@ def _parse_record(record, header, split):
         values["VAD"] = [_number(record, header, name, -VAD_LIMIT, VAD_LIMIT) for name in VAD]
     if header.has(*VOTES):
         values["votes"] = [_number(record, header, name, 0, 255) for name in VOTES]
+        if any(count % 1 for count in values["votes"]):
+            raise ValueError("votes: not all are integers")
     values["pixel"] = parse_pixels(_field(record, header, "pixels"))
     return values
 
