@@ -122,7 +122,9 @@ def _raise_unlisted(error):
 
 def _is_ignored_folder(path):
     is_code = os.path.exists(path / "__init__.py")
-    return path.name.startswith((".", "__")) or path.name in IGNORED_FOLDERS or is_code
+    is_around = path.parent.resolve().is_relative_to(path.resolve())  # a link back
+    is_hidden = path.name.startswith((".", "__"))
+    return is_hidden or path.name in IGNORED_FOLDERS or is_code or is_around
 
 
 def _is_ignored(path):

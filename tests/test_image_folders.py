@@ -203,6 +203,15 @@ def test_links_are_followed_but_not_in_circles(made, tmp_path):
     assert read_pictures(ensure(source))["PrivateTest"] == faces["test"]
 
 
+def test_links_to_the_folder_around_them_are_not_followed(made, tmp_path, capsys):
+    """Two of them would be as many ways as 2**40."""
+    faces = made(place="source", count=1)
+    for name in ("one", "two"):
+        os.symlink(tmp_path / "source", tmp_path / "source" / "train" / name)
+    assert read_pictures(ensure(tmp_path / "source"))["PrivateTest"] == faces["test"]
+    assert "not used" not in capsys.readouterr().out
+
+
 def test_pictures_that_moved_are_read_anew(made, tmp_path):
     """The same files under other names: the faces are the same, their labels and splits are not."""
     made()
