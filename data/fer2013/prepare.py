@@ -84,7 +84,7 @@ def fingerprint(place):
 
 def nothing_found(place, unused):
     """The message about a place without faces of FER2013. unused: see `find_source`."""
-    found = "; ".join(unused[:3]) or "there are no files in it"
+    found = "; ".join(unused[:3]) or "there are no files in it, or only hidden ones"
     return (
         f"{place} holds no faces of FER2013 ({found}). Expected: a table with columns emotion and "
         "pixels (fer2013.csv, or the annotators' train, publictest and privatetest), class folders "
