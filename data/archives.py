@@ -4,6 +4,7 @@ Archives are recognised by content. ZIP, TAR and stored RAR are read in place. A
 members is unpacked once into a temporary folder: a program for each of 36,000 images takes minutes.
 """
 
+import csv
 import gzip
 import lzma
 import os
@@ -30,7 +31,15 @@ ARCHIVE_SUFFIXES = (".rar", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz
 REPORT_NAME = "data_report.csv"  # what preparing writes beside data.h5
 OWN_NAMES = ("README.md", "sample.png", "sample_emotion.png")  # in the project's data folder
 IGNORED_FOLDERS = ("previous", "lost+found", "System Volume Information", "$RECYCLE.BIN")
-DAMAGE = (rarfile.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+DAMAGE = (
+    rarfile.Error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    csv.Error,
+    EOFError,
+)
 
 
 @dataclass(frozen=True)

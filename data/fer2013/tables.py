@@ -4,14 +4,12 @@ import codecs
 import csv
 import io
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from data import FACE_SIZE
 from data.archives import file_errors
-from utils.files import UserError
 from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, VAD_LIMIT
 
 PIXELS = FACE_SIZE * FACE_SIZE
@@ -116,32 +114,17 @@ def _parse_header(line, encoding, separator):
     return Header(encoding, separator, columns, len(fields))
 
 
-@contextmanager
-def open_records(file, header):
-    """Yield an iterator of the rows below the header, lists of texts; blank lines are not rows.
+def read_rows(file, header, split=None):
+    """Yield a `Row` for each row of a table of faces; blank lines are not rows.
 
-    Raises UserError when the file is damaged.
+    split: that of all rows; None where the column Usage says it. Raises UserError when the file is
+    damaged.
     """
     with file_errors(file.name), file.open() as stream:
         text = io.TextIOWrapper(stream, header.encoding, errors="replace", newline="")
         reader = csv.reader(text, delimiter=header.separator)
         records = (record for record in reader if len(record) > 1 or "".join(record).strip())
-        try:
-            next(records, None)
-            yield records
-        except csv.Error as error:
-            raise UserError(
-                f"{file.name} is not a table ({error}): download it again, or remove it"
-            ) from error
-
-
-def read_rows(file, header, split=None):
-    """Yield a `Row` for each row of a table of faces.
-
-    split: that of all rows; None where the column Usage says it. Raises UserError when the file is
-    damaged.
-    """
-    with open_records(file, header) as records:
+        next(records, None)  # the header
         for number, record in enumerate(records, 1):
             row_split = split or split_named(_field(record, header, "usage")) or ""
             row = Row(file.name, number, row_split, {})
