@@ -128,7 +128,8 @@ TEXT = pixel_text(image(3))
 ACCEPTED = {
     3: [{"pixels": "  " + TEXT.replace(" ", "  ") + " "}, {"pixels": TEXT.replace(" ", "\t")},
         {"pixels": "0" * 5000 + TEXT}, {"pixels": f"[{TEXT.replace(' ', ', ')}]"},
-        {"pixels": TEXT.replace(" 1", "\r\n1")}, {"emotion": "3.0"}, {"Valence": " -0.50 "}, {"emotionLabel": 'one\n"two", three'}],
+        {"pixels": TEXT.replace(" 1", "\r\n1")}, {"emotion": "3.0"}, {"Valence": " -0.50 "},
+        {"emotionLabel": 'one\n"two", three'}],
     5: [{"emotion": " 5 "}, {"emotion": "Surprise"}],
     6: [{"emotion": "NEUTRAL"}],
 }  # fmt: skip

@@ -5,6 +5,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,19 @@ class Header:
     def has(self, *columns):
         """Whether the table has all of these columns."""
         return all(column in self.columns for column in columns)
+
+
+class Part(NamedTuple):
+    """What a source has for one split.
+
+    place: the folder around it. split: None for a table whose rows say it. name: of the table, or
+    of the folder of images. content: (`File`, `Header`), or [(`File`, label)].
+    """
+
+    place: str
+    split: str | None
+    name: str
+    content: tuple | list
 
 
 @dataclass
