@@ -58,23 +58,22 @@ def _label_images(images, name, unused):
     return [(file, labels[folder]) for file, folder in images if folder in labels]
 
 
-def image_sort_key(file):
+def _sort_key(image):
     """Orders images alike wherever they lie: by class folder and name, then by what is above."""
-    *_, folder, name = file.name.split("/")
-    return folder, name, file.name
+    *_, folder, name = image[0].name.split("/")
+    return folder, name, image[0].name
 
 
 def read_images(images, split):
-    """A `Row` for each of [(`File`, label)], sorted.
+    """Yield a `Row` for each of [(`File`, label)], sorted.
 
     Images of another size or in colour become 48x48 grey; of one that is not square, the middle.
     """
-    rows = {}
-    for file, label in images:
-        row = rows[image_sort_key(file)] = Row(file.name, "", split, {"label": label})
+    for file, label in sorted(images, key=_sort_key):
+        row = Row(file.name, "", split, {"label": label})
         try:
             grey = to_grey(decode(BytesIO(file.read()), row.file))
             row.values["pixel"] = square_resize(grey, FACE_SIZE).ravel()
         except UserError as error:
             row.fault = f"image: {error}"
-    return [rows[key] for key in sorted(rows)]
+        yield row

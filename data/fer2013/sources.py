@@ -260,7 +260,7 @@ def _find_h5(files, unused):
             continue
         has_vad = all(f"{split}_VAD" in shapes for split in SPLITS)
         splits = dict.fromkeys(SPLITS, file.name)
-        origin, rank = ANNOTATIONS if has_vad else NO_VAD, (has_vad, False, True, True)
-        read = partial(read_h5, file)
-        sources.append(Source(file.name, splits, origin, read, (*rank, _on_disk(file))))
+        origin = ANNOTATIONS if has_vad else NO_VAD
+        rank = (has_vad, False, True, True, _on_disk(file))
+        sources.append(Source(file.name, splits, origin, partial(read_h5, file), rank))
     return sources
