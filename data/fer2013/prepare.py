@@ -1,6 +1,6 @@
 """Prepare data.h5 from FER2013 as people have it, and report the rows that were dropped.
 
-    python -m data.fer2013.prepare [SOURCE] [--h5 PATH]
+    python -m data.fer2013.prepare [SOURCE] [--h5 FILE.h5]
 
 SOURCE is a folder, an archive, a table or an h5 file; default: the project's data folder.
 """
@@ -169,6 +169,7 @@ def draw_public_split(splits):
         of_class = training["label"] == label
         size = round(PUBLIC_SHARE * of_class.sum())
         drawn += generator.permutation(np.flatnonzero(of_class & is_single))[:size].tolist()
+    # Where that is none, one image with its copies.
     drawn = drawn or [row for row, image in enumerate(images) if image == images[0]]
     is_drawn = np.isin(np.arange(len(images)), drawn)
     if is_drawn.all():
@@ -234,7 +235,7 @@ def main(arguments=None):
     parser.add_argument(
         "--h5",
         type=path_argument,
-        metavar="PATH",
+        metavar="FILE.h5",
         help="what to write (default: data.h5 in the source's folder)",
     )
     args = parser.parse_args(arguments)
