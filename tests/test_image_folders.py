@@ -61,7 +61,7 @@ def test_a_picture_that_is_there_twice_is_not_in_both_splits(made, tmp_path, alo
             shutil.copy(path, path.with_name(f"copy of {path.name}"))
     found = read_pictures(ensure(tmp_path))
     public = found.get("PublicTest", set())
-    assert len(public) == 7 * alone and not found["Training"] & public
+    assert len(public) == (7 * alone or 1) and not found["Training"] & public
 
 
 NAMES = [THREE, ("Training", "Validation", "PrivateTest"), ("train", "PublicTest", "private_test")]
