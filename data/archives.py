@@ -4,8 +4,8 @@ Archives are recognised by content. ZIP, TAR and stored RAR are read in place. A
 members is unpacked once into a temporary folder: a program for each of 36,000 images takes minutes.
 """
 
+import csv
 import gzip
-import hashlib
 import lzma
 import os
 import shutil
@@ -28,10 +28,18 @@ from utils.images import is_image
 
 DATA_FOLDER = Path(__file__).resolve().parent  # where data is looked for without --data
 ARCHIVE_SUFFIXES = (".rar", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z")
-# What preparing writes, and what the project itself has in its data folder.
-OWN_NAMES = ("data_report.csv", "README.md", "sample.png", "sample_emotion.png")
+REPORT_NAME = "data_report.csv"  # what preparing writes beside data.h5
+OWN_NAMES = ("README.md", "sample.png", "sample_emotion.png")  # in the project's data folder
 IGNORED_FOLDERS = ("previous", "lost+found", "System Volume Information", "$RECYCLE.BIN")
-DAMAGE = (rarfile.Error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+DAMAGE = (
+    rarfile.Error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    csv.Error,
+    EOFError,
+)
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,7 @@ def open_files(place):
     with ExitStack() as stack:
         files = {}
         for name, path in disk_files(Path(place)):
-            try:
-                with file_errors(name):
-                    found = _open(path, name, stack)
-            except UserError as error:
-                found = [File(name, partial(_raise, error))]
-            files.update((file.name, file) for file in found)
+            files.update((file.name, file) for file in _open(path, name, stack))
         yield files
 
 
@@ -97,16 +100,6 @@ def disk_files(place):
         paths = [Path(folder, name) for name in names if name not in own]
         found += [path for path in paths if path.is_file() and not _is_ignored(path)]
     return sorted((path.relative_to(place).as_posix(), path) for path in found)
-
-
-def fingerprint(place):
-    """SHA-256, hexadecimal, of names, sizes and times of change of the files; "" without any.
-
-    Prepared h5 files do not count.
-    """
-    stats = [(name, path.stat()) for name, path in disk_files(place) if path.suffix != ".h5"]
-    entries = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return hashlib.sha256(ascii(entries).encode()).hexdigest() if entries else ""
 
 
 @contextmanager
@@ -138,15 +131,27 @@ def _raise_unlisted(error):
 
 def _is_ignored_folder(path):
     is_code = os.path.exists(path / "__init__.py")
-    return path.name.startswith((".", "__")) or path.name in IGNORED_FOLDERS or is_code
+    is_around = path.parent.resolve().is_relative_to(path.resolve())  # a link back
+    is_hidden = path.name.startswith((".", "__"))
+    return is_hidden or path.name in IGNORED_FOLDERS or is_code or is_around
 
 
 def _is_ignored(path):
-    return path.name.startswith(".") or path.suffix == ".py" or is_unfinished(path)
+    is_own = path.name == REPORT_NAME or path.suffix == ".py" or is_unfinished(path)
+    return is_own or path.name.startswith(".")
 
 
 def _open(path, name, stack, depth=1):
     """The `File`s that a path on disk is: itself, or what is in it when it is an archive."""
+    try:
+        with file_errors(name):
+            return _open_kind(path, name, stack, depth)
+    except UserError as error:
+        return [File(name, partial(_raise, error))]
+
+
+def _open_kind(path, name, stack, depth):
+    """The same. Raises UserError for an archive that cannot be read."""
     itself = [File(name, partial(open, path, "rb"))]
     if is_image(path) or path.suffix == ".h5":
         return itself
@@ -181,8 +186,7 @@ def _open_nested(file, stack, depth):
     copy = _temporary_folder(stack) / f"nested{file.suffix}"
     with file_errors(file.name), file.open() as source, open(copy, "wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
-    with file_errors(file.name):
-        return _open(copy, file.name, stack, depth=depth + 1)
+    return _open(copy, file.name, stack, depth=depth + 1)
 
 
 def _temporary_folder(stack):
@@ -190,12 +194,13 @@ def _temporary_folder(stack):
 
 
 def _member_name(archive, member):
-    return f"{archive}/{member}".replace("\\", "/")
+    return f"{archive}/{member}".replace("\\", "/").replace("/./", "/")
 
 
 def _open_zip(path, name, stack):
     archive = stack.enter_context(zipfile.ZipFile(path))
-    members = [info for info in archive.infolist() if not info.is_dir()]
+    ends = ("/", "\\")  # of folders; some programs on Windows write the second
+    members = [info for info in archive.infolist() if not info.filename.endswith(ends)]
     if any(info.flag_bits & 1 for info in members):
         raise rarfile.PasswordRequired(name)
     return [

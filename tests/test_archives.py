@@ -50,12 +50,18 @@ def nested(write, inner):
     return write_nested
 
 
+def tar_of_a_folder(path, members):
+    """As `tar -C folder .` writes it."""
+    write_tar(path, {f"./{name}": data for name, data in members.items()})
+
+
 WAYS = {
     "data.zip": write_zip,
     "data.rar": write_stored_rar,
     "data.tar": partial(write_tar, mode="w"),
     "data.tgz": write_tar,
     "data.tar.xz": partial(write_tar, mode="w:xz"),
+    "folder.tar.gz": tar_of_a_folder,
     "download": write_tar,
     "a.rar in spite of its name.zip": write_stored_rar,
     "a.zip in spite of its name.rar": write_zip,
@@ -140,6 +146,14 @@ def test_names_that_lead_outside_only_name_things(tmp_path, write, prefix):
     assert contents(tmp_path).keys() == {
         f"a/b/{name}" for name in ("data", "data.h5", "data_report.csv")
     }
+
+
+def test_folders_and_names_in_a_zip_may_be_written_with_backslashes(tmp_path, capsys):
+    members, faces = class_folders(count=1)
+    members = {"train\\": b"", "train\\sad\\": b""} | members
+    write_zip(tmp_path / "a.zip", {name.replace("/", "\\"): members[name] for name in members})
+    assert read_pictures(ensure(tmp_path))["PrivateTest"] == faces["test"]
+    assert "not used" not in capsys.readouterr().out
 
 
 def test_what_belongs_to_the_system_is_passed_over(tmp_path):

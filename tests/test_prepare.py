@@ -125,6 +125,12 @@ def test_each_changed_source_is_noticed(tmp_path, name, capsys):
     assert read_h5(h5_path) == ANNOTATED | {split: [expected(sample_row(50))]}
 
 
+@pytest.mark.parametrize("name", ["a/faces.h5", "faces.hdf5"])
+def test_what_was_prepared_below_its_source_is_no_change_of_it(folder, name):
+    before = stamp(ensure(folder, folder / name))
+    assert stamp(ensure(folder, folder / name)) == before
+
+
 def test_a_better_source_beside_is_noticed(tmp_path, capsys):
     write_files(tmp_path, PLAIN_TABLE)
     assert read_h5(ensure(tmp_path)) == FACES
@@ -383,9 +389,9 @@ def test_a_report_that_cannot_be_written_does_not_stop_the_preparation(folder, c
 
 def test_h5_must_be_the_name_of_a_file(folder, capsys):
     write_files(folder, {"results/thesis.txt": b"mine"})
-    for place in (folder, folder / "results"):
-        assert main([str(folder), "--h5", str(place)]) == 2
-        assert f"{place} is a folder" in capsys.readouterr().err
+    for name in ("", "results", "results/thesis.txt", "data_report.csv", "data.rar", "new"):
+        assert main([str(folder), "--h5", str(folder / name)]) == 2
+        assert f"{folder / name} is " in capsys.readouterr().err
     assert contents(folder).keys() == {"data.rar", "results/thesis.txt"}
 
 
@@ -412,6 +418,20 @@ def test_names_that_are_no_text_or_that_the_locale_lacks(tmp_path):
     assert read_h5(place / "data.h5") == ANNOTATED
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name of a file is text")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(b"train_\xff.csv", table([sample_row(0), sample_row(9)]).replace(b"\n9,", b"\n9,9,"))]
+    + [(b"train/happy/\xff.png", b"")],
+)
+def test_dropped_rows_of_a_file_whose_name_is_no_text_are_reported(tmp_path, name, content):
+    write_files(tmp_path, class_folders(count=1)[0] if b"png" in name else {})
+    write_files(tmp_path, {os.fsdecode(name): content})
+    ensure(tmp_path)
+    ((_, file, *_),) = dropped_rows(tmp_path)
+    assert file == os.fsdecode(name).replace("\udcff", "\\udcff")
+
+
 def test_plain_faces_train_the_classification_alone(tmp_path, capsys):
     place = write_files(tmp_path / "data", PLAIN_TABLE)
     flags = ["--data", place, "--model", "Narrow", "--epochs", 1, "--bs", 2, "--eval", "center"]
@@ -430,9 +450,11 @@ def test_every_face_and_annotation_arrives(folder):
     assert in_memory(load(folder)) == ANNOTATED
 
 
-def test_what_the_user_says_of_the_annotations_is_repeated(folder):
-    note = folder / "vad_origin.txt"
-    note.write_text("\ufeffderived by a regression\nmore\n", encoding="utf-8")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_the_user_says_of_the_annotations_is_repeated(folder, encoding):
+    """UTF-16 is what `echo ... > vad_origin.txt` gives in the PowerShell of Windows."""
+    text = "derived by a regression\nmore\n"
+    (folder / "vad_origin.txt").write_text(text, encoding=encoding)
     for source in (folder, folder / "data.h5"):
         description = load(source).description
         assert "derived by a regression" in description and "more" not in description

@@ -40,6 +40,12 @@ BY_SPLIT = {name: table(rows, PLAIN[:2]) for name, rows in zip(NAMES, ROWS.value
 PICTURES = class_folders(count=10)[0]
 USAGES = [split for split in ROWS for _ in range(3)]
 VOTES = {"fer2013new.csv": votes_table([{"happiness": 10}] * 9, usages=USAGES)}
+
+
+def zipped(files):
+    return write_zip(io.BytesIO(), files).getvalue()
+
+
 FOREIGN = {"raf/training.csv": b"path,face_x,expression,valence,arousal\n1/a.jpg,5,1,0.4,0.2\n"}
 CHOICES = [  # (files, what is read, names of what is not used)
     (MEMBERS | WHOLE, ANNOTATED, ["fer2013.csv"]),
@@ -54,6 +60,7 @@ CHOICES = [  # (files, what is read, names of what is not used)
     (WHOLE | {"holiday.zip": b"PK\x03\x04 broken"}, FACES, ["holiday.zip"]),
     (WHOLE | {"other.rar": b"Rar!\x1a\x07\x01\x00 broken"}, FACES, ["other.rar"]),
     (WHOLE | {"faces.7z": b"7z\xbc\xaf\x27\x1c"}, FACES, ["faces.7z"]),
+    ({"a.zip": zipped(WHOLE | {"b.zip": b"PK"})}, FACES, ["a.zip/b.zip"]),
     (WHOLE | {"fer2013new.csv": b"Usage,name\n"}, FACES, ["fer2013new.csv"]),
     (WHOLE | {"a.parquet": b"PAR1", "theirs.h5": b"junk"}, FACES, [".parquet", "theirs.h5"]),
 ]
@@ -124,7 +131,7 @@ NOTHING = [  # (files, keywords of the refusal)
     ({}, ["no faces"]),
     ({"a.parquet": b"PAR1", "b/c.parquet": b"PAR1", "c.mat": b""}, [".parquet", ".mat"]),
     ({"readme.md": b"about", "paper.pdf": b"%PDF"}, [".pdf"]),
-    ({"fer2013.xlsx": write_zip(io.BytesIO(), {"xl/sheet1.xml": b""}).getvalue()}, [".xlsx"]),
+    ({"fer2013.xlsx": zipped({"xl/sheet1.xml": b""})}, [".xlsx"]),
     ({"train.csv": table([sample_row(0)], ("pixels",))}, ["train.csv", "emotion"]),
     ({"notes.txt": b"hello\n"}, ["notes.txt"]),
     ({"a.7z": b"7z\xbc\xaf\x27\x1c"}, ["a.7z", "unpack"]),
@@ -210,6 +217,8 @@ def test_the_ancestors_h5_is_read_and_stays_where_it_is(tmp_path, given):
     assert read_h5(h5_path) == FACES
     assert h5_path != tmp_path / "data.h5" and (tmp_path / "data.h5").read_bytes() == theirs
     assert ensure(tmp_path) == h5_path
+    ancestor(tmp_path / "data.h5", Training_label=np.array([6, 6, 6]))  # another of that name
+    assert [label for label, *_ in read_h5(ensure(tmp_path))["Training"]] == [6, 6, 6]
 
 
 PIXELS = np.zeros((3, 48, 48))

@@ -202,6 +202,7 @@ FAULTS = {
     "CK+: no labels": (ckplus, without(RELEASED, "Emotion"), ["Emotion"]),
     "CK+: no images": (ckplus, without(RELEASED, "cohn"), ["cohn-kanade-images"]),
     "CK+: a label of words": (ckplus, RELEASED | dict.fromkeys(LABELS, b"x"), ["emotion"]),
+    "CK+: an endless label": (ckplus, RELEASED | dict.fromkeys(LABELS, b"inf"), ["emotion"]),
     "CK+: a table": (ckplus, {"ckextended.csv": plain_table()}, ["ckextended.csv"]),
     "CK+: nothing": (ckplus, {"readme.txt": b""}, ["folders"]),
     "Oulu: no subjects": (oulu, {"Anger/000.jpeg": FACE}, ["P001"]),

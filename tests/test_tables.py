@@ -128,7 +128,8 @@ TEXT = pixel_text(image(3))
 ACCEPTED = {
     3: [{"pixels": "  " + TEXT.replace(" ", "  ") + " "}, {"pixels": TEXT.replace(" ", "\t")},
         {"pixels": "0" * 5000 + TEXT}, {"pixels": f"[{TEXT.replace(' ', ', ')}]"},
-        {"emotion": "3.0"}, {"Valence": " -0.50 "}, {"emotionLabel": 'one\n"two", three'}],
+        {"pixels": TEXT.replace(" 1", "\r\n1")}, {"emotion": "3.0"}, {"Valence": " -0.50 "},
+        {"emotionLabel": 'one\n"two", three'}],
     5: [{"emotion": " 5 "}, {"emotion": "Surprise"}],
     6: [{"emotion": "NEUTRAL"}],
 }  # fmt: skip
@@ -446,6 +447,7 @@ BAD_VOTES = {  # {case: (votes, keywords of the refusal)}
     "another order": (votes_table(TEN, usages=USAGES[::-1]), ("fer2013.csv", "row 1")),
     "words": (votes_table([{"fear": "many"}] * 6, usages=USAGES), ("fer2013new.csv", "votes")),
     "negative": (votes_table([{"fear": -3}] * 6, usages=USAGES), ("fer2013new.csv", "votes")),
+    "shares": (votes_table([{"fear": 0.7}] * 6, usages=USAGES), ("fer2013new.csv", "votes")),
     "none": (votes_table([], usages=[]), ("fer2013", "votes")),
 }
 
@@ -454,3 +456,9 @@ BAD_VOTES = {  # {case: (votes, keywords of the refusal)}
 def test_votes_that_do_not_belong_to_the_faces_are_refused(refused, case):
     votes, keywords = BAD_VOTES[case]
     refused(with_votes(votes), *keywords)
+
+
+def test_shares_in_the_columns_of_votes_are_refused(refused):
+    """As whole numbers they would be no votes at all."""
+    rows = [row | dict.fromkeys(VOTES, "0.1") for rows in split_rows().values() for row in rows]
+    refused({"fer2013.csv": table(rows, (*PLAIN, *VOTES))}, "fer2013.csv", "votes")

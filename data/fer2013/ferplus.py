@@ -36,8 +36,8 @@ def read_votes(file, header):
             table = pandas.read_csv(stream, dtype=str, **options)
             column = {name: table.iloc[:, index] for name, index in header.columns.items()}
             votes = np.stack([pandas.to_numeric(column[name]) for name in VOTES], axis=1)
-            if not ((votes >= 0) & (votes <= 255)).all():
-                raise ValueError("a number of votes is not in 0..255")
+            if not ((votes >= 0) & (votes <= 255) & (votes % 1 == 0)).all():
+                raise ValueError("not all are integers in 0..255")
         except ValueError as error:
             reason = f"{file.name} does not hold FER+ votes ({one_line(error)})"
             raise UserError(f"{reason}: download fer2013new.csv again") from error

@@ -5,19 +5,19 @@ from collections import Counter, defaultdict
 from io import BytesIO
 
 from data import FACE_SIZE
-from data.fer2013.tables import Row, read_label, split_named
-from utils.files import UserError, as_text
+from data.fer2013.tables import Part, Row, read_label, split_named
+from utils.files import UserError
 from utils.images import decode, square_resize, to_grey
 from utils.tasks import CLASS_WORDS, EMOTIONS
 from utils.text import counted
 
 
 def find_images(files, unused, problems):
-    """[(place, split, name of the split's folder, [(`File`, label)])], label 0..6.
+    """[`Part`] of the images in class folders; the content of each is [(`File`, label 0..6)].
 
-    place: the folder around that folder. files: those with the suffix of an image. unused: a list,
-    to which sentences about other images are added. problems: a list, to which a UserError is added
-    for an unknown class folder where one of the seven classes is missing.
+    files: those with the suffix of an image. unused: a list, to which sentences about other images
+    are added. problems: a list, to which a UserError is added for an unknown class folder where one
+    of the seven classes is missing.
     """
     folders, elsewhere = defaultdict(list), Counter()
     for file in files:
@@ -36,21 +36,8 @@ def find_images(files, unused, problems):
         except UserError as error:
             problems.append(error)
             continue
-        found += [(place, split_named(folder), name, labelled)] if labelled else []
+        found += [Part(place, split_named(folder), name, labelled)] if labelled else []
     return found
-
-
-def check_single(parts):
-    """{split: name} of [(place, split, name, content)]. Raises UserError for two of one split."""
-    names = {}
-    for _, split, name, _ in parts:
-        if split in names:
-            raise UserError(
-                f"two candidates for {split}: {names[split]} and {name}: remove one, or give the "
-                "path of the one to use"
-            )
-        names[split] = name
-    return names
 
 
 def _label_images(images, name, unused):
@@ -71,23 +58,22 @@ def _label_images(images, name, unused):
     return [(file, labels[folder]) for file, folder in images if folder in labels]
 
 
-def image_sort_key(file):
+def _sort_key(image):
     """Orders images alike wherever they lie: by class folder and name, then by what is above."""
-    *_, folder, name = file.name.split("/")
-    return folder, name, file.name
+    *_, folder, name = image[0].name.split("/")
+    return folder, name, image[0].name
 
 
 def read_images(images, split):
-    """A `Row` for each of [(`File`, label)], sorted.
+    """Yield a `Row` for each of [(`File`, label)], sorted.
 
     Images of another size or in colour become 48x48 grey; of one that is not square, the middle.
     """
-    rows = {}
-    for file, label in images:
-        row = rows[image_sort_key(file)] = Row(as_text(file.name), "", split, {"label": label})
+    for file, label in sorted(images, key=_sort_key):
+        row = Row(file.name, "", split, {"label": label})
         try:
             grey = to_grey(decode(BytesIO(file.read()), row.file))
             row.values["pixel"] = square_resize(grey, FACE_SIZE).ravel()
         except UserError as error:
             row.fault = f"image: {error}"
-    return [rows[key] for key in sorted(rows)]
+        yield row

@@ -1,12 +1,13 @@
 """Prepare data.h5 from FER2013 as people have it, and report the rows that were dropped.
 
-    python -m data.fer2013.prepare [SOURCE] [--h5 PATH]
+    python -m data.fer2013.prepare [SOURCE] [--h5 FILE.h5]
 
 SOURCE is a folder, an archive, a table or an h5 file; default: the project's data folder.
 """
 
 import argparse
 import csv
+import hashlib
 import os
 import sys
 import time
@@ -16,14 +17,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.archives import DATA_FOLDER, fingerprint, open_files
+from data.archives import DATA_FOLDER, REPORT_NAME, disk_files, open_files
 from data.fer2013 import store
-from data.fer2013.sources import NO_VAD, find_source
+from data.fer2013.sources import H5_SUFFIXES, NO_VAD, find_source
 from utils.files import UserError, atomic_write, exit_code, move_aside, one_line, path_argument
 from utils.tasks import EMOTIONS, SPLITS
 
 H5_NAMES = ("data.h5", "data_prepared.h5")  # the second where the first is somebody else's
-REPORT_NAME = "data_report.csv"
 MAX_UNUSED = 12  # lines about what is not used
 PUBLIC_SHARE = 0.1
 PUBLIC_NOTE = "PublicTest is a tenth of the training faces, drawn by class with seed 0"
@@ -43,8 +43,8 @@ def ensure(place, h5_path=None, fallback=None):
         return place
     folder = place if place.is_dir() else place.parent
     paths = [Path(h5_path)] if h5_path else _default_paths(folder, fallback)
-    if paths[-1].is_dir():
-        raise UserError(f"{paths[-1]} is a folder: give the name of a file, such as data.h5")
+    if paths[-1].is_dir() or paths[-1].suffix not in H5_SUFFIXES:
+        raise UserError(f"{paths[-1]} is a folder or not named .h5: give a name such as data.h5")
     current = fingerprint(place)
     prepared = [path for path in paths if store.read_attributes(path)]
     for path in prepared:
@@ -57,7 +57,7 @@ def ensure(place, h5_path=None, fallback=None):
         if source is None:
             raise UserError(nothing_found(place, unused))
         if prepared:
-            print(f"Rebuilding {paths[-1]}: the files in {place} have changed.")
+            print(f"Rebuilding {paths[-1]}: it does not match the files in {place}.")
         prepare(source, unused, paths[-1], current)
     return paths[-1]
 
@@ -71,9 +71,20 @@ def _default_paths(folder, fallback):
     return [path, Path(fallback) / H5_NAMES[0]]
 
 
+def fingerprint(place):
+    """SHA-256, hexadecimal, of names, sizes and times of change of the sources; "" without any."""
+    sources = [
+        (name, path.stat())
+        for name, path in disk_files(place)
+        if path.suffix not in H5_SUFFIXES or store.is_foreign(path)
+    ]
+    entries = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in sources]
+    return hashlib.sha256(ascii(entries).encode()).hexdigest() if entries else ""
+
+
 def nothing_found(place, unused):
     """The message about a place without faces of FER2013. unused: see `find_source`."""
-    found = "; ".join(unused[:3]) or "there are no files in it"
+    found = "; ".join(unused[:3]) or "there are no files in it, or only hidden ones"
     return (
         f"{place} holds no faces of FER2013 ({found}). Expected: a table with columns emotion and "
         "pixels (fer2013.csv, or the annotators' train, publictest and privatetest), class folders "
@@ -158,6 +169,7 @@ def draw_public_split(splits):
         of_class = training["label"] == label
         size = round(PUBLIC_SHARE * of_class.sum())
         drawn += generator.permutation(np.flatnonzero(of_class & is_single))[:size].tolist()
+    # Where that is none, one image with its copies.
     drawn = drawn or [row for row, image in enumerate(images) if image == images[0]]
     is_drawn = np.isin(np.arange(len(images)), drawn)
     if is_drawn.all():
@@ -196,7 +208,8 @@ def _write_report(path, dropped):
     lines = [(row.split, row.file, row.number, row.fault) for row in dropped]
     try:
         with atomic_write(path) as temporary:
-            with open(temporary, "w", encoding="utf-8-sig", newline="") as stream:
+            options = {"encoding": "utf-8-sig", "errors": "backslashreplace", "newline": ""}
+            with open(temporary, "w", **options) as stream:
                 writer = csv.writer(stream, lineterminator="\n")
                 writer.writerow(("split", "file", "row", "reason"))
                 writer.writerows(sorted(lines, key=lambda line: (order[line[0]], line[1])))
@@ -222,7 +235,7 @@ def main(arguments=None):
     parser.add_argument(
         "--h5",
         type=path_argument,
-        metavar="PATH",
+        metavar="FILE.h5",
         help="what to write (default: data.h5 in the source's folder)",
     )
     args = parser.parse_args(arguments)

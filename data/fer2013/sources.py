@@ -16,8 +16,17 @@ from pathlib import PurePosixPath
 from data.archives import ARCHIVE_SUFFIXES
 from data.fer2013.ancestor import read_h5, read_shapes
 from data.fer2013.ferplus import add_votes, derive_vad, read_votes
-from data.fer2013.images import check_single, find_images, read_images
-from data.fer2013.tables import VAD, VOTES, NotATable, read_header, read_rows, split_named
+from data.fer2013.images import find_images, read_images
+from data.fer2013.tables import (
+    VAD,
+    VOTES,
+    NotATable,
+    Part,
+    first_line,
+    read_header,
+    read_rows,
+    split_named,
+)
 from utils.files import UserError
 from utils.images import is_image
 from utils.tasks import SPLITS
@@ -113,18 +122,18 @@ def _find_tables(files, unused, problems):
     for file in whole:
         beside = [vote for vote in votes if vote.folder == file.folder]
         vote = None if faces[file].has(*VAD) or not beside else (beside[0], votes.pop(beside[0]))
-        table = (file.folder, None, file.name, (file, faces[file]))
+        table = Part(file.folder, None, file.name, (file, faces[file]))
         sources.append(_table_source([table], origin, vote))
     unused += [f"{vote.name}: no faces without V/A/D lie beside these FER+ votes" for vote in votes]
     for has_vad in (True, False):
         tables = [
-            (file.folder, _split_of(file), file.name, (file, header))
+            Part(file.folder, _split_of(file), file.name, (file, header))
             for file, header in faces.items()
             if file not in whole and header.has(*VAD) == has_vad
         ]
-        unused += [f"{name} has no Usage, and no split in its name"
-                   for _, split, name, _ in tables if split is None]  # fmt: skip
-        groups = _complete_groups([table for table in tables if table[1]], unused)
+        unused += [f"{table.name} has no Usage, and no split in its name"
+                   for table in tables if table.split is None]  # fmt: skip
+        groups = _complete_groups([table for table in tables if table.split], unused)
         sources += _make_sources(partial(_table_source, origin=origin), groups, problems)
     return sources
 
@@ -135,8 +144,7 @@ def _read_headers(files, unused, problems):
     for file in files:
         try:
             if file.name == ORIGIN_NAME:
-                lines = file.read().decode("utf-8-sig", "replace").strip().splitlines()
-                origin = (lines or [ANNOTATIONS])[0]
+                origin = first_line(file)[0].strip() or ANNOTATIONS
                 continue
             header = read_header(file)
             (faces if header.has("pixels") else votes)[file] = header
@@ -162,30 +170,37 @@ def _split_of(file):
 
 
 def _complete_groups(parts, unused):
-    """Parts of a source in groups with training and private faces: of a place, or else all of them.
-
-    parts: [(place, split, name, content)].
-    """
+    """[`Part`] in groups with training and private faces: of a place, or else all of them."""
     groups = defaultdict(list)
     for part in parts:
-        groups[part[0]].append(part)
+        groups[part.place].append(part)
     needed = {"Training", "PrivateTest"}
-    complete = [group for group in groups.values() if needed <= {split for _, split, *_ in group}]
+    complete = [group for group in groups.values() if needed <= {part.split for part in group}]
     if not complete:
         return [parts] if parts else []
     rest = [part for group in groups.values() if group not in complete for part in group]
-    unused += [f"{name}: there is a complete source elsewhere" for _, _, name, _ in rest]
+    unused += [f"{part.name}: there is a complete source elsewhere" for part in rest]
     return complete
 
 
-def _table_source(parts, origin, votes=None):
-    """The `Source` of [(place, split or None, name, (`File`, `Header`))].
+def _names_by_split(parts):
+    """{split: name} of [`Part`]. Raises UserError for two of one split."""
+    names = {}
+    for part in parts:
+        if part.split in names:
+            raise UserError(
+                f"two candidates for {part.split}: {names[part.split]} and {part.name}: remove "
+                "one, or give the path of the one to use"
+            )
+        names[part.split] = part.name
+    return names
 
-    votes: (`File`, `Header`) of FER+ votes, or None.
-    """
-    splits = check_single(parts)
-    (_, header), is_whole = parts[0][-1], None in splits
-    files = [file for *_, (file, _) in parts] + ([votes[0]] if votes else [])
+
+def _table_source(parts, origin, votes=None):
+    """The `Source` of [`Part`], tables. votes: (`File`, `Header`) of FER+ votes, or None."""
+    splits = _names_by_split(parts)
+    (_, header), is_whole = parts[0].content, None in splits
+    files = [part.content[0] for part in parts] + ([votes[0]] if votes else [])
     has_vad, has_votes = header.has(*VAD), votes is not None or header.has(*VOTES)
     return Source(
         description=", ".join(file.name for file in files),
@@ -197,8 +212,9 @@ def _table_source(parts, origin, votes=None):
 
 
 def _read_tables(parts, votes):
-    for _, split, _, (file, header) in parts:
-        rows = read_rows(file, header, split)
+    for part in parts:
+        file, header = part.content
+        rows = read_rows(file, header, part.split)
         if votes:
             rows = add_votes(file.name, rows, *read_votes(*votes))
         is_derived = not header.has(*VAD) and (votes is not None or header.has(*VOTES))
@@ -213,19 +229,19 @@ def _find_folders(files, unused, problems):
 
 
 def _image_source(parts):
-    """The `Source` of [(place, split, name of the folder, [(`File`, label)])]."""
-    splits = check_single(parts)
+    """The `Source` of [`Part`], folders of images."""
+    splits = _names_by_split(parts)
     if splits.keys() == {"Training", "PublicTest"}:  # the only faces to test on
         rename = {"Training": "Training", "PublicTest": "PrivateTest"}
-        parts = [(place, rename[split], *rest) for place, split, *rest in parts]
-        splits = check_single(parts)
+        parts = [part._replace(split=rename[part.split]) for part in parts]
+        splits = _names_by_split(parts)
 
     def read():
-        for _, split, _, images in parts:
-            yield from read_images(images, split)
+        for part in parts:
+            yield from read_images(part.content, part.split)
 
-    count = sum(len(images) for *_, images in parts)
-    on_disk = all(_on_disk(images[0][0]) for *_, images in parts)
+    count = sum(len(part.content) for part in parts)
+    on_disk = all(_on_disk(part.content[0][0]) for part in parts)
     description = f"{counted(count, 'image')} in {', '.join(splits.values())}"
     return Source(description, splits, NO_VAD, read, (False, False, False, False, on_disk))
 
@@ -244,7 +260,7 @@ def _find_h5(files, unused):
             continue
         has_vad = all(f"{split}_VAD" in shapes for split in SPLITS)
         splits = dict.fromkeys(SPLITS, file.name)
-        origin, rank = ANNOTATIONS if has_vad else NO_VAD, (has_vad, False, True, True)
-        read = partial(read_h5, file)
-        sources.append(Source(file.name, splits, origin, read, (*rank, _on_disk(file))))
+        origin = ANNOTATIONS if has_vad else NO_VAD
+        rank = (has_vad, False, True, True, _on_disk(file))
+        sources.append(Source(file.name, splits, origin, partial(read_h5, file), rank))
     return sources

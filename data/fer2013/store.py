@@ -9,7 +9,7 @@ For each split (Training, PublicTest, PrivateTest), with N faces:
 
 Attributes: `format_version`, `class_names`, `vad_range`, `vad_origin`, `counts` (JSON: faces of
 each split), `notes` (JSON: sentences about the faces) and `fingerprint` (of the sources, see
-`data.archives.fingerprint`).
+`prepare.fingerprint`).
 """
 
 import io

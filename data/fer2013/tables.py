@@ -4,14 +4,13 @@ import codecs
 import csv
 import io
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from data import FACE_SIZE
 from data.archives import file_errors
-from utils.files import UserError
 from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, VAD_LIMIT
 
 PIXELS = FACE_SIZE * FACE_SIZE
@@ -55,6 +54,19 @@ class Header:
         return all(column in self.columns for column in columns)
 
 
+class Part(NamedTuple):
+    """What a source has for one split.
+
+    place: the folder around it. split: None for a table whose rows say it. name: of the table, or
+    of the folder of images. content: (`File`, `Header`), or [(`File`, label)].
+    """
+
+    place: str
+    split: str | None
+    name: str
+    content: tuple | list
+
+
 @dataclass
 class Row:
     """A face, or a row that cannot be used.
@@ -78,15 +90,22 @@ def split_named(text):
     return SPLIT_WORDS[min(named, key=list(SPLIT_WORDS).index)] if named else None
 
 
-def read_header(file):
-    """The `Header` of a table. Raises NotATable, and UserError when the file cannot be read."""
+def first_line(file):
+    """(the first line of a text file that is not blank, "" without any; the encoding).
+
+    Raises UserError when the file cannot be read.
+    """
     with file_errors(file.name), file.open() as stream:
         head = stream.read(LONGEST_HEADER)
-    encoding = (
-        "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    )
-    lines = (line for line in re.split(r"[\r\n]", head.decode(encoding, "replace")) if line.strip())
-    line = next(lines, "").replace("\0", "")
+    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if is_utf16 else "utf-8-sig"
+    lines = re.split(r"[\r\n]", head.decode(encoding, "replace").replace("\0", ""))
+    return next(filter(str.strip, lines), ""), encoding
+
+
+def read_header(file):
+    """The `Header` of a table. Raises NotATable, and UserError when the file cannot be read."""
+    line, encoding = first_line(file)
     headers = [_parse_header(line, encoding, separator) for separator in SEPARATORS]
     header = max(headers, key=lambda header: len(header.columns))
     is_votes = header.has(*VOTES, "usage", "image name") and not header.has("pixels")
@@ -109,32 +128,17 @@ def _parse_header(line, encoding, separator):
     return Header(encoding, separator, columns, len(fields))
 
 
-@contextmanager
-def open_records(file, header):
-    """Yield an iterator of the rows below the header, lists of texts; blank lines are not rows.
+def read_rows(file, header, split=None):
+    """Yield a `Row` for each row of a table of faces; blank lines are not rows.
 
-    Raises UserError when the file is damaged.
+    split: that of all rows; None where the column Usage says it. Raises UserError when the file is
+    damaged.
     """
     with file_errors(file.name), file.open() as stream:
         text = io.TextIOWrapper(stream, header.encoding, errors="replace", newline="")
         reader = csv.reader(text, delimiter=header.separator)
         records = (record for record in reader if len(record) > 1 or "".join(record).strip())
-        try:
-            next(records, None)
-            yield records
-        except csv.Error as error:
-            raise UserError(
-                f"{file.name} is not a table ({error}): download it again, or remove it"
-            ) from error
-
-
-def read_rows(file, header, split=None):
-    """Yield a `Row` for each row of a table of faces.
-
-    split: that of all rows; None where the column Usage says it. Raises UserError when the file is
-    damaged.
-    """
-    with open_records(file, header) as records:
+        next(records, None)  # the header
         for number, record in enumerate(records, 1):
             row_split = split or split_named(_field(record, header, "usage")) or ""
             row = Row(file.name, number, row_split, {})
@@ -162,6 +166,8 @@ def _parse_record(record, header, split):
         values["VAD"] = [_number(record, header, name, -VAD_LIMIT, VAD_LIMIT) for name in VAD]
     if header.has(*VOTES):
         values["votes"] = [_number(record, header, name, 0, 255) for name in VOTES]
+        if any(count % 1 for count in values["votes"]):
+            raise ValueError("votes: not all are integers")
     values["pixel"] = parse_pixels(_field(record, header, "pixels"))
     return values
 
@@ -198,7 +204,9 @@ def parse_pixels(text):
 
     They are separated by blanks or commas, in brackets or not.
     """
-    text = text.replace(",", " ").replace("\n", " ").strip("[]() ")
+    for separator in ",\r\n":
+        text = text.replace(separator, " ")
+    text = text.strip("[]() ")
     if not text:
         raise ValueError("pixels: missing")
     if "." in text:  # NumPy before 2.4 would truncate it

@@ -57,7 +57,7 @@ def _read_labels(files, place):
             continue
         try:
             number = int(float(file.read().decode()))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UserError(f"{place}: {name} does not hold a number: copy it again") from error
         if 1 <= number <= len(CLASSES):  # 0 is neutral
             labels[match[1].upper(), match[2]] = CLASSES[number - 1]
