@@ -62,8 +62,6 @@ STUDIES = {
         "table, 1": {"consistency": 1.0},
         "original, 0.1": {"constraint": "original"},
         "original, 1": {"constraint": "original", "consistency": 1.0},
-        "score, 0.1": {"constraint": "score"},
-        "score, 1": {"constraint": "score", "consistency": 1.0},
         "classification alone": {"tasks": ("classify",)},
         "V/A/D of the class": {"of_class": True},
         "valence alone": {"tasks": ("regressV",)},

@@ -26,11 +26,6 @@ def center_crop(images):
     return images[:, None, top : top + CROP_SIZE, left : left + CROP_SIZE]
 
 
-def mirrored_pair(images):
-    """(B, H, W) uint8 -> (B, 2, 44, 44) uint8: the centre crop and its mirror image."""
-    return torch.cat([center_crop(picture) for picture in (images, images.flip(2))], dim=1)
-
-
 def corner_crops(images):
     """[top left, top right, bottom left, bottom right] of (B, H, W), each (B, 44, 44)."""
     sides = slice(CROP_SIZE), slice(-CROP_SIZE, None)
@@ -137,29 +132,19 @@ def plan_epoch(
     return replace(plan, corruption=drawn, noise_seed=noise_seed)
 
 
-def training_batches(plan, device, images, *annotations, size=CROP_SIZE, first=0):
-    """Yield (crops uint8 (B, 1, size, size), *annotations (B, ...)) on `device`, from step `first` of the plan on.
+def training_batches(plan, images, *annotations, size=CROP_SIZE, first=0):
+    """Yield (crops uint8 (B, 1, size, size), *annotations (B, ...)) from step `first` on.
 
-    images (N, S, S) uint8 and annotations (N, ...), of which any may be None, are on the device of the plan: `device`,
-    or the CPU where the device has no room for all of them.
+    images (N, S, S) uint8 and annotations (N, ...), of which any may be None, are on the device of
+    the plan.
     """
     for step in range(first, plan.steps):
         parts = plan.batch(step)
-        order = parts.pop("order")
-        chosen = [images[order], *(None if values is None else values[order] for values in annotations)]
-        if order.device != device:
-            chosen = [_send(values, device) for values in chosen]
-            parts = {name: _send(values, device) for name, values in parts.items()}
-        corruption = parts.pop("corruption", None)
-        crops = random_crops(chosen[0], **parts, size=size)
+        order, corruption = parts.pop("order"), parts.pop("corruption", None)
+        crops = random_crops(images[order], **parts, size=size)
         if corruption is not None:
-            crops = corrupt(crops, corruption, plan.noise(step, size, device))
-        yield crops, *chosen[1:]
-
-
-def _send(values, device):
-    """A tensor, or None, on its way to a GPU: only from pinned memory does it travel beside the GPU's work."""
-    return None if values is None else values.pin_memory().to(device, non_blocking=True)
+            crops = corrupt(crops, corruption, plan.noise(step, size, images.device))
+        yield crops, *(None if values is None else values[order] for values in annotations)
 
 
 def random_crops(images, top, left, flip, turn, zoom, size=CROP_SIZE):

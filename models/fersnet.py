@@ -22,6 +22,11 @@ SIZES = (48, 96)  # of the faces
 instance_norm = nn.InstanceNorm2d
 
 
+def one_hot(labels, classes):
+    """(B,) int64 -> (B, classes) bool. PyTorch's own reads the labels back to check them."""
+    return labels[:, None] == torch.arange(classes, device=labels.device)
+
+
 def residual_block(in_channels, out_channels, norm):
     """A `BasicBlock` whose shortcut, where the channels change, is a bare 1x1 convolution."""
     block = BasicBlock(in_channels, out_channels, 1, norm)
@@ -89,8 +94,7 @@ class Transform(nn.Module):
 
     def forward(self, features, expression):
         if self.training:
-            height, width = features.shape[2:]
-            noise = torch.randn(len(features), 1, height, width)  # on the CPU: the same on every device
+            noise = torch.randn(len(features), 1, *features.shape[2:], device=features.device)
             features = features + self.noise * noise.to(features)
         scale, shift = self.lift(expression)[:, :, None, None].to(features.dtype).chunk(2, dim=1)
         return self.norm(features) * scale + shift
@@ -223,7 +227,8 @@ class FERSNet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             outputs = {"classify": self.classifier(pooled)}
         if target is not None:
-            outputs["synthesized"] = self.decoder(y, skips, F.one_hot(target, self.classes).to(pooled.dtype))
+            expression = one_hot(target, self.classes).to(pooled.dtype)
+            outputs["synthesized"] = self.decoder(y, skips, expression)
         return outputs | {"gates": gates} if gates else outputs
 
     def part(self, task):
@@ -249,7 +254,7 @@ class Discriminator(nn.Sequential):
         self.classes = classes
 
     def forward(self, faces, expression):
-        maps = F.one_hot(expression, self.classes).to(faces.dtype)[:, :, None, None]
+        maps = one_hot(expression, self.classes).to(faces.dtype)[:, :, None, None]
         return super().forward(torch.cat((faces, maps.expand(-1, -1, *faces.shape[2:])), dim=1)).float()
 
 
@@ -267,7 +272,8 @@ class SmallClassifier(nn.Module):
 
     def embed(self, faces):
         """Features of unit length (B, 8 base), float32; differentiable with respect to the faces."""
-        return F.normalize(self.trunk(2 * faces - 1).mean(dim=(2, 3)).float())
+        with torch.autocast(faces.device.type, enabled=False):
+            return F.normalize(self.trunk(2 * faces - 1).mean(dim=(2, 3)))
 
     def forward(self, faces):
         with torch.autocast(faces.device.type, enabled=False):

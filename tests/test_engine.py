@@ -62,7 +62,7 @@ def test_finite_losses_pass():
 @pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
 def test_running_out_of_memory_says_which_batch_size_to_try(message):
     class Learner:
-        figures, model, runtime = (), torch.nn.Linear(1, 1), decide("cpu", "fp32", "off")
+        metrics, model, runtime = (), torch.nn.Linear(1, 1), decide("cpu", "fp32", "off")
 
         def batches(self, faces, plan, first):
             raise RuntimeError(message)

@@ -342,7 +342,7 @@ def test_each_optimizer_touches_its_own_network(runtime):
     assert changed_by(learner.discriminator, step) >= {name for name in parameters if name.endswith("weight")}
 
     losses = learner._synthesis_losses(batch, learner.model(batch.faces, batch.target_labels)["synthesized"])
-    learner._weighted(dict.fromkeys(learner.figures, 0.0) | losses).backward()
+    learner._weighted(dict.fromkeys(learner.metrics, 0.0) | losses).backward()
     assert all(p.grad is None for p in learner.discriminator.parameters())
     assert all(p.grad is None for guide in (learner.identity, learner.expression) for p in guide.parameters())
     assert all(p.requires_grad for p in learner.discriminator.parameters())
@@ -379,7 +379,7 @@ def test_every_kernel_learns_in_bf16(runtime):
 
 @pytest.mark.parametrize("all_known", (True, False))
 def test_the_losses_are_their_formulas(runtime, monkeypatch, all_known):
-    monkeypatch.setattr("training.fersnet.learner.glimpse", lambda pictures: pictures.flip(3))
+    monkeypatch.setattr("training.fersnet.learner.random_blurred_view", lambda pictures: pictures.flip(3))
     faces = drawn_faces(4, (0, 2, 3, 5))
     faces = faces if all_known else without_targets(faces)
     learner = make_learner(runtime, discriminator_steps=0, cycle=0.7)
@@ -393,7 +393,7 @@ def test_the_losses_are_their_formulas(runtime, monkeypatch, all_known):
             F.normalize(learner.identity.trunk(2 * x - 1).mean((2, 3))).numpy()
             for x in (outputs["synthesized"], batch.real)
         ]
-        read = learner.expression(outputs["synthesized"].flip(3)).softmax(1).numpy()  # its glimpse
+        read = learner.expression(outputs["synthesized"].flip(3)).softmax(1).numpy()  # its view
     logarithms = outputs["classify"].log_softmax(1).numpy()
     expected = {
         "Loss": -np.mean([logarithms[i, label] for i, label in enumerate(batch.labels)]),
@@ -405,7 +405,7 @@ def test_the_losses_are_their_formulas(runtime, monkeypatch, all_known):
     }
     assert batch.known.any() and batch.known.all() == all_known
     loss, sums = learner.step(batch, 0, 10)
-    figures = learner.as_figures((sums / 8).tolist())
+    figures = learner.to_dict((sums / 8).tolist())
     for name, value in expected.items():
         assert figures[name] == pytest.approx(value, rel=1e-4), name
     weights = {"Loss": 1, "L1": 20, "Identity": 0.05, "Expression": 0.3, "Adversarial": 0.1, "Cycle": 0.7}
@@ -489,7 +489,7 @@ def test_the_paper_learns_in_its_order(runtime, monkeypatch):
 
     monkeypatch.setattr(learner, "_discriminator_step", discriminator_step)
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    monkeypatch.setattr("training.fersnet.learner.glimpse", None)  # no guide
+    monkeypatch.setattr("training.fersnet.learner.random_blurred_view", None)  # no guide
     before = learner.model.training
     learner.step(batch, 0, 10)
     assert done == ["discriminator"] * 3 + ["network"]

@@ -46,6 +46,12 @@ class Runtime:
         """The same for what needs the range of float32: sums of squares, and products of many matrices."""
         return torch.float32 if self.precision == "fp16" else self.dtype
 
+    @property
+    def replays_steps(self):
+        """Whether a training step is captured as a CUDA graph: fp16's scaler reads values back."""
+        alone = distributed.ranks()[1] == 1
+        return self.device.type == "cuda" and self.precision != "fp16" and alone
+
     def autocast(self):
         """The context in which the network runs: autocast to the precision, or nothing for fp32."""
         if self.precision != "fp32":

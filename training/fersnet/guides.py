@@ -8,7 +8,7 @@ from data.batches import normalise, plan_epoch, training_batches
 from data.subjects.pairs import shifts
 from models.fersnet import SmallClassifier
 from models.resnet import ResNet18
-from training.fersnet.views import any_view, glimpse
+from training.fersnet.views import random_view, random_blurred_view
 
 PREPROCESSING = {"mean": 0.0, "std": 1.0}  # pixels in 0..1
 BATCH = 32
@@ -37,7 +37,7 @@ def train_classifier(
         network.train()
         for norm in batch_norms(network) if fixed_norms else ():
             norm.eval()
-        for crops, wanted in training_batches(plan, device, images, labels, size=size):
+        for crops, wanted in training_batches(plan, images, labels, size=size):
             pictures = normalise(crops, **PREPROCESSING)
             with runtime.autocast():
                 outputs = network(pictures if view is None else view(pictures))
@@ -70,9 +70,9 @@ def identity_network(faces, seed, runtime):
 def expression_network(faces, seed, runtime):
     """A `SmallClassifier` that learnt the expressions of `faces` (`SubjectFaces`, training folds only).
 
-    It learnt from glimpses: blurred, shifted, noisy, as it will see what is synthesized.
+    It learnt from random views: blurred, shifted, noisy, as it will see what is synthesized.
     """
-    return _guide(faces.images, faces.labels, len(faces.class_names), seed, runtime, glimpse)
+    return _guide(faces.images, faces.labels, len(faces.class_names), seed, runtime, random_blurred_view)
 
 
 def _guide(images, labels, classes, seed, runtime, view=None):
@@ -92,4 +92,4 @@ def judge_network(faces, seed, runtime):
     torch.manual_seed(seed)
     trunk = ResNet18(base=JUDGE_CHANNELS, pooled=True)
     network = runtime.place(nn.Sequential(trunk, nn.Linear(trunk.width, len(faces.class_names))))
-    return train_classifier(network, faces.images, faces.labels, JUDGE_EPOCHS, seed, runtime, view=any_view)
+    return train_classifier(network, faces.images, faces.labels, JUDGE_EPOCHS, seed, runtime, view=random_view)

@@ -1,0 +1,195 @@
+"""A training step that a GPU can replay: recorded here operation by operation, and replayed."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from data.demo.demo import draw_faces
+from data.faces import Faces
+from models.fersnet import Discriminator, FERSNet, SmallClassifier
+from models.multitask import MultiTask
+from training.captured import WARM_UP_STEPS, tensors_of, unchanged
+from training.fersnet.learner import FERSNetLearner, PairBatch
+from training.learner import MultiTaskLearner
+from training.losses import constraint_tables
+from training.recipes import FERSNET_RECIPES, RECIPES
+from training.runtime import decide
+from utils.tasks import TASKS
+
+BATCH, STEPS = 16, 4
+# What CUDA computes in another order each time, in the backward pass: the list in the documentation
+# of `torch.use_deterministic_algorithms`, as far as a network could call it.
+NOT_DETERMINISTIC = {
+    f"aten::{name}_backward"
+    for name in (
+        "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
+        "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "grid_sampler_2d",
+        "_adaptive_avg_pool2d", "adaptive_max_pool2d", "max_pool3d_with_indices", "embedding_dense",
+    )
+} | {"aten::index_add", "aten::index_add_", "aten::index_put", "aten::scatter_add",
+     "aten::_index_put_impl_", "aten::put_", "aten::histc", "aten::nll_loss2d_forward"}  # fmt: skip
+
+
+class Tape(TorchDispatchMode):
+    """Records operations as a CUDA graph does: with the numbers of the host as they were then."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        self.calls.append((function, arguments, options or {}, result))
+        return result
+
+    @property
+    def names(self):
+        return [function.name() for function, *_ in self.calls]
+
+    @torch.no_grad()
+    def replay(self):
+        """Repeat the operations; returns the function that finds what a recorded tensor is now."""
+        now = {}
+
+        def current(value):
+            if isinstance(value, torch.Tensor):
+                return now.get(id(value), value)
+            if isinstance(value, list | tuple):
+                return type(value)(map(current, value))
+            return value
+
+        def remember(recorded, value):
+            if isinstance(recorded, torch.Tensor):
+                now[id(recorded)] = value
+            elif isinstance(recorded, list | tuple):
+                for each in zip(recorded, value, strict=True):
+                    remember(*each)
+
+        for function, arguments, options, result in self.calls:
+            options = {name: current(value) for name, value in options.items()}
+            remember(result, function(*current(arguments), **options))
+        return current
+
+
+def multitask_learner(recipe, precision):
+    faces = Faces.from_arrays(*draw_faces(BATCH * STEPS, seed=0))
+    recipe = replace(recipe, batch_size=BATCH, epochs=1)
+    torch.manual_seed(0)
+    options = {"base": 8, "pooled": recipe.pooled, "dropout": recipe.dropout}
+    model = MultiTask(tuple(TASKS), recipe.sharing, **options)
+    runtime = decide("cpu", precision)
+    tables, pixels = constraint_tables(faces.labels, faces.vad), {"mean": 0.5, "std": 0.25}
+    teacher = torch.rand(len(faces), 7).softmax(1) if recipe.teacher else None
+    learner = MultiTaskLearner(model, tuple(TASKS), recipe, tables, pixels, runtime, teacher)
+    if recipe.targets == "votes":
+        faces = replace(faces, votes=torch.randint(3, (len(faces), 7), dtype=torch.uint8))
+    return learner, list(learner.batches(faces, learner.plan(faces, 0, 0)))
+
+
+def fersnet_learner(recipe, precision):
+    torch.manual_seed(0)
+    recipe, size = replace(recipe, epochs=1), (8, 1, 48, 48)
+    helpers = Discriminator(7, 8), SmallClassifier(5, 8), SmallClassifier(7, 8)
+    learner = FERSNetLearner(FERSNet(base=8), *helpers, recipe, decide("cpu", precision))
+    batches = []
+    for _ in range(STEPS):
+        labels = torch.randint(7, (3, 8))
+        known = torch.rand(8) < 0.5
+        batches.append(
+            PairBatch(torch.rand(size), labels[0], labels[1], torch.rand(size), labels[2], known)
+        )
+    return learner, batches
+
+
+RECIPES_TRIED = {
+    "default": lambda precision: multitask_learner(RECIPES["default"], precision),
+    "fast": lambda precision: multitask_learner(RECIPES["fast"], precision),
+    "photographs": lambda precision: multitask_learner(RECIPES["photographs"], precision),
+    "paper": lambda precision: multitask_learner(RECIPES["paper"], precision),
+    "demo": lambda precision: multitask_learner(RECIPES["demo"], precision),
+    "fersnet": lambda precision: fersnet_learner(FERSNET_RECIPES["default"], precision),
+    "fersnet-paper": lambda precision: fersnet_learner(FERSNET_RECIPES["paper"], precision),
+}
+# (recipe, precision, most operations of its step): how many a GPU must be given one by one where
+# it cannot replay them.
+CASES = [
+    ("default", "bf16", 1800),
+    ("fast", "fp32", 1750),
+    ("photographs", "fp32", 1750),
+    ("paper", "fp32", 2550),
+    ("demo", "fp32", 800),
+    ("fersnet", "bf16", 2500),
+    ("fersnet-paper", "fp32", 3350),
+]
+
+
+def replayed(learner, batches):
+    """The tape of a learner's step, with which its `device_step` is replaced from here on."""
+    static = [None if values is None else values.clone() for values in batches[0]]
+    tape = Tape()
+    with unchanged(learner):
+        for _ in range(WARM_UP_STEPS):
+            learner.device_step(static)
+        with tape:
+            recorded = learner.device_step(static)
+
+    def replay(batch):
+        for place, values in zip(static, batch, strict=True):
+            if values is not None:
+                place.copy_(values)
+        current = tape.replay()
+        return tuple(map(current, recorded))
+
+    learner.device_step = replay
+    return tape
+
+
+def learn(learner, batches, seed):
+    """The losses and sums of all steps, each copied before the next."""
+    learner.model.train()
+    torch.manual_seed(seed)
+    results = []
+    for number, batch in enumerate(batches):
+        loss, sums = learner.step(batch, number, STEPS)
+        results += [loss.clone(), sums.clone()]
+    return results
+
+
+def assert_same_state(one, other):
+    states = [dict(tensors_of(learner.state_dict())) for learner in (one, other)]
+    assert states[0].keys() == states[1].keys()
+    for path, value in states[0].items():
+        assert torch.equal(value, states[1][path]), path
+
+
+@pytest.mark.parametrize(("name", "precision", "most_operations"), CASES)
+def test_a_replayed_step_learns_what_the_step_does(name, precision, most_operations):
+    learner, batches = RECIPES_TRIED[name](precision)
+    other, _ = RECIPES_TRIED[name](precision)
+    learner.model.train(), other.model.train()
+    tape = replayed(other, batches)
+    expected, found = learn(learner, batches, 1), learn(other, batches, 1)
+    assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+    assert_same_state(learner, other)
+    assert "aten::_local_scalar_dense" not in tape.names  # a value read back
+    assert len(tape.names) <= most_operations
+    assert not NOT_DETERMINISTIC & set(tape.names)
+
+
+@pytest.mark.parametrize("name", ["default", "demo", "fersnet"])
+def test_a_replayed_step_continues_from_a_checkpoint(name):
+    learner, batches = RECIPES_TRIED[name]("fp32")
+    learn(learner, batches[:2], 1)
+    saved, random = deepcopy(learner.state_dict()), torch.get_rng_state()
+    continued, _ = RECIPES_TRIED[name]("fp32")
+    continued.load_state_dict(saved)
+    continued.model.train()
+    replayed(continued, batches)
+    for each in (learner, continued):
+        torch.set_rng_state(random)
+        for number, batch in enumerate(batches[2:], 2):
+            each.step(batch, number, STEPS)
+    assert_same_state(learner, continued)
