@@ -20,11 +20,11 @@ from data import DATASETS, default_dataset
 from data.votes import with_targets
 from inference import networks
 from models import MODELS
+from training.device import setup_device
 from training.engine import evaluate, share_of, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
 from training.learner import MultiTaskLearner
 from training.run import Run, load_last
-from training.runtime import decide
 from training.settings import build_parser, resolve, resumed
 from utils.distributed import AgreedStop, check_share, gather_unequal, is_first, rank0_first, shutdown, wait_for_all
 from utils.files import UserError, exit_code
@@ -42,7 +42,7 @@ def main(arguments):
     else:
         settings, last = resolve(arguments, arguments.dataset or default_dataset(arguments.data)), None
     precision = arguments.precision or (last or {}).get("precision", "auto")
-    runtime = decide(arguments.device, precision, arguments.compile, training=True)
+    runtime = setup_device(arguments.device, precision, arguments.compile, training=True)
     load = DATASETS[settings.dataset]
     if load.has_subjects:
         faces = load(settings.data, largest_face)
@@ -52,8 +52,8 @@ def main(arguments):
     dataset = with_targets(dataset, settings.recipe.targets)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
     settings = supported(settings, dataset, arguments.tasks)
-    faces, where = runtime.keep(dataset.splits)
-    announce(settings, dataset, (*runtime.reasons, where))
+    faces = runtime.move_to_device(dataset.splits)
+    announce(settings, dataset, runtime.reasons)
 
     with exclusive_run(arguments.out) if is_first() else nullcontext():
         taught = teacher_of(settings, faces["Training"], runtime, last)

@@ -26,10 +26,10 @@ from inference.networks import teacher  # noqa: E402
 from mainpro_FER import largest_face  # noqa: E402
 from models import checkpoint  # noqa: E402
 from training.engine import predict  # noqa: E402
-from training.fersnet.engine import synthesize_others, to_bytes  # noqa: E402
+from training.fersnet.engine import to_bytes  # noqa: E402
+from training.fersnet.judge import VIEWS, synthesize_others  # noqa: E402
 from training.fersnet.guides import PREPROCESSING  # noqa: E402
-from training.fersnet.views import VIEWS  # noqa: E402
-from training.runtime import decide  # noqa: E402
+from training.device import setup_device  # noqa: E402
 from utils.tasks import EMOTIONS  # noqa: E402
 
 
@@ -78,7 +78,7 @@ def main():
     add_faces_with_subjects(parser)
     arguments = parser.parse_args()
 
-    runtime = decide("cpu", "auto", "off")
+    runtime = setup_device("cpu", "auto", "off")
     print(describe_machine())
     faces, read = DATASETS[arguments.dataset](arguments.data, largest_face), reader(teacher(), runtime)
     for path in arguments.networks:

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import describe_machine, print_table  # noqa: E402
 from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
-from training.fersnet.views import VIEWS  # noqa: E402
+from training.fersnet.judge import VIEWS  # noqa: E402
 from training.recipes import FERSNET_RECIPES  # noqa: E402
 
 PAPER_SYNTHETIC = 21_000

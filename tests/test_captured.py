@@ -12,11 +12,11 @@ from data.faces import Faces
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
 from models.multitask import MultiTask
 from training.captured import WARM_UP_STEPS, tensors_of, unchanged
+from training.device import setup_device
 from training.fersnet.learner import FERSNetLearner, PairBatch
 from training.learner import MultiTaskLearner
 from training.losses import constraint_tables
 from training.recipes import FERSNET_RECIPES, RECIPES
-from training.runtime import decide
 from utils.tasks import TASKS
 
 BATCH, STEPS = 16, 4
@@ -80,7 +80,7 @@ def multitask_learner(recipe, precision):
     torch.manual_seed(0)
     options = {"base": 8, "pooled": recipe.pooled, "dropout": recipe.dropout}
     model = MultiTask(tuple(TASKS), recipe.sharing, **options)
-    runtime = decide("cpu", precision)
+    runtime = setup_device("cpu", precision)
     tables, pixels = constraint_tables(faces.labels, faces.vad), {"mean": 0.5, "std": 0.25}
     teacher = torch.rand(len(faces), 7).softmax(1) if recipe.teacher else None
     learner = MultiTaskLearner(model, tuple(TASKS), recipe, tables, pixels, runtime, teacher)
@@ -93,7 +93,7 @@ def fersnet_learner(recipe, precision):
     torch.manual_seed(0)
     recipe, size = replace(recipe, epochs=1), (8, 1, 48, 48)
     helpers = Discriminator(7, 8), SmallClassifier(5, 8), SmallClassifier(7, 8)
-    learner = FERSNetLearner(FERSNet(base=8), *helpers, recipe, decide("cpu", precision))
+    learner = FERSNetLearner(FERSNet(base=8), *helpers, recipe, setup_device("cpu", precision))
     batches = []
     for _ in range(STEPS):
         labels = torch.randint(7, (3, 8))

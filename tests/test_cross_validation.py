@@ -32,7 +32,7 @@ from training.fersnet import cross_validation, guides, processes
 from training.fersnet import run as fold_run
 from training.fersnet.engine import synthesize_to_balance
 from training.fersnet.guides import train_classifier
-from training.fersnet.views import VIEWS
+from training.fersnet.judge import VIEWS
 from training.recipes import FERSNET_RECIPES
 from training.settings import build_parser
 from utils.files import UserError

@@ -43,7 +43,7 @@ def warm_up(learner, batch):
 
 @contextmanager
 def capturable(optimizers):
-    """Tell PyTorch's optimizers that they are being captured; those that need not know have no flag."""
+    """Tell the optimizers that have a flag for it that their step is being captured."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     groups = [group for group in groups if "capturable" in group]
     for group in groups:

@@ -40,7 +40,7 @@ class Learner:
         raise NotImplementedError
 
     def batches(self, faces, plan, first=0):
-        """Yield from step `first` of the plan on what `step` takes: tensors on the device, or None."""
+        """Yield what `step` takes, tensors on the device or None, from step `first` of `plan` on."""
         raise NotImplementedError
 
     def step(self, batch, global_step, steps_per_epoch):

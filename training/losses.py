@@ -13,10 +13,15 @@ SIGNS = "-0+"  # negative, zero, positive
 SOFTNESS = 0.25  # of the borders between them, in annotation units
 # The signs of each dimension that contradict each emotion, by the original project's annotators.
 CONTRADICTIONS = {
-    "Valence": {"Angry": "0+", "Disgust": "0+", "Fear": "0+", "Happy": "-0", "Sad": "0+", "Neutral": "-+"},
-    "Arousal": {"Angry": "-", "Disgust": "-", "Happy": "-0", "Sad": "0+", "Surprise": "-0", "Neutral": "-+"},
+    "Valence": {
+        "Angry": "0+", "Disgust": "0+", "Fear": "0+", "Happy": "-0", "Sad": "0+", "Neutral": "-+",
+    },
+    "Arousal": {
+        "Angry": "-", "Disgust": "-", "Happy": "-0", "Sad": "0+", "Surprise": "-0",
+        "Neutral": "-+",
+    },
     "Dominance": {"Disgust": "-0", "Fear": "0+", "Happy": "-", "Sad": "0+", "Surprise": "0+"},
-}
+}  # fmt: skip
 
 
 def check_shapes(output, target, width):
@@ -67,7 +72,7 @@ def sign_shares(labels, vad):
 
 
 def sign_membership(values):
-    """Smooth membership of V/A/D values in negative, zero, positive: (B, K) -> (B, K, 3), sums to 1.
+    """Smooth membership of values in negative, zero, positive: (B, K) -> (B, K, 3), sums to 1.
 
     Two sigmoids at the borders of the zero band; differentiable everywhere.
     """
@@ -103,7 +108,7 @@ CONSTRAINTS = {
 
 
 def constraint_tables(labels, vad):
-    """{name of a constraint: its table (7, 3, 3)} from the training annotations; {} without V/A/D."""
+    """{name of a constraint: its table (7, 3, 3)}; {} without V/A/D annotations."""
     return {} if vad is None else {name: make(labels, vad) for name, make in CONSTRAINTS.items()}
 
 
@@ -116,7 +121,7 @@ def orthogonality(kernel, stride):
     CVPR 2020.
     """
     padding = (kernel.shape[-1] - 1) // stride * stride
-    overlaps = F.conv2d(kernel, kernel, stride=stride, padding=padding)  # (out, out, shifts, shifts)
+    overlaps = F.conv2d(kernel, kernel, stride=stride, padding=padding)  # (out, out, h, w)
     overlaps = overlaps.to(torch.promote_types(kernel.dtype, torch.float32))
     middle = overlaps.shape[-1] // 2
     identity = torch.zeros_like(overlaps)

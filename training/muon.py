@@ -1,7 +1,7 @@
 """Muon: momentum with orthogonalised steps, for the kernels of convolutions.
 
-Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024 (kellerjordan.github.io/posts/muon).
-PyTorch's own `torch.optim.Muon` takes matrices only.
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
+(kellerjordan.github.io/posts/muon). PyTorch's own `torch.optim.Muon` takes matrices only.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ PAIRS_OF_ROUNDS = 2
 
 
 def orthogonalise(matrices, dtype=torch.float32):
-    """The nearest orthogonal matrices, roughly: U V^T of each U S V^T, with singular values 0.7 to 1.2.
+    """The nearest orthogonal matrices, roughly: U V^T of U S V^T, singular values 0.7 to 1.2.
 
     matrices (n, rows, columns) -> the same shape, float32; dtype: of the multiplications.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from models import checkpoint, free_options, network_class
+from training.device import PRECISIONS
 from training.engine import evaluate
 from training.losses import constraint_tables
 from training.records import (
@@ -21,7 +22,6 @@ from training.records import (
     write_confusion,
     write_records,
 )
-from training.runtime import PRECISIONS
 from training.settings import Settings, default_model
 from utils.distributed import is_first, wait_for_all
 from utils.files import UserError, as_user_error, move_aside

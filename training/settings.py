@@ -9,10 +9,10 @@ from data import DATASETS
 from data.subjects.folds import FOLD_RULES, FOLDS
 from data.votes import TARGETS
 from models import MODELS, network_class
+from training.device import DEVICES, PRECISIONS, SWITCHES, has_gpu
 from training.engine import CROPS
 from training.losses import CONSTRAINTS
 from training.recipes import FERSNET_RECIPES, RECIPES, FERSNetRecipe, Recipe
-from training.runtime import DEVICES, PRECISIONS, SWITCHES, has_gpu
 from utils.files import UserError, path_argument
 from utils.tasks import TASKS
 

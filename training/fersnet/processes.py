@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import wait
 
+from training.device import setup_device
 from training.run import load_last
-from training.runtime import decide
 from utils.files import exit_code, rename
 from utils.interrupt import StopRequest
 from utils.text import counted
@@ -97,7 +97,7 @@ def _work(cross_validate, settings, faces, device, precision, out):
     def train():
         begun = (out / settings.run_name / "last.t7").exists()
         last = load_last(out, settings.dataset, settings.model)[1] if begun else None
-        return cross_validate(settings, faces, decide(device, precision, "off", training=True), out, last)
+        return cross_validate(settings, faces, setup_device(device, precision, "off", training=True), out, last)
 
     sys.exit(exit_code(train))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training.fersnet.views import VIEWS
+from training.fersnet.judge import VIEWS
 from training.metrics import macro_f1
 from training.records import write_confusion, write_file
 from utils.text import counted, to_csv

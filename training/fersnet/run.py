@@ -12,18 +12,16 @@ from models import MODELS, checkpoint
 from models.fersnet import Discriminator, SmallClassifier
 from training.fersnet.engine import (
     counterparts,
-    judged,
-    recognition_figures,
+    recognition_metrics,
     recognize,
     synthesize_each,
-    synthesize_others,
     synthesize_to_balance,
 )
-from training.fersnet.guides import PREPROCESSING, expression_network, identity_network, judge_network, train_classifier
+from training.fersnet.guides import PREPROCESSING, expression_network, identity_network, train_classifier
+from training.fersnet.judge import VIEWS, judge_network, judged, synthesize_others
 from training.fersnet.learner import FERSNetLearner
 from training.fersnet.records import write_records
 from training.fersnet.sheet import contact_sheet
-from training.fersnet.views import VIEWS
 from training.records import write_file
 from training.run import RunFolder, lacking, load_last, versions
 from training.settings import PATHS
@@ -283,7 +281,7 @@ class FoldRun(RunFolder):
             averaged, images, labels, recipe.tuning_epochs, seed, self.runtime,
             rate=recipe.tuning_rate, weight_decay=recipe.weight_decay, label_smoothing=recipe.label_smoothing,
             fixed_norms=True,
-            after_epoch=lambda tuned: tested.append(recognition_figures(tuned, held_out, self.runtime)),
+            after_epoch=lambda tuned: tested.append(recognition_metrics(tuned, held_out, self.runtime)),
         )  # fmt: skip
         return count, tested
 

@@ -39,28 +39,15 @@ def blur_matrix(sigma, size):
     sigma = sigma * scale
     weights = torch.exp(-0.5 * (offsets / sigma).square())
     weights = weights * (offsets.abs() <= (3 * sigma).round().clamp_min(1))
-    return (weights / weights.sum() @ neighbours(size, reach, sigma.device)).view(size, size)
+    weights = weights / weights.sum()
+    return (weights @ neighbours(size, reach, sigma.device)).view(size, size)
 
 
 def blurred(pictures, sigma=SIGMA):
     """Pictures after a Gaussian blur, mirrored at their edges; sigma: as in `blur_matrix`."""
-    matrix = blur_matrix(torch.full((), sigma, device=pictures.device), pictures.shape[-1])
+    sigma = torch.full((), sigma, device=pictures.device)
+    matrix = blur_matrix(sigma, pictures.shape[-1]).to(pictures.dtype)
     return matrix @ pictures @ matrix.T
-
-
-def halved(pictures):
-    """Pictures reduced to 24x24, each pixel the mean of what it covers, and enlarged again."""
-    small = F.interpolate(pictures, size=SIDE // 2, mode="area")
-    return F.interpolate(small, size=pictures.shape[-1], mode="bilinear", align_corners=False)
-
-
-# {suffix of a metric's name: the view of the pictures that it is about}
-VIEWS = {"": lambda pictures: pictures, "Halved": halved, "Blurred": blurred}
-
-
-def random_view(pictures):
-    """Pictures in one of the `VIEWS`, at random."""
-    return list(VIEWS.values())[int(torch.randint(len(VIEWS), ()))](pictures)
 
 
 def random_blurred_view(pictures):
@@ -70,6 +57,6 @@ def random_blurred_view(pictures):
     sigma, noise = strengths[0] * MAX_SIGMA, strengths[1] * MAX_NOISE
     shifts = torch.randint(2 * MAX_SHIFT + 1, (2,), device=device) - MAX_SHIFT
     places = torch.arange(size, device=device) + shifts[:, None]  # beyond the edge: the edge
-    matrix = blur_matrix(sigma.clamp_min(MIN_SIGMA), size)
+    matrix = blur_matrix(sigma.clamp_min(MIN_SIGMA), size).to(pictures.dtype)
     down, across = matrix[places.clamp(0, size - 1)]
     return down @ pictures @ across.T + noise * torch.randn(pictures.shape, device=device)
