@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from inference import detector, results
-from inference.networks import RELEASED, RELEASED_SYNTHESIZER, load_networks
+from inference.networks import RELEASED, RELEASED_SYNTHESIZER, describe_files, load_networks
 from inference.places import PEOPLE, OutputPaths, expand, given_input, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
 from inference.videos.tracks import SMOOTH
@@ -87,6 +87,7 @@ def main(arguments):
         arguments.checkpoints, arguments.face, arguments.face_model, arguments.crops, arguments.device,
         arguments.precision, arguments.confidence, arguments.explain,
     )  # fmt: skip
+    print_line(arguments, f"Checkpoints: {describe_files(recognizer.networks)}")
     warn_of_drawn_faces(recognizer, arguments)
     if arguments.webcam is not None:
         return watch_camera(recognizer, arguments)
@@ -110,7 +111,9 @@ def export(output_paths, arguments):
     from inference.export import export_int8, export_onnx
 
     [path] = output_paths.beside(Path("emotion.onnx"), "", ".onnx")
-    export_onnx(load_networks(arguments.checkpoints), path)
+    networks = load_networks(arguments.checkpoints)
+    print_line(arguments, f"Checkpoints: {describe_files(networks)}")
+    export_onnx(networks, path)
     print(f"written: {path}")
     if (DATA_FOLDER / "data.h5").exists():
         [small] = output_paths.beside(Path("emotion.onnx"), "_int8", ".onnx")

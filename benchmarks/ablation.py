@@ -31,12 +31,12 @@ from data.faces import load_split  # noqa: E402
 from data.fer2013.prepare import ensure  # noqa: E402
 from inference.ratings import read_ratings  # noqa: E402
 from models.multitask import MultiTask  # noqa: E402
+from training.config import RECIPES  # noqa: E402
 from training.device import setup_device  # noqa: E402
 from training.engine import evaluate, predict, train_one_epoch  # noqa: E402
 from training.learner import MultiTaskLearner  # noqa: E402
 from training.losses import constraint_tables  # noqa: E402
 from training.metrics import concordance  # noqa: E402
-from training.recipes import RECIPES  # noqa: E402
 from utils.tasks import SPLITS, TASKS  # noqa: E402
 
 PAPER = {name: value for name, value in vars(RECIPES["paper"]).items() if name not in ("epochs", "width", "pooled")}

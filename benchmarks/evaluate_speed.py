@@ -15,9 +15,9 @@ from benchmarks.convolution_ceiling import ceiling  # noqa: E402
 from benchmarks.references import original_ten_crop  # noqa: E402
 from data.demo.demo import draw_faces  # noqa: E402
 from models import MODELS  # noqa: E402
+from training.config import DEFAULT_MODEL  # noqa: E402
 from training.device import setup_device  # noqa: E402
 from training.engine import EVALUATION_CROPS, predict  # noqa: E402
-from training.settings import DEFAULT_MODEL  # noqa: E402
 
 
 def main():

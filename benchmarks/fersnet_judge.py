@@ -1,10 +1,10 @@
 """What the released FER2013 network reads in the faces that a FERSNet synthesizes, and in real ones.
 
-    python benchmarks/fersnet_judge.py CK+_FERSNetHalf/Fold02_model_classify.t7 [MORE.t7 ...] [--data CK+48]
+    python benchmarks/fersnet_judge.py CK+_FERSNetHalf/released.t7 [MORE.t7 ...] [--data CK+48]
 
 That network has seen no face of the dataset and guided nothing that synthesizes, so it is not easily flattered. (It is
 no stranger where it was the teacher of the pre-training, as of the released one.) Faces are those of the people whom
-the FERSNet was not trained on, in the views of `training.fersnet.views`. Contempt is left out, which it does not know.
+the FERSNet was not trained on, in the views of `benchmarks.judge`. Contempt is left out, which it does not know.
 "from others": how often it reads the expression in the unchanged faces that were to be given it.
 """
 
@@ -19,17 +19,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import add_faces_with_subjects, describe_machine, print_table  # noqa: E402
-from data import DATASETS  # noqa: E402
-from data import FACE_SIZE  # noqa: E402
+from benchmarks.judge import VIEWS, synthesize_others  # noqa: E402
+from data import (
+    DATASETS,  # noqa: E402
+    FACE_SIZE,  # noqa: E402
+)
 from data.batches import normalise  # noqa: E402
 from inference.networks import teacher  # noqa: E402
 from mainpro_FER import largest_face  # noqa: E402
 from models import checkpoint  # noqa: E402
+from training.device import setup_device  # noqa: E402
 from training.engine import predict  # noqa: E402
 from training.fersnet.engine import to_bytes  # noqa: E402
-from training.fersnet.judge import VIEWS, synthesize_others  # noqa: E402
 from training.fersnet.guides import PREPROCESSING  # noqa: E402
-from training.device import setup_device  # noqa: E402
 from utils.tasks import EMOTIONS  # noqa: E402
 
 

@@ -14,6 +14,7 @@ import re
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import describe_machine, print_table  # noqa: E402
 from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
-from training.fersnet.judge import VIEWS  # noqa: E402
-from training.recipes import FERSNET_RECIPES  # noqa: E402
+from training.config import FERSNET_RECIPES  # noqa: E402
 
 PAPER_SYNTHETIC = 21_000
 # (name, --sharing of its run, what the columns of accuracies begin with); FERSNet* is FERSNet's own run, tuned.
@@ -88,17 +88,16 @@ def run(folder, rule, sharing, seed, arguments):
     flags += ["--synthetic", arguments.synthetic] if sharing == "selective" else []
     for name in PASSED_ON:
         flags += [f"--{name}", getattr(arguments, name)] if getattr(arguments, name) is not None else []
-    flags += ["--processes", arguments.processes] if arguments.processes else []
-    program = [sys.executable, str(ROOT / "mainpro_FER.py")]
+    program = [sys.executable, str(ROOT / "mainpro_FER.py"), *map(str, flags)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "machine.txt").write_text(describe_machine(), "utf-8")
-    resumable = any(folder.glob("*/last.t7"))
-    if resumable:  # what was asked for when it was begun
-        code = subprocess.run([*program, *map(str, flags), "--resume"]).returncode
-        known = Records.read(folder)
-        missing = [fold for fold in missing if known is None or fold not in known.folds.index]
-    if not resumable or (missing and code == 0):
-        code = subprocess.run([*program, *map(str, flags), "--fold", *map(str, missing)]).returncode
+
+    def train(fold):
+        resume = ["--resume"] if any(folder.glob(f"*/last_fold{fold}.t7")) else []
+        return subprocess.run([*program, "--fold", str(fold), *resume]).returncode
+
+    with ThreadPoolExecutor(arguments.processes) as pool:
+        code = max(pool.map(train, missing))
     if code:
         sys.exit(code)
 
@@ -106,8 +105,7 @@ def run(folder, rule, sharing, seed, arguments):
 def summarize(done, dataset):
     """(headings, rows) of the table. done: {(rule, sharing): [`Records`, one per seed]}."""
     headings = ["folds", "", "done", "seeds", "epochs", "last %", "of sequences", "best %", "of sequences",
-                "last, to the line above", "L1 (unchanged)", "read as wanted", "halved", "blurred",
-                "judge on real faces", "min a fold", "paper"]  # fmt: skip
+                "last, to the line above", "L1 (unchanged)", "min a fold", "paper"]  # fmt: skip
     rows = []
     for rule in FOLD_RULES:
         before = None
@@ -120,7 +118,7 @@ def summarize(done, dataset):
             row = [rule, name, " ".join(str(len(each.folds)) for each in runs),
                    " ".join(str(each.seed) for each in runs), " ".join(str(each.epochs) for each in runs), *accuracies,
                    paired(runs, before, f"{last}Acc")]  # fmt: skip
-            row += _synthesis(runs) if last == "Last" else [""] * 5
+            row += [_synthesis(runs) if last == "Last" else ""]
             folds = sum(len(each.folds) for each in runs)
             row += [
                 f"{sum(each.seconds for each in runs) / folds / 60:.0f}" if last == "Last" else "",
@@ -132,15 +130,11 @@ def summarize(done, dataset):
 
 
 def _synthesis(runs):
-    """The measures of synthesized faces, mean of seeds; blank where a network synthesizes none."""
-    means = {}
-    judges = [f"Judge{view}AccOnReal" for view in VIEWS]
-    for column in ("L1", "CopyL1", *(f"ReadAsTarget{view}" for view in VIEWS), *judges):
-        means[column] = statistics.mean(each.pooled(column) for each in runs)
-    if means["L1"] != means["L1"]:
-        return [""] * 5
-    shares = [f"{means[f'ReadAsTarget{view}']:.1f}" for view in VIEWS]
-    return [f"{means['L1']:.3f} ({means['CopyL1']:.3f})", *shares, " ".join(f"{means[name]:.1f}" for name in judges)]
+    """The L1 distance of synthesized faces, mean of seeds; blank where a network synthesizes none."""
+    own, copy = (
+        statistics.mean(each.pooled(column) for each in runs) for column in ("L1", "CopyL1")
+    )
+    return "" if own != own else f"{own:.3f} ({copy:.3f})"
 
 
 def mean_and_interval(values):
@@ -192,7 +186,7 @@ def main():
     parser.add_argument("--variants", nargs="+", choices=("none", "hard", "selective"),
                         default=("none", "hard", "selective"), help="sharings to run (default: all)")  # fmt: skip
     parser.add_argument("--synthetic", type=int, default=PAPER_SYNTHETIC, help=f"default: {PAPER_SYNTHETIC}")
-    parser.add_argument("--processes", type=int, help="folds at a time, as for mainpro_FER.py, like the following")
+    parser.add_argument("--processes", type=int, default=1, help="folds at a time (default: 1)")
     parser.add_argument("--recipe", choices=tuple(FERSNET_RECIPES))
     for name, kind in zip(PASSED_ON, (Path, str, None, int, int, float, Path, str, str), strict=True):
         if kind:

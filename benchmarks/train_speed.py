@@ -26,12 +26,14 @@ from benchmarks.references import ancestor_training, original_training  # noqa: 
 from data.demo.demo import draw_faces  # noqa: E402
 from data.faces import Faces  # noqa: E402
 from models import MODELS  # noqa: E402
+from training.config import (
+    DEFAULT_MODEL,  # noqa: E402
+    RECIPES,  # noqa: E402
+)
 from training.device import setup_device  # noqa: E402
 from training.engine import train_one_epoch  # noqa: E402
 from training.learner import MultiTaskLearner  # noqa: E402
 from training.losses import constraint_tables  # noqa: E402
-from training.recipes import RECIPES  # noqa: E402
-from training.settings import DEFAULT_MODEL  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
 

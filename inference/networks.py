@@ -8,11 +8,12 @@ import torch
 from models import checkpoint
 from models.original import is_original
 from training.engine import predict
-from utils.files import UserError, sha256_of
+from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 
 RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
-RELEASED_SHA256 = "de2050b409bde3a72ffae9ea39fe1ad14ded076b0d7e9a8ea1f54968a7e66c9a"
+RELEASED_LABELS = "released.t7"  # learnt FER2013's labels
+RELEASED_FILES = ("photographs.t7", RELEASED_LABELS)  # in the order in which they are taken
 ORIGINAL = "the original project"  # what its files do not say of themselves
 RELEASED_SYNTHESIZER = RELEASED.with_name("CK+_FERSNetHalf")
 
@@ -34,26 +35,25 @@ class Network:
     temperature: float = 1.0
 
 
-def released():
-    """The folder of the released checkpoints; while a run that began there has none yet, where it moved them to."""
-    names = [task.checkpoint(split) for task in TASKS.values() for split in TEST_SPLITS]
-    earlier = sorted(RELEASED.parent.glob(f"previous/*/{RELEASED.name}"), reverse=True)
-    return next(
-        (folder for folder in (RELEASED, *earlier) if any((folder / name).exists() for name in names)), RELEASED
-    )
+def find_checkpoints(folder, splits):
+    """{task: its files in `folder`}: a run's, best on the first of `splits` first, else a released network's."""
+    names = {name: [task.checkpoint(split) for split in splits] for name, task in TASKS.items()}
+    found = {name: [folder / file for file in files if (folder / file).exists()] for name, files in names.items()}
+    if any(found.values()):
+        return found
+    released = [folder / name for name in RELEASED_FILES if (folder / name).exists()]
+    return dict.fromkeys(TASKS, released[:1])
 
 
 def teacher():
-    """The file of the released network itself, also where a run in the repository moved it to. Raises UserError."""
-    name = TASKS["classify"].checkpoint("PublicTest")
-    for folder in (RELEASED, *RELEASED.parent.glob(f"previous/*/{RELEASED.name}")):
-        file = folder / name
-        if file.exists() and sha256_of(file) == RELEASED_SHA256:
-            return file
-    raise UserError(
-        f"The released network ({RELEASED.name}/{name}), from which this recipe learns, is not there: get it again, or "
-        "train without it: --teacher 0."
-    )
+    """The released network that learnt FER2013's labels. Raises UserError when it is not there."""
+    file = RELEASED / RELEASED_LABELS
+    if not file.exists():
+        raise UserError(
+            f"{file}, the released network from which this recipe learns, does not exist: get it "
+            "again, or train without it: --teacher 0."
+        )
+    return file
 
 
 def taught_probabilities(images, runtime):
@@ -66,40 +66,41 @@ def taught_probabilities(images, runtime):
     return logits.softmax(dim=1).to(images.device)
 
 
-def load_networks(path, splits=("PrivateTest", "PublicTest")):
-    """The `Network`s for all tasks that the checkpoints at `path` (folder or file; None: the released ones) know.
+def load_networks(path=None, splits=("PrivateTest", "PublicTest")):
+    """The `Network`s for all tasks that the checkpoints at `path` know.
 
-    Each stands only once. For a task is taken the file that is best on the first of `splits`, then that of the
-    second, then any other of these files whose network knows the task. Raises UserError when there is none, none
-    classifies, or they do not go together.
+    path: a folder or a file; None for the folder of the released networks.
+    Of a folder a run's checkpoints are loaded where it has any, else a released network (`RELEASED_FILES`). For a task
+    is taken the file that is best on the first of `splits`, then that of the second, then any other of these files
+    whose network knows the task. Raises UserError when there is none, none classifies, or they do not go together.
     """
-    path = released() if path is None else Path(path)
-    files = {task: [path] for task in TASKS}
-    if path.is_dir():
-        files = {name: [path / task.checkpoint(split) for split in splits] for name, task in TASKS.items()}
-    elif not path.exists():
-        raise UserError(f"{path} does not exist: give the folder of the .t7 files with --checkpoints.")
-    present = {name: [file for file in candidates if file.exists()] for name, candidates in files.items()}
+    folder = RELEASED if path is None else Path(path)
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist: give the folder of the .t7 files with --checkpoints.")
+    present = find_checkpoints(folder, splits) if folder.is_dir() else dict.fromkeys(TASKS, [folder])
     others = list(dict.fromkeys(file for candidates in present.values() for file in candidates))
     if not others:
         raise UserError(
-            f"{path} has no checkpoint (such as {TASKS['classify'].checkpoint('PrivateTest')}): train first with "
+            f"{folder} has no checkpoint (such as {TASKS['classify'].checkpoint('PrivateTest')}): train first with "
             "python mainpro_FER.py, or give the folder of the .t7 files with --checkpoints."
         )
     networks = _networks(present, others)
     of_original = all(network.dataset == ORIGINAL for network in networks)
-    if path.is_dir() and of_original:
-        networks += _companions(path, networks, splits)
+    if folder.is_dir() and of_original:
+        networks += _companions(folder, networks, splits)
     if not any("classify" in network.tasks for network in networks):
         remedy = "--tasks of their run left it out. Train with --tasks classify"
         if of_original:
             remedy = "the original project keeps that network in a folder of its own, FER2013_Resnet18: put it beside"
         raise UserError(
-            f"The checkpoints in {path} do not classify emotions; {remedy}, or give another folder with --checkpoints."
+            f"The checkpoints in {folder} do not classify emotions; {remedy}, or give another folder "
+            "with --checkpoints."
         )
     datasets = sorted({network.dataset for network in networks})
     if len(datasets) > 1:
-        raise UserError(f"The checkpoints in {path} are of several datasets ({', '.join(datasets)}): use those of one.")
+        raise UserError(
+            f"The checkpoints in {folder} are of several datasets ({', '.join(datasets)}): use those of one."
+        )
     return networks
 
 
@@ -127,6 +128,12 @@ def _companions(path, networks, splits):
     for network in companions:
         print(f"{', '.join(network.tasks)}: by {network.file}")
     return companions
+
+
+def describe_files(networks):
+    """Where several `Network`s were loaded from, in words."""
+    files = dict.fromkeys(network.file for network in networks)
+    return f"{', '.join(file.name for file in files)} in {networks[0].file.parent.name}"
 
 
 def temperature_of(networks):

@@ -1,33 +1,34 @@
 """Make a checkpoint small enough to give away: half-precision weights, nothing else changed.
 
-python -m inference.release RUN/FER2013_ResNet18RegressionTwoOutputs/PublicTest_model_classify.t7 FOLDER
+python -m inference.release RUN/PublicTest_model_classify.t7 new/released.t7
 """
 
 import argparse
 import sys
-from pathlib import Path
 
 from models import checkpoint
 from utils.files import UserError, exit_code, path_argument, sha256_of
 
 
-def release(source, folder):
-    """Write the checkpoint `source` in half precision under its name into `folder`; returns that path.
+def release(source, target):
+    """Write the checkpoint `source` in half precision to the file `target`.
 
     Raises UserError when the source is no checkpoint, or the target is there already.
     """
     _, content = checkpoint.load_model(source)  # makes sure that it can be used
-    target = Path(folder) / Path(source).name
     if target.exists():
         raise UserError(f"{target} is there already: move it away first.")
-    halved = {name: value.half() if value.is_floating_point() else value for name, value in content["net"].items()}
+    halved = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in content["net"].items()
+    }
     checkpoint.save(target, {**content, "net": halved})
-    return target
 
 
 def main(arguments):
     """The command line; returns the exit code."""
-    target = release(arguments.checkpoint, arguments.folder)
+    target = arguments.target
+    release(arguments.checkpoint, target)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_of(target)}")
     return 0
 
@@ -37,5 +38,5 @@ if __name__ == "__main__":
         prog="python -m inference.release", description="Write a checkpoint in half precision."
     )
     parser.add_argument("checkpoint", type=path_argument, help="a .t7 file of a run")
-    parser.add_argument("folder", type=path_argument, help="where to write it, under the same name")
+    parser.add_argument("target", type=path_argument, help="the file to write")
     sys.exit(exit_code(lambda: main(parser.parse_args())))

@@ -16,8 +16,8 @@ ALL = "all"
 class FaceSynthesizer:
     """Synthesizes faces with other expressions.
 
-    path: a .t7 file of a FERSNet that synthesizes, or a folder of which the first is taken. Raises UserError when there
-    is none. size: height and width of the faces; class_names: the expressions that it knows.
+    path: a .t7 file of a FERSNet that synthesizes, or a folder: of a run's files the first is taken, else released.t7.
+    Raises UserError when there is none. size: height and width of the faces; class_names: the expressions that it knows.
     """
 
     def __init__(self, path=RELEASED_SYNTHESIZER, device="auto", precision="auto"):
@@ -52,7 +52,7 @@ class FaceSynthesizer:
 def _first(path):
     if not path.is_dir():
         return path
-    files = sorted(path.glob("Fold*_model_*.t7"))
+    files = [*sorted(path.glob("Fold*_model_*.t7")), *path.glob("released.t7")]
     if not files:
         raise UserError(
             f"{path} has no checkpoint of a FERSNet (such as Fold01_model_classify.t7): train one with python "

@@ -88,7 +88,6 @@ def task_checkpoint(model, task, epoch, results, description):
     tasks, state = model.part(task)
     return {
         "net": {key: value.contiguous() for key, value in state.items()},
-        "task": task,
         "tasks": list(tasks),
         "sharing": model.sharing,
         "epoch": epoch,

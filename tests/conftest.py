@@ -10,13 +10,15 @@ import pytest
 import torch
 
 import mainpro_FER
-from data.fer2013.prepare import main as prepare_main
+from data.fer2013 import prepare
+from data.fer2013.prepare import ensure
 from models import MODELS
 from models.multitask import MultiTask
 
 # Here, since only this file is known to the process that reports what the others tested.
 from tests.faults.fault_table import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401
-from training.settings import build_parser
+from tests.samples import contents, read_h5, write_files
+from training.config import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,7 +29,9 @@ def few_threads():
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     threads = max(1, min(2, torch.get_num_threads() // processes))
     torch.set_num_threads(threads)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # of programs that tests start, so that sums round alike
+    os.environ["OMP_NUM_THREADS"] = str(
+        threads
+    )  # of programs that tests start, so that sums round alike
 
 
 @pytest.fixture(scope="session")
@@ -40,22 +44,28 @@ def real_data():
 
 
 @pytest.fixture
-def refused(capsys):
-    """A function that prepares a source of faces, which must be refused: exit code 2, and one line with the keywords.
+def prepared(tmp_path):
+    """A function that writes {relative name: bytes}, prepares them and reads data.h5."""
+    return lambda files: read_h5(ensure(write_files(tmp_path, files)))
 
-    Nothing may be left behind, nor changed.
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """A function that prepares {relative name: bytes}, or a path, which must be refused.
+
+    The exit code is 2, one line has the keywords, and nothing is left behind, nor changed.
     """
 
     def check(source, *keywords):
+        source = write_files(tmp_path, source) if isinstance(source, dict) else source
         folder = source if source.is_dir() else source.parent
-        before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+        before = contents(folder)
         capsys.readouterr()
-        assert prepare_main([str(source)]) == 2
+        assert prepare.main([str(source)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        for keyword in keywords:
-            assert keyword.lower() in line.lower(), line
         assert line.startswith("error: ") and len(line) < 800
-        assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
+        assert all(keyword.lower() in line.lower() for keyword in keywords), line
+        assert contents(folder) == before
 
     return check
 
@@ -83,7 +93,9 @@ def narrow_networks():
 def run_program(out, *flags):
     """Run mainpro_FER.py on the processor in this process; returns its exit code."""
     parser = build_parser()
-    return mainpro_FER.main(parser.parse_args(["--device", "cpu", "--out", str(out), *map(str, flags)]))
+    return mainpro_FER.main(
+        parser.parse_args(["--device", "cpu", "--out", str(out), *map(str, flags)])
+    )
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from data.batches import plan_epoch
 from data.demo.demo import draw_faces
 from data.faces import Faces
 from models.multitask import MultiTask
+from training.config import Recipe
 from training.device import setup_device
 from training.learner import MultiTaskLearner
 from training.losses import constraint_tables
-from training.recipes import Recipe
 from utils import distributed
 from utils.tasks import TASKS
 

@@ -1,4 +1,4 @@
-"""Made-up tables, archives and pictures for the tests, written without any of the project's readers."""
+"""Made-up tables, archives and pictures, written without any of the project's readers."""
 
 import csv
 import io
@@ -76,15 +76,12 @@ def split_rows(count=3):
 
 def expected(row):
     """(label, [V, A, D], pixels) of a good row, computed with int and float alone."""
-    return (
-        int(row["emotion"]),
-        [float(row[name]) for name in VAD],
-        [int(word) for word in row["pixels"].split()],
-    )
+    vad = [float(row[name]) for name in VAD]
+    return int(row["emotion"]), vad, list(map(int, row["pixels"].split()))
 
 
 def table(rows, columns=COLUMNS, newline="\n", encoding="utf-8", **options):
-    """Rows as the bytes of a CSV file. options: of csv.DictWriter, such as delimiter and quoting."""
+    """Rows as the bytes of a CSV file. options: of csv.DictWriter, such as delimiter."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator=newline, **options)
     writer.writeheader()
@@ -98,13 +95,19 @@ def plain_table(count=3):
 
 
 def three_splits(count=3):
-    """{member name: bytes} of three small annotated CSV files, and {split: rows}."""
+    """({name: bytes} of three small annotated CSV files, what data.h5 should hold of them)."""
     rows = split_rows(count)
-    return {f"data/{name}": table(rows[split]) for split, name in SPLIT_FILES.items()}, rows
+    faces = {split: [expected(row) for row in mine] for split, mine in rows.items()}
+    return {f"data/{name}": table(rows[split]) for split, name in SPLIT_FILES.items()}, faces
+
+
+def without_vad(faces):
+    """The same faces without annotations."""
+    return {name: [(label, None, face) for label, _, face in faces[name]] for name in faces}
 
 
 def votes_table(votes, names=None, usages=tuple(SPLIT_FILES)):
-    """FER+ votes as bytes. votes: [{emotion: count}] row by row; names: "" for what is not a face."""
+    """FER+ votes as bytes. votes: [{emotion: count}], row by row; names: "" for no face."""
     names = names or [f"fer{number:07}.png" for number in range(len(votes))]
     rows = [dict.fromkeys(VOTES, 0) | mine | {"Usage": usage, "Image name": name}
             for mine, usage, name in zip(votes, usages, names, strict=True)]  # fmt: skip
@@ -113,18 +116,11 @@ def votes_table(votes, names=None, usages=tuple(SPLIT_FILES)):
 
 def write_csv(path, images, labels, vad):
     """An annotated table of images (N, 48, 48), labels (N,) and V/A/D (N, 3)."""
-    rows = [
-        {
-            "index": number,
-            "emotionLabel": f"{label}={EMOTIONS[label]}",
-            "emotion": label,
-            "pixels": pixel_text(face),
-        }
-        | dict(zip(VAD, values, strict=True))
-        for number, (face, label, values) in enumerate(
-            zip(images.reshape(len(images), -1), labels, vad, strict=True)
-        )
-    ]
+    rows = []
+    for face, label, values in zip(images, labels, vad, strict=True):
+        row = {"index": len(rows), "emotionLabel": f"{label}={EMOTIONS[label]}", "emotion": label}
+        row |= dict(zip(VAD, values, strict=True))
+        rows.append(row | {"pixels": pixel_text(face.ravel())})
     path.write_bytes(table(rows))
 
 
@@ -137,12 +133,10 @@ def write_files(folder, members):
 
 
 def class_folders(splits=("train", "test"), classes=CLASS_FOLDERS, count=2):
-    """Pictures <split>/<class>/<number>.png: ({relative name: bytes}, {split: {(label, pixels as bytes)}})."""
+    """Pictures in <split>/<class>/: ({name: bytes}, {split: {(label, pixels as bytes)}})."""
     members, faces = {}, {split: set() for split in splits}
-    for (place, split), (label, name), number in product(
-        enumerate(splits), classes.items(), range(count)
-    ):
-        face = image(10_000 * place + 1000 * label + number)
+    for split, (label, name), number in product(splits, classes.items(), range(count)):
+        face = image(10_000 * splits.index(split) + 1000 * label + number)
         members[f"{split}/{name}/{number}.png"] = png(face.reshape(48, 48))
         faces[split].add((label, face.tobytes()))
     return members, faces
@@ -168,18 +162,16 @@ def drawn_face(number, size=48):
 
 def ck_tree(frames=3, size=48):
     """CK+ as it is passed on: three subjects, each with a sequence of every class."""
-    return {
-        f"{folder}/S{subject:03}_{sequence:03}_{frame + 8:08}.png": png(
-            drawn_face(subject + 10 * sequence + frame, size)
-        )
-        for subject in (10, 5, 999)
-        for sequence, folder in enumerate(CK_FOLDERS, 1)
-        for frame in range(frames)
-    }
+    tree = {}
+    people = product((10, 5, 999), enumerate(CK_FOLDERS, 1), range(frames))
+    for subject, (sequence, folder), frame in people:
+        name = f"{folder}/S{subject:03}_{sequence:03}_{frame + 8:08}.png"
+        tree[name] = png(drawn_face(subject + 10 * sequence + frame, size))
+    return tree
 
 
 def released_tree(labels):
-    """CK+ as it was released: frames of 640x490 with a face, from neutral to peak. labels: of sequences, or None."""
+    """CK+ as it was released: frames of 640x490 with a face. labels: of sequences, or None."""
     tree = {}
     for number, label in enumerate(labels):
         folder = f"S{number + 5:03}/001/S{number + 5:03}_001_"
@@ -218,7 +210,7 @@ def write_zip(path, members):
 
 
 def lock_zip(path):
-    """Give every member of a ZIP the flag of an encrypted one, in its own header and in the directory."""
+    """Flag every member of a ZIP as encrypted, in its own header and in the directory."""
     whole = path.read_bytes()
     data = bytearray(whole)
     for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -247,32 +239,31 @@ RAR_START = b"Rar!\x1a\x07\x01\x00"
 
 def write_stored_rar(path, members):
     """A RAR 5 archive whose members are stored without compression."""
-    files = b"".join(_rar_file(name, data) for name, data in members.items())
+    files = b"".join(rar_file(name, data) for name, data in members.items())
     path.write_bytes(RAR_START + rar_block([1, 0, 0]) + files + rar_block([5, 0, 0]))
     return path
 
 
 def write_rar_volumes(path, members, count=2):
-    """The same, cut into volumes path.part1.rar, path.part2.rar, ... in the middle of the last member."""
+    """The same in volumes path.part1.rar, path.part2.rar, ..., which cut the last member."""
     *first, (name, data) = members.items()
     step = len(data) // count + 1
     parts = [data[start : start + step] for start in range(0, len(data), step)]
     volumes = []
     for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        main = rar_block([1, 0, 1]) if number == 0 else rar_block([1, 0, 3, number])
-        files = b"".join(_rar_file(*member) for member in first) if number == 0 else b""
-        checked = data if last else part
-        files += _rar_file(
-            name, part, flags=8 * (number > 0) + 16 * (not last), size=len(data), checked=checked
+        last, flags = number == len(parts) - 1, 8 * (number > 0)
+        main = rar_block([1, 0, 3, number] if number else [1, 0, 1])
+        files = b"" if number else b"".join(rar_file(*member) for member in first)
+        files += rar_file(
+            name, part, flags if last else flags + 16, data if last else part, len(data)
         )
         volumes.append(path.with_name(f"{path.name}.part{number + 1}.rar"))
-        volumes[-1].write_bytes(RAR_START + main + files + rar_block([5, 0, 0 if last else 1]))
+        volumes[-1].write_bytes(RAR_START + main + files + rar_block([5, 0, int(not last)]))
     return volumes
 
 
-def _rar_file(name, data, flags=0, size=None, checked=None):
-    """A stored file. flags: whether it goes on from, 8, and in, 16, another volume; size: of it all."""
+def rar_file(name, data, flags=0, checked=None, size=None):
+    """A stored file. flags: it goes on from, 8, or in, 16, another volume; size: of it all."""
     checksum = zlib.crc32(data if checked is None else checked).to_bytes(4, "little")
     # With a data area; file flags: CRC present; method 0 = stored; host 1 = Unix.
     start = [2, 2 + flags, len(data), 4, len(data) if size is None else size, 0o644]
@@ -281,14 +272,12 @@ def _rar_file(name, data, flags=0, size=None, checked=None):
 
 def rar_block(*pieces):
     """A header of RAR 5: pieces are bytes, or lists of numbers."""
-    header = b"".join(
-        piece if isinstance(piece, bytes) else b"".join(map(_number, piece)) for piece in pieces
-    )
-    header = _number(len(header)) + header
+    pieces = [p if isinstance(p, bytes) else b"".join(map(rar_number, p)) for p in pieces]
+    header = b"".join([rar_number(sum(map(len, pieces))), *pieces])
     return zlib.crc32(header).to_bytes(4, "little") + header
 
 
-def _number(value):
+def rar_number(value):
     """RAR's variable-length integer: seven bits a byte, lowest first."""
     groups = [value & 127]
     while value := value >> 7:
@@ -299,17 +288,20 @@ def _number(value):
 # What preparing leaves
 
 
+def contents(folder):
+    """{relative name: bytes} of the files below a folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def read_h5(path):
     """{split: [(label, V/A/D or None, pixels)]} of a data.h5, in its order."""
     found = {}
     with h5py.File(path, "r") as h5:
         for split in (split for split in SPLIT_FILES if f"{split}_label" in h5):
             pixels, labels, vad = (h5.get(f"{split}_{name}") for name in ("pixel", "label", "VAD"))
-            assert (
-                pixels.dtype == np.uint8
-                and pixels.shape == (len(labels), 2304)
-                and labels.dtype == np.int64
-            )
+            assert pixels.dtype == np.uint8 and pixels.shape == (len(labels), 2304)
+            assert labels.dtype == np.int64
             assert vad is None or vad.dtype == np.float32 and vad.shape == (len(labels), 3)
             values = [None] * len(labels) if vad is None else vad[:].tolist()
             found[split] = list(zip(labels[:].tolist(), values, pixels[:].tolist(), strict=True))
@@ -318,18 +310,12 @@ def read_h5(path):
 
 def read_pictures(path):
     """{split: {(label, pixels as bytes)}} of a data.h5."""
-    return {
-        split: {(label, bytes(pixels)) for label, _, pixels in rows}
-        for split, rows in read_h5(path).items()
-    }
+    found = read_h5(path)
+    return {split: {(label, bytes(face)) for label, _, face in found[split]} for split in found}
 
 
 def dropped_rows(folder):
     """[(split, file, row, reason)] of the dropped rows in data_report.csv, all text."""
     with open(folder / "data_report.csv", encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return [
-        (row["split"], row["file"], row["row"], row["reason"])
-        for row in rows
-        if row.get("action", "dropped") == "dropped"
-    ]
+    return [(row["split"], row["file"], row["row"], row["reason"]) for row in rows]

@@ -12,11 +12,11 @@ from data.faces import Faces
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
 from models.multitask import MultiTask
 from training.captured import WARM_UP_STEPS, tensors_of, unchanged
+from training.config import FERSNET_RECIPES, RECIPES
 from training.device import setup_device
 from training.fersnet.learner import FERSNetLearner, PairBatch
 from training.learner import MultiTaskLearner
 from training.losses import constraint_tables
-from training.recipes import FERSNET_RECIPES, RECIPES
 from utils.tasks import TASKS
 
 BATCH, STEPS = 16, 4

@@ -13,11 +13,11 @@ from data.faces import Faces
 from models.multitask import MultiTask
 from models.resnet import ResNet18
 from tests.conftest import ROOT
+from training.config import RECIPES
 from training.device import has_gpu, has_kernels, setup_device, why_no_gpu
 from training.engine import predict
 from training.learner import MultiTaskLearner
 from training.losses import sign_shares
-from training.recipes import RECIPES
 from utils.files import UserError
 
 FAULTS = """

@@ -13,13 +13,18 @@ from data.faces import BLOCK, Faces
 def faces():
     """More faces than are looked at in one block."""
     count = BLOCK + 3
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 48, 48), dtype=np.uint8))
+    images = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (count, 48, 48), dtype=np.uint8)
+    )
     return Faces(images, torch.arange(count) % 7, torch.linspace(-2, 2, 3 * count).view(-1, 3))
 
 
 def test_pixel_statistics_equal_those_of_numpy(faces):
     pixels = faces.images.numpy() / 255
-    assert faces.pixel_statistics() == {"mean": pytest.approx(pixels.mean()), "std": pytest.approx(pixels.std())}
+    assert faces.pixel_statistics() == {
+        "mean": pytest.approx(pixels.mean()),
+        "std": pytest.approx(pixels.std()),
+    }
 
 
 def test_the_fingerprint_covers_the_last_pixel_and_all_annotations(faces):

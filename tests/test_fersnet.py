@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter, zoom
 from skimage.metrics import structural_similarity as scikit_ssim
 
+from benchmarks.judge import VIEWS, halved, judge_network, judged, synthesize_others
 from data.demo.drawing import CLASS_VAD, draw_face
 from data.subjects.faces import SubjectFaces
 from models import checkpoint
 from models.fersnet import ConvFLU, Discriminator, FERSNet, SmallClassifier, Transform
 from models.multitask import MultiTask
+from training.config import FERSNET_RECIPES
 from training.device import setup_device
 from training.engine import train_one_epoch
 from training.fersnet.engine import (
@@ -27,11 +29,9 @@ from training.fersnet.engine import (
     synthesize_to_balance,
 )
 from training.fersnet.guides import expression_network, identity_network, train_classifier
-from training.fersnet.judge import VIEWS, halved, judge_network, judged, synthesize_others
 from training.fersnet.learner import FERSNetLearner, frozen, masked_l1, without_running_statistics
 from training.fersnet.views import blurred, random_blurred_view
 from training.optim import learning_rate
-from training.recipes import FERSNET_RECIPES, FERSNetRecipe
 from utils.files import UserError
 
 Narrow = partial(FERSNet, classes=7, base=4)
@@ -76,7 +76,7 @@ def first_batch(learner, faces):
 
 def make_learner(runtime, sharing="selective", **changes):
     torch.manual_seed(0)
-    recipe = replace(FERSNetRecipe(), sharing=sharing, batch_size=8, **changes)
+    recipe = replace(FERSNET_RECIPES["default"], sharing=sharing, batch_size=8, **changes)
     draws = sharing != "none"
     return FERSNetLearner(
         Narrow(sharing=sharing),
@@ -509,7 +509,7 @@ def test_four_faces_are_learnt_by_heart(runtime):
     faces = drawn_faces(1, (0, 3, 5, 6))
     torch.manual_seed(0)
     recipe = replace(
-        FERSNetRecipe(),
+        FERSNET_RECIPES["default"],
         epochs=150,
         batch_size=4,
         learning_rate=5e-3,
@@ -713,8 +713,8 @@ def test_a_judge_shares_no_chance_with_what_it_judges(runtime, monkeypatch):
         made.append((seed, network, torch.initial_seed()))
         return network
 
-    for module in ("guides", "judge"):
-        monkeypatch.setattr(f"training.fersnet.{module}.train_classifier", train)
+    for module in ("training.fersnet.guides", "benchmarks.judge"):
+        monkeypatch.setattr(f"{module}.train_classifier", train)
     faces = drawn_faces(2)
     for make in (expression_network, identity_network, judge_network):
         make(faces, 3, runtime)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from models.fersnet import FERSNet
 from models.multitask import MultiTask
 from models.resnet import BasicBlock
+from training.config import Recipe
 from training.losses import (
     CONSTRAINTS,
     Objective,
@@ -24,7 +25,6 @@ from training.losses import (
     sign_membership,
     sign_shares,
 )
-from training.recipes import Recipe
 
 
 @pytest.fixture

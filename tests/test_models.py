@@ -13,9 +13,9 @@ from inference.networks import load_networks
 from models import MODELS, checkpoint, free_options
 from models.multitask import MultiTask, RegressionHead
 from models.original import convert_original, is_original
+from training.config import build_parser
 from training.device import setup_device
 from training.losses import dimension_loss
-from training.settings import build_parser
 from utils.files import UserError
 from utils.tasks import TASKS, Task
 

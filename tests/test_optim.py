@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from models.multitask import MultiTask
+from training.config import RECIPES, Recipe
 from training.muon import Muon, orthogonalise
 from training.optim import WeightAverage, build_optimizer
-from training.recipes import RECIPES, Recipe
 
 
 @pytest.mark.parametrize("shape", [(8, 72), (72, 8), (16, 16)])

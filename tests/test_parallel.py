@@ -16,9 +16,9 @@ from models import checkpoint
 from models.multitask import MultiTask
 from tests.conftest import ROOT
 from tests.test_training import FLAGS, PROGRAM, RUN_NAME, TABLES
+from training.config import RECIPES
 from training.device import setup_device
 from training.learner import MultiTaskLearner
-from training.recipes import RECIPES
 from utils.distributed import check_share
 from utils.files import UserError
 

@@ -1,176 +1,23 @@
-"""Pictures of many kinds of file, and faces found and cropped in them."""
+"""Faces found and cropped in pictures."""
 
-import io
-import os
-import random
 import sys
-import warnings
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, features
 
 from data.demo.drawing import draw_face
 from inference import detector
 from inference.networks import RELEASED
 from tests.conftest import ROOT
 from utils.files import UserError
-from utils.images import Unreadable, prefetch, read_first, read_image, to_grey
+from utils.images import read_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
-
-
-def saved(path, array, mode=None, **options):
-    Image.fromarray(array, mode).save(path, **options) if mode else Image.fromarray(array).save(path, **options)
-    return path
-
-
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".gif", ".webp"])
-def test_grey_pictures_keep_their_values_exactly(tmp_path, suffix):
-    options = {"lossless": True} if suffix == ".webp" else {}
-    path = saved(tmp_path / f"grey{suffix}", GREY, **options)
-    picture = read_image(path)
-    assert picture.dtype == np.uint8 and picture.shape == (20, 30, 3)
-    assert np.array_equal(to_grey(picture), GREY)
-
-
-def test_colour_becomes_grey_by_the_usual_weights(tmp_path):
-    grey = to_grey(read_image(saved(tmp_path / "colour.png", COLOUR)))
-    expected = COLOUR @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(grey - expected).max() <= 0.51
-
-
-def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
-    path = saved(tmp_path / "turned.png", COLOUR, exif=exif)
-    assert np.array_equal(read_image(path), np.rot90(COLOUR, -1))
-
-
-def test_what_is_transparent_is_white(tmp_path):
-    rgba = np.dstack([COLOUR, np.zeros((20, 30), np.uint8)])
-    rgba[:, :15, 3] = 255
-    picture = read_image(saved(tmp_path / "clear.png", rgba))
-    assert np.array_equal(picture[:, :15], COLOUR[:, :15]) and (picture[:, 15:] == 255).all()
-
-
-def test_sixteen_bits_keep_their_high_byte(tmp_path):
-    values = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)
-    grey = to_grey(read_image(saved(tmp_path / "deep.png", values)))
-    assert np.abs(grey.astype(int) - np.round(values / 257)).max() <= 1
-
-
-def test_palettes_cmyk_black_and_white_and_animations_are_read(tmp_path):
-    frames = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (200, 50)]
-    frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
-    assert (to_grey(read_image(tmp_path / "moves.gif")) == 200).all()
-    for mode, name in (("P", "p.png"), ("CMYK", "c.jpg"), ("1", "b.png"), ("LA", "la.png")):
-        Image.fromarray(COLOUR).convert(mode).save(tmp_path / name)
-        assert read_image(tmp_path / name).shape == (20, 30, 3), mode
-
-
-@pytest.mark.parametrize(
-    ("suffix", "follow"), [(".gif", "frames"), (".png", "frames"), (".webp", "frames"), (".tif", "pages")]
-)
-def test_what_follows_the_first_of_several_frames_or_pages_is_known(tmp_path, suffix, follow):
-    frames = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (200, 50, 120)]
-    path = tmp_path / f"moves{suffix}"
-    frames[0].save(path, save_all=True, append_images=frames[1:])
-    picture, found = read_first(path)
-    assert found == follow and np.abs(to_grey(picture).astype(int) - 200).max() <= 2
-    frames[0].save(path)
-    assert read_first(path)[1] is None
-
-
-def test_previews_in_a_photograph_are_no_frames(tmp_path):
-    photo = Image.fromarray(COLOUR)
-    photo.save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[photo.resize((6, 4))])
-    assert Image.open(tmp_path / "photo.jpg").is_animated and read_first(tmp_path / "photo.jpg")[1] is None
-
-
-def test_of_an_animation_that_is_cut_off_in_its_second_frame_the_first_is_read(tmp_path):
-    frames = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (200, 50)]
-    path = tmp_path / "moves.gif"
-    frames[0].save(path, save_all=True, append_images=frames[1:])
-    content = path.read_bytes()
-    for missing in range(1, 61):
-        path.write_bytes(content[:-missing])
-        assert (to_grey(read_first(path)[0]) == 200).all()
-
-
-def test_paths_with_spaces_and_other_letters(tmp_path):
-    path = saved(tmp_path / "mein Bild \N{GREEK SMALL LETTER ALPHA}\N{CJK UNIFIED IDEOGRAPH-4E2D}.png", GREY)
-    assert np.array_equal(to_grey(read_image(path)), GREY)
-
-
-def broken_files():
-    stream = io.BytesIO()
-    Image.fromarray(RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(stream, "JPEG")
-    huge = io.BytesIO()
-    Image.new("1", (30_000, 30_000)).save(huge, "PNG")
-    return {
-        "empty": (b"", "is empty"),
-        "text": (b"this is no picture", "is not an image"),
-        "truncated": (stream.getvalue()[: len(stream.getvalue()) // 2], "cannot be read"),
-        "huge": (huge.getvalue(), "too many"),
-    }
-
-
-@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "huge"])
-def test_a_broken_picture_is_told_by_name(tmp_path, kind):
-    content, message = broken_files()[kind]
-    path = tmp_path / "holiday.jpg"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message) as told:
-        read_image(path)
-    assert "holiday.jpg" in str(told.value)
-
-
-def test_a_picture_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        read_image(tmp_path / "none.png")
-
-
-def test_a_folder_is_told_and_why_it_cannot_be_listed(tmp_path, monkeypatch):
-    with pytest.raises(Unreadable, match="is a folder: give the path of an image in it"):
-        read_image(tmp_path)
-
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", path)
-
-    monkeypatch.setattr(os, "listdir", refuse)
-    with pytest.raises(Unreadable, match=r"cannot be read \(Permission denied\)"):
-        read_image(tmp_path)
-
-
-@pytest.mark.parametrize("kind", [RuntimeError, TypeError, OverflowError, MemoryError])
-def test_whatever_a_decoder_raises_is_told(tmp_path, monkeypatch, kind):
-    def raises(picture):
-        raise kind("bad\nbox")
-
-    path = saved(tmp_path / "a.png", GREY)
-    monkeypatch.setattr("utils.images.from_pil", raises)
-    with pytest.raises(Unreadable, match=r"a\.png cannot be read .*\(bad box\): get it again"):
-        read_image(path)
-
-
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
-def test_damaged_avif_pictures_are_read_or_told(tmp_path):
-    content, draw, told = saved(tmp_path / "a.avif", COLOUR).read_bytes(), random.Random(1), 0
-    for _ in range(200):
-        damaged = bytearray(content)
-        damaged[draw.randrange(200)] = draw.randrange(256)
-        (tmp_path / "a.avif").write_bytes(damaged)
-        try:
-            read_image(tmp_path / "a.avif")
-        except Unreadable:
-            told += 1
-    assert told > 20
 
 
 def pasted(places, side, size=(400, 600), seed=3):
@@ -348,24 +195,6 @@ def test_a_missing_package_is_told(monkeypatch):
     detector._mtcnn_class.cache_clear()
 
 
-def test_a_photograph_of_a_telephone_is_read_or_names_its_package(tmp_path, monkeypatch):
-    path = tmp_path / "holiday.heic"
-    pillow_heif = pytest.importorskip("pillow_heif")
-    smooth = np.add.outer(np.arange(64, dtype=np.uint8), np.arange(48, dtype=np.uint8))
-    pillow_heif.from_pillow(Image.fromarray(smooth).convert("RGB")).save(path, quality=95)
-    assert np.abs(to_grey(read_image(path)).astype(int) - smooth).max() <= 4
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(UserError, match="holiday.heic needs another package.*pip install pillow-heif"):
-        read_image(path)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path, workers):
-    path, before = saved(tmp_path / "a.png", GREY), list(warnings.filters)
-    list(prefetch(read_image, [path] * 200, workers))
-    assert warnings.filters == before
-
-
 @pytest.mark.parametrize("content", [None, b"no model"])
 def test_a_face_model_that_is_none_is_told(tmp_path, content):
     path = tmp_path / "model.onnx"
@@ -373,8 +202,3 @@ def test_a_face_model_that_is_none_is_told(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UserError, match="--face-model"):
         detector.YuNet(path)
-
-
-def test_what_goes_wrong_while_reading_ahead_is_told():
-    with pytest.raises(ZeroDivisionError):
-        list(prefetch(lambda item: 1 / item, [1, 0, 1]))

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -25,18 +26,16 @@ def run(*flags):
 
 @pytest.mark.parametrize("folder", [RELEASED, RELEASED_SYNTHESIZER])
 def test_the_card_is_about_the_file(folder):
-    (file,) = folder.glob("*.t7")
+    file = folder / "released.t7"
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"[0-9a-f]{64}", card) == [hashlib.sha256(file.read_bytes()).hexdigest()]
-    if folder == RELEASED:
-        assert networks.teacher() == file  # which recipes learn from
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in re.findall(r"[0-9a-f]{64}", card)
     assert file.name in card and file.stat().st_size < 25e6
 
 
 def test_the_card_has_the_figures_of_the_evaluation():
     card = (RELEASED / "README.md").read_text(encoding="utf-8")
     report = json.loads((RELEASED / "run" / "evaluation.json").read_text())
-    assert report["how"]["classify"].startswith("PublicTest_model_classify.t7")
+    assert hashlib.sha256((RELEASED / "released.t7").read_bytes()).hexdigest() in report["how"].values()
     assert sum("human ratings" in name and ":" not in name for name in report) == 3
     assert sum("human ratings" in name and ": " in name for name in report) == 12  # four floors each
     for split in [name for name in report if name != "how"]:
@@ -52,7 +51,7 @@ def test_the_card_has_the_figures_of_the_evaluation():
 
 def test_the_network_is_that_of_its_records():
     """The epoch is the one that its tables say the public split chose, and the figures are those of that row."""
-    content = checkpoint.load(RELEASED / "PublicTest_model_classify.t7")
+    content = checkpoint.load(RELEASED / "released.t7")
     for name, task in TASKS.items():
         with open(RELEASED / "run" / f"AccProcess_{name}.csv", newline="") as table:
             rows = list(csv.DictReader(table))
@@ -82,15 +81,14 @@ def test_a_face_is_drawn_with_every_expression_without_any_training(tmp_path):
     assert Image.open(tmp_path / "sample_emotion_drawn.png").width > 7 * 96
 
 
-def test_while_a_run_in_the_repository_has_no_network_yet_the_released_one_serves(tmp_path, monkeypatch):
-    """Such a run moves the released files aside at its beginning, since its own get their names."""
-    home = tmp_path / RELEASED.name
-    monkeypatch.setattr(networks, "RELEASED", home)
-    moved = tmp_path / "previous" / "20260101-000000" / RELEASED.name
-    moved.mkdir(parents=True)
-    (moved / "PublicTest_model_classify.t7").write_bytes(b"released")
-    home.mkdir()
-    (home / "last.t7").write_bytes(b"of the run")
-    assert networks.released() == moved
-    (home / "PublicTest_model_classify.t7").write_bytes(b"its own")
-    assert networks.released() == home
+def test_the_checkpoints_of_a_run_come_before_those_that_were_released(tmp_path):
+    """In a folder of released networks: a run's, best on the private split, then photographs.t7, then released.t7."""
+    for name in ("released.t7", "photographs.t7", "PublicTest_model_classify.t7", "PrivateTest_model_privateClassify.t7"):
+        shutil.copy(RELEASED / "released.t7", tmp_path / name)
+        (network,) = networks.load_networks(tmp_path)
+        assert network.file == tmp_path / name and network.tasks == list(TASKS)
+
+
+def test_the_file_in_use_is_named(tmp_path, capsys):
+    assert run("--out", tmp_path, "--checkpoints", RELEASED) == 0
+    assert "released.t7" in capsys.readouterr().out

@@ -122,7 +122,7 @@ def test_tables_hold_numbers_under_one_header(finished):
 def test_best_checkpoints_load_safely_and_hold_the_results_of_their_epoch(finished):
     for task in TASKS.values():
         content = torch.load(finished / RUN_NAME / task.checkpoint("PublicTest"), weights_only=True)
-        assert content["task"] == task.name and content["dataset"] == "Demo"
+        assert task.name in content["tasks"] and content["dataset"] == "Demo"
         assert content["results"]["epoch"] == content["epoch"]
         assert content["constraint_table"].shape == (7, 3, 3)
         with open(finished / f"AccProcess_{task.name}.csv", newline="") as table:
@@ -151,6 +151,24 @@ def test_a_loaded_checkpoint_gives_the_recorded_results(finished):
             assert found[name][metric] == expected, (name, metric)
 
 
+def test_a_network_of_several_tasks_is_written_once_an_epoch(finished):
+    """The other names of the same epoch are links to it."""
+    files = {}
+    for name in MODELS_SAVED:
+        epoch = checkpoint.load(finished / RUN_NAME / name)["epoch"]
+        files.setdefault(epoch, set()).add((finished / RUN_NAME / name).stat().st_ino)
+    assert all(len(nodes) == 1 for nodes in files.values())
+
+
+def test_without_links_a_network_is_copied(finished, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert run(tmp_path) == 0
+    assert_same_run(finished, tmp_path)
+
+
 def test_the_same_seed_gives_the_same_run(finished, tmp_path):
     assert run(tmp_path) == 0
     assert_same_run(finished, tmp_path)
@@ -167,7 +185,7 @@ def test_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch, capsys, c
         patch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(consulted))
         assert run(tmp_path) == 130
     assert "--resume" in capsys.readouterr().out
-    assert checkpoint.load(tmp_path / RUN_NAME / "last.t7")["position"] is not None
+    assert checkpoint.load(tmp_path / RUN_NAME / "last.t7")["mid_epoch"] is not None
     torch.manual_seed(1234)  # nothing may depend on the state the process happens to be in
     assert run(tmp_path, "--resume") == 0
     assert_same_run(finished, tmp_path)
@@ -181,9 +199,9 @@ def test_a_run_with_a_teacher_resumes_exactly_without_it(tmp_path, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(2))
         assert run_program(tmp_path / "again", *flags) == 130
-    taught = checkpoint.load(tmp_path / "again" / "Demo_Small" / "last.t7")["taught"]
+    taught = checkpoint.load(tmp_path / "again" / "Demo_Small" / "last.t7")["teacher_probs"]
     faces = DATASETS["Demo"](None, False, 40).splits["Training"]
-    model, content = checkpoint.load_model(networks.teacher())
+    model, content = checkpoint.load_model(networks.RELEASED / "released.t7")
     with torch.no_grad():
         logits = model(normalise(center_crop(faces.images), **content["preprocessing"]))["classify"]
     assert torch.allclose(taught, logits.softmax(1), atol=0.03)  # in bf16 where the hardware has it
@@ -227,7 +245,7 @@ def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
 def test_resuming_with_other_threads_says_that_rounding_differs(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mainpro_FER, "StopRequest", lambda: StopAfter(1))
     run(tmp_path, "--precision", "fp32")
-    assert "by rounding" not in capsys.readouterr().out
+    assert "bit-identical" not in capsys.readouterr().out
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1 if threads > 1 else 2)
@@ -236,7 +254,7 @@ def test_resuming_with_other_threads_says_that_rounding_differs(finished, tmp_pa
         torch.set_num_threads(threads)
     told = capsys.readouterr().out
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert ("by rounding" in told) == (cores > 1)  # one core cannot be given two threads
+    assert ("bit-identical" in told) == (cores > 1)  # one core cannot be given two threads
 
 
 class BegunOnCuda(Run):
@@ -258,31 +276,14 @@ def test_a_run_that_goes_on_on_another_device_keeps_its_crops(tmp_path, monkeypa
     assert "Ten-crop evaluation" not in capsys.readouterr().out
 
 
-def change_last(out, change):
-    path = out / RUN_NAME / "last.t7"
-    content = checkpoint.load(path)
-    change(content)
-    checkpoint.save(path, content)
-
-
-def test_a_run_of_an_earlier_version_decides_its_crops_when_it_goes_on(finished, tmp_path):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    change_last(tmp_path, lambda content: content.pop("crops"))
-    assert run(tmp_path, "--resume") == 0
-    assert_same_tables(finished, tmp_path)
-    change_last(tmp_path, lambda content: content.update(crops=10))
-    with pytest.raises(UserError, match="lacks crops: start a new run"):
-        run(tmp_path, "--resume")
-
-
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_a_processor_that_takes_up_fp16_says_what_is_faster(tmp_path, capsys, precision):
+def test_a_processor_that_continues_in_fp16_says_what_is_faster(tmp_path, capsys, precision):
     settings = SimpleNamespace(run_name=RUN_NAME)
-    content = {"kind": "", "data": "", "device": f"cuda (Tesla T4), {precision}, TF32 off", "position": None}
-    RunFolder(settings, setup_device("cpu", precision), tmp_path, "").resume(content)
+    content = {"data": "", "device": f"cuda (Tesla T4), {precision}, TF32 off"}
+    RunFolder(settings, setup_device("cpu", precision), tmp_path, "").check_same_data(content)
     told = capsys.readouterr().out
     assert "began on cuda (Tesla T4)" in told and "continues on cpu" in told
-    assert ("fp16, is slow on a processor: --precision fp32 is faster" in told) == (precision == "fp16")
+    assert ("--precision fp32" in told) == (precision == "fp16")
 
 
 def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path):
@@ -290,7 +291,7 @@ def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path):
     for runtime, machine in ((setup_device("cpu", "fp32"), " --device cpu"), (setup_device("auto", "fp32"), "")):
         for compiled, more in ((False, ""), (True, " --compile on")):
             folder = RunFolder(settings, replace(runtime, compiled=compiled), tmp_path, "")
-            assert folder.flags() == f'--resume --dataset Demo --model Narrow{machine}{more} --out "{tmp_path}"'
+            assert folder.resume_flags() == f'--resume --dataset Demo --model Narrow{machine}{more} --out "{tmp_path}"'
 
 
 def test_a_flag_that_differs_from_the_run_to_resume_is_refused(finished):
@@ -299,19 +300,20 @@ def test_a_flag_that_differs_from_the_run_to_resume_is_refused(finished):
 
 
 def test_tasks_that_differ_are_told_as_they_are_typed(finished):
-    with pytest.raises(UserError, match="--tasks regressV differs from .* has classify regressV regressA regressD"):
+    with pytest.raises(UserError, match="--tasks"):
         run(finished, "--resume", "--tasks", "regressV")
 
 
-def test_a_run_that_came_with_the_program_is_moved_aside_whole(tmp_path):
-    folder, given = tmp_path / RUN_NAME, ["PublicTest_model_classify.t7", "README.md", "run/data.txt", "run/curves.png"]
-    for name in given:
+def test_released_networks_stay_where_they_are(tmp_path):
+    folder, earlier = tmp_path / RUN_NAME, "PublicTest_model_classify.t7"
+    released = ["released.t7", "photographs.t7", "README.md", "photographs.png", "run/data.txt", "run/curves.png"]
+    for name in (*released, earlier):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("of another run")
     assert run(tmp_path, "--epochs", "1") == 0
     (kept,) = (tmp_path / "previous").iterdir()
-    assert all((kept / RUN_NAME / name).read_text() == "of another run" for name in given)
-    assert not (folder / "README.md").exists() and not list(folder.glob("run/*"))
+    assert [path.name for path in kept.rglob("*") if path.is_file()] == [earlier]
+    assert all((folder / name).read_text() == "of another run" for name in released)
 
 
 def test_nothing_to_resume_is_said(tmp_path):
@@ -386,7 +388,7 @@ def test_each_process_asks_the_teacher_about_its_share_of_the_faces(monkeypatch,
     shares = []
     for rank in range(processes):
         monkeypatch.setenv("RANK", str(rank))
-        shares.append(mainpro_FER.teacher_of(settings, faces, SimpleNamespace(device="cpu"), None))
+        shares.append(mainpro_FER.ask_teacher(settings, faces, SimpleNamespace(device="cpu"), None))
     assert {len(share) for share in shares} <= {25 // processes, 25 // processes + 1}
     assert torch.equal(torch.cat(shares), faces.images[:, 0, :7])
 
@@ -473,7 +475,7 @@ def test_the_records_of_another_run_are_moved_aside_when_the_first_goes_on(finis
     theirs = {name: (tmp_path / name).read_bytes() for name in [*TABLES, "data.txt", "AccProcess.xlsx"]}
     capsys.readouterr()
     assert run_program(tmp_path, "--resume", "--model", "Narrow") == 0
-    assert "records of another run" in capsys.readouterr().out
+    assert "another run" in capsys.readouterr().out
     assert_same_run(finished, tmp_path)
     kept = max((tmp_path / "previous").iterdir(), key=lambda folder: folder.name)
     assert {name: (kept / name).read_bytes() for name in theirs} == theirs
@@ -494,5 +496,5 @@ import os, signal, training.run
 def interrupted(*arguments, **options):
     os.kill(os.getpid(), signal.SIGINT)
     raise AssertionError("the signal came too late")
-training.run.Run._tencrop_chosen = interrupted
+training.run.evaluate_chosen = interrupted
 """

@@ -21,10 +21,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import visualize
+from data import archives
 from data.batches import center_crop, four_crop, normalise, ten_crop
 from data.demo.demo import draw_faces
 from data.demo.drawing import draw_face
-from data import archives
 from data.fer2013 import prepare
 from inference import figures, places, results
 from inference.detector import Box

@@ -175,7 +175,7 @@ LOSSES = {"classification": distillation_loss, "regression": regression_loss}
 class Objective:
     """The weighted sum that training minimises.
 
-    tasks: names from `TASKS`. recipe: `training.recipes.Recipe`. tables: as `constraint_tables`
+    tasks: names from `TASKS`. recipe: `training.config.Recipe`. tables: as `constraint_tables`
     returns them, on the device. dtype: of the convolutions of the orthogonality.
     """
 

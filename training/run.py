@@ -1,144 +1,190 @@
-"""A run on disk: its folder, last.t7, log, history and records; begin, resume, record, finish."""
+"""A run on disk: its folder, checkpoints, last.t7 and log; begin, record, resume, finish."""
 
 import glob
 import hashlib
+import json
+import os
 import platform
+import shutil
 import time
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from models import checkpoint, free_options, network_class
-from training.device import PRECISIONS
-from training.engine import evaluate
+from models import checkpoint
+from training.config import Settings, default_model
+from training.evaluate import evaluate_chosen
 from training.losses import constraint_tables
-from training.records import (
-    best_epochs,
-    discard_unfinished,
-    owned_files,
-    record_files,
-    reported_run,
-    write_confusion,
-    write_records,
-)
-from training.settings import Settings, default_model
+from training.report import best_epochs, title_of, write_pictures, write_tables
 from utils.distributed import is_first, wait_for_all
-from utils.files import UserError, as_user_error, move_aside
+from utils.files import UNFINISHED, UserError, as_user_error, atomic_write, move_aside
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
-FORMAT = 4  # of last.t7
-NOTHING = type(None)
+FORMAT = 5  # of last.t7 and of the result of a fold
+PICTURE_SECONDS = 30  # between two versions of workbook and pictures
+HEADER_LINES = 20  # within which data.txt names dataset and model
+TABLES = tuple(f"AccProcess_{name}.csv" for name in (*TASKS, "folds"))
+REPORT_FILES = (*TABLES, "AccProcess.xlsx", "AccProcess.png", "folds.csv", "data.txt")
+# What a run keeps in the folder of its checkpoints, where released networks stay.
+RUN_FILES = (
+    "last*.t7", "P*Test_model_*.t7", "*_confusion.png", "tensorboard/events.out.tfevents.*",
+    "Fold*_model_*.t7", "fold*.json", "fold*.png",
+)  # fmt: skip
+CROP_NAMES = {"tencrop": "ten-crop", "center": "centre crop"}
+
+
+def owned_files(out, run_name, kinds=RUN_FILES):
+    """Paths of all files that a run called `run_name` writes into `out`."""
+    kept = [path for kind in kinds for path in (Path(out) / run_name).glob(kind)]
+    return [*(Path(out) / name for name in (*REPORT_FILES, "run.log")), *sorted(kept)]
+
+
+def discard_unfinished(out, run_name, kinds=RUN_FILES):
+    """Remove temporary files that a killed run called `run_name` left in `out`."""
+    patterns = [glob.escape(name) for name in REPORT_FILES]
+    patterns += [f"{glob.escape(run_name)}/{kind}" for kind in kinds]
+    for pattern in patterns:
+        for path in Path(out).glob(f"{pattern}.????????{UNFINISHED}"):
+            path.unlink(missing_ok=True)
+
+
+def reported_run(out):
+    """The name of the run that data.txt in the folder `out` is about; None where it says none."""
+    try:
+        text = (Path(out) / "data.txt").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    header = dict(line.partition(": ")[::2] for line in text.splitlines()[:HEADER_LINES])
+    known = {"dataset", "model"} <= header.keys()
+    return f"{header['dataset']}_{header['model']}" if known else None
+
+
+def move_other_report(out, run_name):
+    """Move the report of a run of another name in the folder `out` to previous/, and say so."""
+    if reported_run(out) not in (None, run_name):
+        moved = move_aside([Path(out) / name for name in REPORT_FILES], out)
+        print(f"The report of another run in {out} was moved to {moved}")
+
+
+def versions():
+    """Versions that a number may depend on."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def load_last(out, dataset=None, model=None):
+    """(`Settings`, content) of the run to resume in the folder `out`.
+
+    dataset, model: names that the run has, None where they were not given. The content is that of
+    last.t7 or, of a cross-validation, of its first fold*.json. Raises UserError when there is no
+    such run or more than one, or when it is of another format.
+    """
+    pattern = "_".join("*" if name is None else glob.escape(name) for name in (dataset, model))
+    files = {}
+    for name in ("last.t7", "fold*.json"):
+        for path in sorted(Path(out).glob(f"{pattern}/{name}")):
+            files.setdefault(path.parent.name, path)
+    if not files:
+        place = Path(out) / pattern / "last.t7"
+        raise UserError(f"Nothing to resume: {place} does not exist. Start without --resume.")
+    if len(files) > 1:
+        names = ", ".join(files)
+        raise UserError(
+            f"{out} has several runs to resume, {names}: say which with --dataset and --model."
+        )
+    (path,) = files.values()
+    if path.suffix != ".json":
+        content = checkpoint.load(path)
+        check_format(path, content)
+    else:
+        results = [load_result(each) for each in sorted(path.parent.glob("fold*.json"))]
+        # Of commands that train a fold each, the first that is not finished.
+        content = min(results, key=lambda each: each["result"] is not None)
+    return Settings.from_plain(content["settings"]), content
+
+
+def load_result(path):
+    """The dict in a fold*.json. Raises UserError when it cannot be read."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: move it away, or start in another --out.") from error
+    check_format(path, content)
+    return content
+
+
+def check_format(path, content):
+    """Raise UserError unless a checkpoint or result was written by this version."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(
+            f"{path} was written by another version of this program: start a new run without "
+            "--resume, which moves it to previous/."
+        )
 
 
 class RunFolder:
-    """What a training run of any kind keeps on disk. Of several processes only the first writes.
+    """What every kind of run keeps on disk. Of several processes only the first writes.
 
-    settings: `Settings`; runtime: `Runtime`; out: output folder; fingerprint: of everything that is learnt from.
-    `position` is where in the next epoch to go on (None: its beginning).
-
-    A kind of run gives `kind`, its name in last.t7, `CONTENT`, {name: type} of what its last.t7 holds beside what
-    every run's does, `content`, those values, and `write_records`.
+    settings: `Settings`; runtime: `Runtime`; out: output folder; fingerprint: of everything that is
+    learnt from; state: name of the file with all that it takes to continue. `mid_epoch` is the
+    state in the middle of an epoch to continue from, None at its beginning.
     """
 
-    kind = ""
-    CONTENT = {}
-    COMMON_CONTENT = {
-        "kind": str, "settings": dict, "precision": str, "device": str, "data": str,
-        "learner": (dict, NOTHING), "position": (dict, NOTHING), "random": (torch.Tensor, NOTHING),
-    }  # fmt: skip
-
-    def __init__(self, settings, runtime, out, fingerprint):
-        self.settings, self.runtime = settings, runtime
-        self.out = Path(out)
+    def __init__(self, settings, runtime, out, fingerprint, state="last.t7"):
+        self.settings, self.runtime, self.out = settings, runtime, Path(out)
         self.folder = self.out / settings.run_name
-        self.last = self.folder / "last.t7"
+        self.state_file = self.folder / state
         self.fingerprint = fingerprint
-        self.position = None
+        self.mid_epoch = None
 
-    def begin(self):
-        """Make room for a new run: move an earlier one's files aside, and say so."""
+    def identity(self):
+        """What a state or a result says of its run."""
+        return {
+            "format": FORMAT,
+            "settings": self.settings.to_plain(),
+            "precision": self.runtime.precision,
+            "device": self.runtime.describe(),
+            "data": self.fingerprint,
+        }
+
+    def save_state(self, learner, mid_epoch=None, **content):
+        """Write all that it takes to continue. mid_epoch: as `train_one_epoch` gives it."""
         if is_first():
-            discard_unfinished(self.out, self.settings.run_name)
-            moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
-            if moved:
-                print(f"Files of an earlier run were moved to {moved}")
-            self.write_first()
-            self.log(f"new run: {self.settings}")
+            content |= {"mid_epoch": mid_epoch, "random": torch.get_rng_state()}
+            content["learner"] = learner.state_dict()
+            checkpoint.save(self.state_file, self.identity() | content)
 
-    def resume(self, content):
-        """Take up the run whose last.t7 holds `content`. UserError when it is of another kind or began with other data.
-
-        The learner is taken up by `restore`.
-        """
-        missing = lacking(content, self.CONTENT)
-        if content["kind"] != self.kind or missing:
-            raise incomplete(self.last, missing)
+    def check_same_data(self, content):
+        """Raise UserError unless a state or a result is of these faces; print another device."""
         if content["data"] != self.fingerprint:
             raise UserError(
-                f"{self.last}: the faces, their annotations, or the network of --pretrain are not those that this run "
-                "began with. Give the same, or start a new run without --resume."
+                f"{self.state_file}: the faces, their annotations, or the network of --pretrain "
+                "are not those that this run began with. Give the same, or start a new run "
+                "without --resume."
             )
         if content["device"] != self.runtime.describe():
-            slow = self.runtime.precision == "fp16" and self.runtime.device.type == "cpu"
-            advice = " Its precision, fp16, is slow on a processor: --precision fp32 is faster." if slow else ""
-            print(f"The run began on {content['device']} and continues on {self.runtime.describe()}: what follows "
-                  f"differs from a run without the change, mostly by rounding.{advice}")  # fmt: skip
-        self.position = content["position"]
-        if is_first():
-            discard_unfinished(self.out, self.settings.run_name)
-            self.move_others_aside()
-
-    def move_others_aside(self):
-        """Make room for the records of this run, which goes on, where those of another stand, and say so."""
-        if reported_run(self.out) not in (None, self.settings.run_name):
-            moved = move_aside(record_files(self.out), self.out)
-            print(f"The records of another run in {self.out} were moved to {moved}")
+            print(
+                f"The run began on {content['device']} and continues on {self.runtime.describe()}. "
+                "Results will not be bit-identical to an uninterrupted run."
+            )
+            if self.runtime.precision == "fp16" and self.runtime.device.type == "cpu":
+                print("fp16 is slow on a processor: --precision fp32 is faster.")
 
     def restore(self, learner, content):
-        """Bring a new learner, and all chance, where they were when last.t7 was written. Raises UserError."""
+        """Bring a learner and all random states to where they were. Raises UserError."""
         try:
             learner.load_state_dict(content["learner"])
             torch.set_rng_state(content["random"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{self.last} does not fit the network it names: start a new run without --resume."
+                f"{self.state_file} does not fit the network: start a new run without --resume."
             ) from error
-
-    def save_last(self, learner, position=None):
-        """Write last.t7, all that it takes to go on.
-
-        learner: None where none is at work; position: what `train_one_epoch` gave, inside an epoch.
-        """
-        if is_first():
-            content = {
-                "format": FORMAT,
-                "kind": self.kind,
-                "settings": self.settings.to_plain(),
-                "precision": self.runtime.precision,
-                "device": self.runtime.describe(),
-                "data": self.fingerprint,
-                "learner": None if learner is None else learner.state_dict(),
-                "position": position,
-                "random": None if learner is None else torch.get_rng_state(),
-            }
-            checkpoint.save(self.last, content | self.content())
-
-    def write_first(self):
-        """Write what this kind of run reports before its first epoch."""
-
-    def content(self):
-        """What last.t7 holds of this kind of run."""
-        raise NotImplementedError
-
-    def write_records(self):
-        """Rewrite every file that reports the run."""
-        raise NotImplementedError
+        self.mid_epoch = content["mid_epoch"]
 
     def header(self, data, network):
-        """{key: value} for the head of data.txt; data, network: what this kind says of its faces and its network."""
-        settings = self.settings
-        recipe = ", ".join(f"{key} {value}" for key, value in vars(settings.recipe).items())
+        """{key: value} for the head of data.txt; data, network: more about the two."""
+        settings, device = self.settings, self.runtime.describe()
+        recipe = ", ".join(f"{key} {value}" for key, value in settings.effective_recipe().items())
         return {
             "dataset": settings.dataset,
             **data,
@@ -146,12 +192,12 @@ class RunFolder:
             **network,
             "recipe": f"{settings.recipe_name} ({recipe})",
             "seed": settings.seed,
-            "device": self.runtime.describe(),
+            "device": device,
             "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         }
 
     def log(self, line):
-        """Add a line with the time to run.log; no other file has clock times, so that equal runs give equal files."""
+        """Add a line with the time to run.log; no other file has clock times."""
         path = self.out / "run.log"
         with as_user_error(path, "make room for it, then continue with --resume"):
             self.out.mkdir(parents=True, exist_ok=True)
@@ -159,12 +205,12 @@ class RunFolder:
                 stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def interrupted(self):
-        """Say that everything is saved and how to go on; returns the exit code of an interrupted program."""
-        print(f"Saved. Go on with: python mainpro_FER.py {self.flags()}")
+        """Say how to continue; returns the exit code of an interrupted program."""
+        print(f"Saved. Go on with: python mainpro_FER.py {self.resume_flags()}")
         return 130
 
-    def flags(self):
-        """The flags with which this run goes on as it is run now."""
+    def resume_flags(self):
+        """The flags that continue this run."""
         settings, runtime = self.settings, self.runtime
         flags = f"--resume --dataset {settings.dataset}"
         if settings.model != default_model(settings.dataset):
@@ -185,227 +231,191 @@ class RunFolder:
 class Run(RunFolder):
     """A run over the three splits of a `Dataset`.
 
-    taught: a teacher's probabilities of the training faces, (N, 7), or None; tensorboard: whether to write event files
-    too. `history` is the list of epoch results, `final` what the end of the run added (None before), `crops` how test
-    faces are cropped after every epoch, a key of `engine.CROPS`: decided when the run begins, and kept on whatever
-    device it goes on.
+    teacher_probs: a teacher's probabilities of the training faces, (N, 7), or None; tensorboard:
+    whether to write event files, too. `history` is the list of the results of epochs, `final` what
+    the end of the run added (None before), `crops` how test faces are cropped after every epoch:
+    decided when the run begins, and kept on whatever device it continues.
     """
 
-    kind = "splits"
-    CONTENT = {"crops": str, "history": list, "final": (dict, NOTHING), "taught": (torch.Tensor, NOTHING)}
-
-    def __init__(self, settings, dataset, runtime, out, taught=None, tensorboard=False):
+    def __init__(self, settings, dataset, runtime, out, teacher_probs=None, tensorboard=False):
         splits = dataset.splits
-        digest = hashlib.sha256("".join(faces.fingerprint() for faces in splits.values()).encode())
+        digest = hashlib.sha256("".join(each.fingerprint() for each in splits.values()).encode())
         super().__init__(settings, runtime, out, digest.hexdigest())
-        self.dataset, self.taught = dataset, taught
+        self.dataset, self.teacher_probs = dataset, teacher_probs
         self.tasks = tuple(TASKS[name] for name in settings.tasks)
         training = splits["Training"]
         self.preprocessing = training.pixel_statistics()
         self.tables = constraint_tables(training.labels, training.vad)
-        self.history, self.final = [], None
+        self.history, self.final, self._drawn = [], None, None
         self.crops = settings.evaluation
         if self.crops == "auto":
             self.crops = "tencrop" if runtime.device.type == "cuda" else "center"
         self.tensorboard = tensorboard and is_first()
         if self.tensorboard:
-            board_writer()  # so that a package that is missing is told at once
+            board_writer()  # raises when the package is not installed
 
     @property
     def epoch(self):
         """The epoch to train next."""
         return len(self.history)
 
-    @property
-    def options(self):
-        """What makes the network, besides its tasks and its sharing; {} for one that is no trunk with heads."""
-        settings = self.settings
-        if network_class(settings.model).HAS_FOLDS:
-            return {}
-        return free_options(settings.model, settings.recipe.network_options)
-
     @cached_property
     def board(self):
-        """TensorBoard's writer. It makes its file, so it is not asked for before an earlier run's are moved aside."""
+        """TensorBoard's writer, which makes its file at once."""
         return board_writer()(self.folder / "tensorboard")
 
-    def flags(self):
-        """See `RunFolder`."""
-        return super().flags() + (" --tensorboard" if self.tensorboard else "")
+    def begin(self):
+        """Begin a new run: move the files of an earlier one to previous/, and say so."""
+        if is_first():
+            discard_unfinished(self.out, self.settings.run_name)
+            moved = move_aside(owned_files(self.out, self.settings.run_name), self.out)
+            if moved:
+                print(f"Files of an earlier run were moved to {moved}")
+            self.log(f"new run: {self.settings}")
 
     def resume(self, content, learner):
-        """See `RunFolder`. A last.t7 of an earlier version does not know its crops: they are decided anew."""
-        content = {"crops": self.crops} | content
-        super().resume(content)
+        """Continue from the content of last.t7. Raises UserError when it does not fit."""
+        self.check_same_data(content)
         self.restore(learner, content)
-        self.crops, self.history, self.final = content["crops"], content["history"], content["final"]
+        self.crops, self.history = content["crops"], content["history"]
+        self.final = content["final"]
         if is_first():
+            discard_unfinished(self.out, self.settings.run_name)
+            move_other_report(self.out, self.settings.run_name)
             self.log(f"resumed at epoch {self.epoch}")
             if self.history:
-                self.write_records()
+                self.write_report(pictures=True)
 
-    def content(self):
-        """See `RunFolder`."""
-        return {"crops": self.crops, "history": self.history, "final": self.final, "taught": self.taught}
+    def save(self, learner, mid_epoch=None):
+        """Write last.t7."""
+        self.save_state(
+            learner, mid_epoch, crops=self.crops, history=self.history, final=self.final,
+            teacher_probs=self.teacher_probs,
+        )  # fmt: skip
 
     def record(self, results, learner, training_seconds, evaluation_seconds):
-        """Keep the results of an epoch: best checkpoints, last.t7, then CSVs, workbook, curves, data.txt."""
+        """Keep the results of an epoch: the best checkpoints, last.t7, then the report."""
         self.history.append(results)
-        self.position = None
+        self.mid_epoch = None
         if not is_first():
             return
-        for task in self.tasks:
-            for split, (epoch, _) in best_epochs(self.history, task).items():
-                if epoch == results["epoch"]:
-                    self._save_best(task, split, results, learner.averaged)
-        self.save_last(learner)
-        self.write_records()
-        seen = len(self.dataset.splits["Training"])
+        self._save_best(results, learner.averaged)
+        self.save(learner)
+        recently = self._drawn is not None and time.monotonic() - self._drawn < PICTURE_SECONDS
+        self.write_report(pictures=not recently)
+        rate = len(self.dataset.splits["Training"]) / training_seconds
         self.log(
-            f"epoch {results['epoch']}: training {training_seconds:.1f} s ({seen / training_seconds:.0f} images/s), "
+            f"epoch {results['epoch']}: training {training_seconds:.1f} s ({rate:.0f} images/s), "
             f"evaluation {evaluation_seconds:.1f} s"
         )
         if self.tensorboard:
-            self._show_on_board(results)
+            self._write_board(results)
 
     def finish(self, learner):
-        """After the last epoch: ten-crop figures of the chosen models where epochs used the centre, last records."""
+        """Evaluate the chosen models with ten crops where epochs used the centre; last report."""
         wait_for_all()  # the chosen models are read by all
         if self.final is None:
             tencrop = {}
             if self.settings.evaluation == "auto" and self.crops == "center":
                 print("Ten-crop evaluation of the chosen models")
-                tencrop = self._tencrop_chosen()
+                files = {
+                    task.name: self.folder / task.checkpoint("PublicTest") for task in self.tasks
+                }
+                tencrop = evaluate_chosen(files, self.dataset.splits, self.runtime)
             self.final = {"tencrop": tencrop, "folder": self.settings.run_name}
-            self.save_last(learner)
+            self.save(learner)
         if is_first():
-            self.write_records()
+            self.write_report(pictures=True)
             self.log("finished")
 
-    def _save_best(self, task, split, results, model):
-        content = checkpoint.task_checkpoint(model, task.name, results["epoch"], results, self._description())
-        checkpoint.save(self.folder / task.checkpoint(split), content)
-        if task.kind == "classification" and split == "PublicTest":
-            for name in TEST_SPLITS:
-                title = f"{self.settings.dataset} {name}, epoch {results['epoch']} (chosen on PublicTest)"
-                matrix = results[name][task.name]["confusion"]
-                write_confusion(self.folder / f"{name}_confusion.png", matrix, title)
-
-    def _show_on_board(self, results):
-        for split in SPLITS:
-            for name, figures in results[split].items():
-                for metric, value in figures.items():
-                    if metric in TASKS[name].rules.test_metrics:
-                        self.board.add_scalar(f"{name}/{metric}/{split}", value, results["epoch"])
-        self.board.flush()
+    def _save_best(self, results, model):
+        """Write the network of an epoch once, under every name for which it is the best so far."""
+        names = {}  # {tasks of a part of the network: file names}
+        for task in self.tasks:
+            for split, (epoch, _) in best_epochs(self.history, task).items():
+                if epoch == results["epoch"]:
+                    names.setdefault(model.part(task.name)[0], []).append(task.checkpoint(split))
+        for tasks, (first, *others) in names.items():
+            content = checkpoint.task_checkpoint(
+                model, tasks[0], results["epoch"], results, self._description()
+            )
+            checkpoint.save(self.folder / first, content)
+            for name in others:
+                _link(self.folder / first, self.folder / name)
 
     def _description(self):
         return {
             "dataset": self.settings.dataset,
             "model": self.settings.model,
             "preprocessing": self.preprocessing,
-            "options": self.options,
+            "options": self.settings.network_options,
             "evaluation": self.crops,
             "constraint_table": self.tables.get(self.settings.recipe.constraint),
             "versions": versions(),
         }
 
-    def _tencrop_chosen(self):
-        shared = self.settings.recipe.sharing == "trunk"
-        chosen, evaluated = {}, {}
-        for task in self.tasks:
-            epoch = best_epochs(self.history, task)["PublicTest"][0]
-            network = epoch if shared else (epoch, task.name)  # tasks of one trunk and epoch have one network
-            if network not in evaluated:
-                model, content = checkpoint.load_model(self.folder / task.checkpoint("PublicTest"))
-                model = self.runtime.for_inference(self.runtime.place(model))
-                evaluated[network] = {
-                    split: evaluate(
-                        model, self.dataset.splits[split], content["tasks"], self.preprocessing, self.runtime,
-                        "tencrop", f"{split}, epoch {epoch}",
-                    )
-                    for split in TEST_SPLITS
-                }  # fmt: skip
-            figures = {split: evaluated[network][split][task.name] for split in TEST_SPLITS}
-            chosen[task.name] = {"epoch": epoch, **figures}
-        return chosen
+    def _write_board(self, results):
+        for split in SPLITS:
+            for name, metrics in results[split].items():
+                for metric in TASKS[name].rules.test_metrics:
+                    if metric in metrics:
+                        tag = f"{name}/{metric}/{split}"
+                        self.board.add_scalar(tag, metrics[metric], results["epoch"])
+        self.board.flush()
 
-    def _measured_against(self):
-        """What accuracy means in this run, for data.txt and who reads the CSVs; {} for FER2013's labels."""
-        if self.settings.recipe.targets == "labels":
-            return {}
-        counts = (f"{int((self.dataset.splits[name].labels >= 0).sum()):,} {name}" for name in TEST_SPLITS)
-        return {
-            "accuracy": "against the majority of the FER+ votes, of the faces that have one: "
-            f"{', '.join(counts)}; in training against the class with most votes",
-        }
-
-    def write_records(self):
+    def resume_flags(self):
         """See `RunFolder`."""
+        return super().resume_flags() + (" --tensorboard" if self.tensorboard else "")
+
+    def write_report(self, pictures):
+        """Write CSVs and data.txt and, if asked for, the workbook and the pictures."""
+        header = self.header(self._describe_data(), self._describe_network())
+        write_tables(self.out, header, self.history, self.tasks, self.final)
+        if pictures:
+            write_pictures(self.out, self.folder, title_of(header), self.history, self.tasks)
+            self._drawn = time.monotonic()
+
+    def _describe_data(self):
         splits, limit = self.dataset.splits, self.settings.limit
+        counts = ", ".join(f"{name} {len(faces):,}" for name, faces in splits.items())
         limited = "" if limit is None else f" (--limit {limit}: no more of each)"
-        data = {
-            "faces": ", ".join(f"{name} {len(faces):,}" for name, faces in splits.items()) + limited,
-            "source": self.dataset.description,
-        }
-        teacher = {} if self.taught is None else {"teacher": "the released network, by its centre crop"}
-        network = {
-            "tasks": ", ".join(self.settings.tasks),
-            **self._measured_against(),
-            **teacher,
-            "evaluation after every epoch": {"tencrop": "ten-crop", "center": "centre crop"}.get(
-                self.crops, self.crops
-            ),
-        }
-        write_records(self.out, self.header(data, network), self.history, self.tasks, self.final)
+        return {"faces": counts + limited, "source": self.dataset.description}
+
+    def _describe_network(self):
+        told = {"tasks": ", ".join(self.settings.tasks)}
+        if (
+            "targets" in self.settings.effective_recipe()
+            and self.settings.recipe.targets != "labels"
+        ):
+            counts = (
+                f"{int((self.dataset.splits[name].labels >= 0).sum()):,} {name}"
+                for name in TEST_SPLITS
+            )
+            told["accuracy"] = (
+                "against the majority of the FER+ votes, of the faces that have one: "
+                f"{', '.join(counts)}; in training against the class with most votes"
+            )
+        if self.teacher_probs is not None:
+            told["teacher"] = "the released network, by its centre crop"
+        return told | {"evaluation after every epoch": CROP_NAMES[self.crops]}
 
 
-def versions():
-    """Versions that a number may depend on."""
-    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+def _link(source, target):
+    """Give a file another name: a hard link, or a copy where there are none."""
+    with (
+        as_user_error(target, "make room for it, then continue with --resume"),
+        atomic_write(target) as temporary,
+    ):
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def board_writer():
-    """The class of TensorBoard's writers. UserError when the package is not installed."""
+    """The class of TensorBoard's writers. Raises UserError when it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tensorboard needs a package: pip install tensorboard") from error
     return SummaryWriter
-
-
-def load_last(out, dataset=None, model=None):
-    """(`Settings`, content) of the last.t7 to resume in the folder `out`.
-
-    dataset, model: names that the run has, None where they were not given. UserError when there is not just one such
-    run, or it is of another format.
-    """
-    pattern = "_".join("*" if name is None else glob.escape(name) for name in (dataset, model))
-    found = sorted(Path(out).glob(f"{pattern}/last.t7"))
-    if not found:
-        raise UserError(f"Nothing to resume: {Path(out) / pattern / 'last.t7'} does not exist. Start a new run without "
-                        "--resume.")  # fmt: skip
-    if len(found) > 1:
-        names = ", ".join(path.parent.name for path in found)
-        raise UserError(f"{out} has several runs to resume, {names}: say which with --dataset and --model.")
-    path, run_name = found[0], found[0].parent.name
-    content = checkpoint.load(path)
-    if content.get("format") != FORMAT:
-        raise UserError(f"{path} was written by another version of this program; start a new run.")
-    missing = lacking(content, RunFolder.COMMON_CONTENT)
-    if missing:
-        raise incomplete(path, missing)
-    settings = Settings.from_plain(content["settings"])
-    if settings.run_name != run_name or content["precision"] not in PRECISIONS:
-        raise UserError(f"{path} is of another run, {settings.run_name}: start a new run without --resume.")
-    return settings, content
-
-
-def lacking(content, expected):
-    """Names of `expected`, {name: type}, that are not so in the dict `content`."""
-    return [name for name, kind in expected.items() if name not in content or not isinstance(content[name], kind)]
-
-
-def incomplete(path, missing):
-    """The UserError about a last.t7 that lacks something."""
-    return UserError(f"{path} lacks {', '.join(missing) or 'a run of its kind'}: start a new run without --resume.")

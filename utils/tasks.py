@@ -5,7 +5,7 @@ A new task is one row of `TASKS`; its target is the emotion or a dimension of V/
 needs a case of its own in `task_target` (training/metrics.py). A new kind of task is one of
 `KINDS`, with an entry in each table that is indexed by kind: `HEADS` (models/multitask.py),
 `LOSSES` (training/losses.py), `METRICS` and `TRAINING_SUMS` (training/metrics.py), `BEST_LINES`
-(training/records.py) and `WORDS` (training/figures.py).
+and `WORDS` (training/report.py).
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ import numpy as np
 
 from data import FACE_SIZE
 from data.archives import file_errors
-from data.fer2013.tables import PIXELS, Rows
+from data.fer2013.tables import PIXELS, Row
 from utils.files import UserError, one_line
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, VAD_LIMIT
 
@@ -39,23 +39,22 @@ def _has_faces(shapes, split):
 
 
 def read_h5(file):
-    """Yield the `Rows` of an h5 file. Raises UserError when a value is out of range."""
+    """Yield a `Row` for each face of an h5 file. Raises UserError when a value is out of range."""
     with file_errors(file.name), file.open() as stream, h5py.File(stream, "r") as h5:
-        for number, split in enumerate(SPLITS):
-            pixels, labels, vad = (h5.get(f"{split}_{name}") for name in ("pixel", "label", "VAD"))
-            for start in range(0, len(labels), BLOCK_ROWS):
+        for split in SPLITS:
+            names = [name for name in ("pixel", "label", "VAD") if f"{split}_{name}" in h5]
+            for start in range(0, len(h5[f"{split}_label"]), BLOCK_ROWS):
                 part = slice(start, start + BLOCK_ROWS)
-                faces, label = pixels[part].reshape(-1, PIXELS), labels[part]
-                values = None if vad is None else np.asarray(vad[part], np.float32)
-                if not _is_in_range(faces, label, values):
+                block = {name: h5[f"{split}_{name}"][part] for name in names}
+                block["pixel"] = block["pixel"].reshape(-1, PIXELS)
+                if not _is_in_range(block["pixel"], block["label"], block.get("VAD")):
                     raise UserError(f"{file.name} has {split} values out of range: get it again")
-                arrays = {"label": label.astype(np.int64), "pixel": faces.astype(np.uint8)}
-                arrays |= {} if values is None else {"VAD": values}
-                ids = list(range(start + 1, start + 1 + len(label)))
-                yield Rows(ids, np.full(len(label), number), arrays, [])
+                block["pixel"] = block["pixel"].astype(np.uint8)
+                for number, values in enumerate(zip(*block.values(), strict=True), start + 1):
+                    yield Row(file.name, number, split, dict(zip(block, values, strict=True)))
 
 
-def _is_in_range(pixels, labels, vad):
-    is_pixel = (pixels >= 0) & (pixels <= 255) & (pixels % 1 == 0)
+def _is_in_range(pixel, label, vad):
+    is_pixel = (pixel >= 0) & (pixel <= 255) & (pixel % 1 == 0)
     has_range = vad is None or (np.abs(vad) <= VAD_LIMIT).all()
-    return is_pixel.all() and np.isin(labels, range(len(EMOTIONS))).all() and has_range
+    return is_pixel.all() and np.isin(label, range(len(EMOTIONS))).all() and has_range

@@ -4,10 +4,8 @@ import re
 from collections import Counter, defaultdict
 from io import BytesIO
 
-import numpy as np
-
 from data import FACE_SIZE
-from data.fer2013.tables import PIXELS, Rows, read_label, split_indices, split_named
+from data.fer2013.tables import Row, read_label, split_named
 from utils.files import UserError, as_text
 from utils.images import decode, square_resize, to_grey
 from utils.tasks import CLASS_WORDS, EMOTIONS
@@ -80,23 +78,16 @@ def image_sort_key(file):
 
 
 def read_images(images, split):
-    """The `Rows` of [(`File`, label)], sorted; ids are the names.
+    """A `Row` for each of [(`File`, label)], sorted.
 
     Images of another size or in colour become 48x48 grey; of one that is not square, the middle.
     """
-    faces, dropped = {}, []
+    rows = {}
     for file, label in images:
-        name = as_text(file.name)
+        row = rows[image_sort_key(file)] = Row(as_text(file.name), "", split, {"label": label})
         try:
-            face = square_resize(to_grey(decode(BytesIO(file.read()), name)), FACE_SIZE)
-            faces[image_sort_key(file)] = (name, label, face)
+            grey = to_grey(decode(BytesIO(file.read()), row.file))
+            row.values["pixel"] = square_resize(grey, FACE_SIZE).ravel()
         except UserError as error:
-            dropped.append((split, name, "", f"image: {error}"))
-    ids, labels, faces = (
-        zip(*(faces[key] for key in sorted(faces)), strict=True) if faces else [()] * 3
-    )
-    arrays = {
-        "label": np.array(labels, np.int64),
-        "pixel": np.array(faces, np.uint8).reshape(-1, PIXELS),
-    }
-    return Rows(list(ids), split_indices([split] * len(ids)), arrays, dropped)
+            row.fault = f"image: {error}"
+    return [rows[key] for key in sorted(rows)]

@@ -10,7 +10,7 @@ import csv
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +91,9 @@ def prepare(source, unused, h5_path, current):
     more = [f"{len(unused) - MAX_UNUSED:,} more"] if len(unused) > MAX_UNUSED else []
     lines = [f"  not used: {sentence}" for sentence in unused[:MAX_UNUSED] + more]
     print(f"Reading {source.description}", *lines, sep="\n", flush=True)
-    blocks = list(tqdm(source.read(), desc="Reading", leave=False, disable=None))
-    dropped = [entry for rows in blocks for entry in rows.dropped]
-    splits = join(blocks)
+    rows = list(tqdm(source.read(), desc="Reading", unit=" rows", leave=False, disable=None))
+    dropped = [row for row in rows if row.fault]
+    splits = join(row for row in rows if not row.fault)
     _check_splits(source, splits, dropped)
     is_drawn = not source.is_annotated and draw_public_split(splits)
     notes = [PUBLIC_NOTE] * is_drawn + missing_classes(splits)
@@ -107,38 +107,37 @@ def prepare(source, unused, h5_path, current):
         ) from error
     seconds = time.perf_counter() - started
     counts = ", ".join(f"{len(splits[split]['label']):,} {split}" for split in splits)
-    kinds = Counter(reason.partition(":")[0] for *_, reason in dropped)
+    kinds = Counter(row.fault.partition(":")[0] for row in dropped)
     faults = "".join(f", {count:,} for {kind}" for kind, count in sorted(kinds.items()))
     lines = [f"rows dropped: {len(dropped):,}{faults}; {report}", *notes]
     print(f"{h5_path}: {counts} faces (V/A/D: {source.vad_origin}), {seconds:.1f} s")
     print(*(f"  {line}" for line in lines), sep="\n", flush=True)
 
 
-def join(blocks):
-    """{split: {dataset of data.h5: array}} of `Rows`, in the order of `SPLITS`."""
-    splits = {}
-    for number, split in enumerate(SPLITS):
-        parts = [(rows.arrays, rows.splits == number) for rows in blocks]
-        parts = [(arrays, chosen) for arrays, chosen in parts if chosen.any()]
-        if parts:
-            splits[split] = {
-                name: np.concatenate([arrays[name][chosen] for arrays, chosen in parts])
-                for name in parts[0][0]
-            }
-    return splits
+def join(rows):
+    """{split: {dataset of data.h5: array}} of usable `Row`s, in the order of `SPLITS`."""
+    by_split = defaultdict(list)
+    for row in rows:
+        by_split[row.split].append(row.values)
+    return {split: _to_arrays(by_split[split]) for split in SPLITS if by_split[split]}
+
+
+def _to_arrays(values):
+    return {
+        name: np.array([value[name] for value in values], store.DTYPES[name]) for name in values[0]
+    }
 
 
 def _check_splits(source, splits, dropped):
     """Raise UserError for a split without a usable row."""
-    files = {split: file for split, file, *_ in dropped if split} | source.splits
+    files = {row.split: row.file for row in dropped if row.split} | source.splits
     empty = [(split, file) for split, file in files.items() if split not in splits]
     if not splits and not empty:
         empty = [("any split", source.description)]
     for split, file in empty:
-        faults = [f" (row {row}: {reason})" for of, _, row, reason in dropped if of in (split, "")]
-        raise UserError(
-            f"{file} has no usable row for {split}{''.join(faults[:1])}: download it again"
-        )
+        faults = [row for row in dropped if row.split in (split, "")]
+        first = f" (row {faults[0].number}: {faults[0].fault})" if faults else ""
+        raise UserError(f"{file} has no usable row for {split}{first}: download it again")
 
 
 def draw_public_split(splits):
@@ -159,9 +158,9 @@ def draw_public_split(splits):
         of_class = training["label"] == label
         size = round(PUBLIC_SHARE * of_class.sum())
         drawn += generator.permutation(np.flatnonzero(of_class & is_single))[:size].tolist()
-    drawn = drawn or np.flatnonzero(is_single)[:1].tolist()
+    drawn = drawn or [row for row, image in enumerate(images) if image == images[0]]
     is_drawn = np.isin(np.arange(len(images)), drawn)
-    if not is_drawn.any() or is_drawn.all():
+    if is_drawn.all():
         return False
     public = {name: array[is_drawn] for name, array in training.items()}
     training = {name: array[~is_drawn] for name, array in training.items()}
@@ -194,12 +193,13 @@ def _write(h5_path, splits, vad_origin, notes, current):
 def _write_report(path, dropped):
     """Write data_report.csv (UTF-8 with a byte-order mark, for Excel); return a clause about it."""
     order = {split: number for number, split in enumerate((*SPLITS, ""))}
+    lines = [(row.split, row.file, row.number, row.fault) for row in dropped]
     try:
         with atomic_write(path) as temporary:
             with open(temporary, "w", encoding="utf-8-sig", newline="") as stream:
                 writer = csv.writer(stream, lineterminator="\n")
                 writer.writerow(("split", "file", "row", "reason"))
-                writer.writerows(sorted(dropped, key=lambda entry: (order[entry[0]], entry[1])))
+                writer.writerows(sorted(lines, key=lambda line: (order[line[0]], line[1])))
     except OSError as error:
         return f"{path} could not be written ({error.strerror})"
     return f"listed in {path}"

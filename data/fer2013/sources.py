@@ -34,8 +34,8 @@ class Source:
     """Faces that can be read.
 
     description: its files, for messages. splits: {split: name of its file or folder}; empty where
-    each row says its split. vad_origin: where V/A/D come from. read: yields `Rows`. rank: of two
-    sources the one with the larger rank is better.
+    each row says its split. vad_origin: where V/A/D come from. read: yields each `Row`. rank: the
+    larger the better.
     """
 
     description: str
@@ -198,12 +198,12 @@ def _table_source(parts, origin, votes=None):
 
 def _read_tables(parts, votes):
     for _, split, _, (file, header) in parts:
-        blocks = read_rows(file, header, split)
+        rows = read_rows(file, header, split)
         if votes:
-            blocks = add_votes(blocks, file.name, *read_votes(*votes))
-        for rows in blocks:
-            is_derived = "votes" in rows.arrays and "VAD" not in rows.arrays
-            yield derive_vad(rows, file.name) if is_derived else rows
+            rows = add_votes(file.name, rows, *read_votes(*votes))
+        is_derived = not header.has(*VAD) and (votes is not None or header.has(*VOTES))
+        for row in rows:
+            yield derive_vad(row) if is_derived and not row.fault else row
 
 
 def _find_folders(files, unused, problems):
@@ -221,7 +221,8 @@ def _image_source(parts):
         splits = check_single(parts)
 
     def read():
-        return (read_images(images, split) for _, split, _, images in parts)
+        for _, split, _, images in parts:
+            yield from read_images(images, split)
 
     count = sum(len(images) for *_, images in parts)
     on_disk = all(_on_disk(images[0][0]) for *_, images in parts)

@@ -22,6 +22,7 @@ import numpy as np
 from utils.tasks import EMOTIONS, VAD_LIMIT
 
 FORMAT_VERSION = 2
+DTYPES = {"pixel": np.uint8, "label": np.int64, "VAD": np.float32, "votes": np.uint8}
 
 
 def write(path, splits, vad_origin, notes, fingerprint):

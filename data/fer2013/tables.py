@@ -12,11 +12,9 @@ import numpy as np
 from data import FACE_SIZE
 from data.archives import file_errors
 from utils.files import UserError
-from utils.images import in_batches
-from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, SPLITS, VAD_LIMIT
+from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, VAD_LIMIT
 
 PIXELS = FACE_SIZE * FACE_SIZE
-BLOCK_ROWS = 256
 LONGEST_HEADER = 1 << 16  # bytes
 SEPARATORS = (",", ";", "\t")
 VAD = tuple(name.lower() for name in DIMENSIONS)
@@ -57,19 +55,20 @@ class Header:
         return all(column in self.columns for column in columns)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows of one file, in order.
+@dataclass
+class Row:
+    """A face, or a row that cannot be used.
 
-    ids (n,): row numbers from 1, or names of images; splits: int64 (n,), indices into SPLITS;
-    arrays: {dataset of data.h5 (see `store`): (n, ...)}; dropped: [(split or "", file, id,
-    reason)].
+    number: counted from 1 in the file, "" for an image. split: one of SPLITS, "" if unknown.
+    values: {"label", "pixel" and perhaps "VAD" and "votes"}, see `store`. fault: why it cannot be
+    used.
     """
 
-    ids: list
-    splits: np.ndarray
-    arrays: dict[str, np.ndarray]
-    dropped: list
+    file: str
+    number: int | str
+    split: str
+    values: dict
+    fault: str = ""
 
 
 def split_named(text):
@@ -130,44 +129,20 @@ def open_records(file, header):
 
 
 def read_rows(file, header, split=None):
-    """Yield the `Rows` of a table of faces, in blocks.
+    """Yield a `Row` for each row of a table of faces.
 
     split: that of all rows; None where the column Usage says it. Raises UserError when the file is
     damaged.
     """
     with open_records(file, header) as records:
-        for number, block in enumerate(in_batches(records, BLOCK_ROWS)):
-            yield _to_rows(enumerate(block, 1 + number * BLOCK_ROWS), header, split, file.name)
-
-
-def _to_rows(records, header, split, file):
-    """(row number, list of texts)s as `Rows`."""
-    parsed, dropped = [], []
-    for number, record in records:
-        row_split = split or split_named(_field(record, header, "usage"))
-        try:
-            parsed.append((number, row_split, *_parse_row(record, header, row_split)))
-        except ValueError as error:
-            dropped.append((row_split or "", file, number, str(error)))
-    ids, splits, *columns = zip(*parsed, strict=True) if parsed else [()] * 6
-    shapes = {
-        "label": (np.int64, (-1,)),
-        "pixel": (np.uint8, (-1, PIXELS)),
-        "VAD": (np.float32, (-1, len(VAD))),
-        "votes": (np.uint8, (-1, len(VOTES))),
-    }
-    is_there = {"VAD": header.has(*VAD), "votes": header.has(*VOTES)}
-    arrays = {
-        name: np.array(values, dtype).reshape(shape)
-        for values, (name, (dtype, shape)) in zip(columns, shapes.items(), strict=True)
-        if is_there.get(name, True)
-    }
-    return Rows(list(ids), split_indices(splits), arrays, dropped)
-
-
-def split_indices(splits):
-    """Names of splits as their indices into SPLITS, int64 (n,)."""
-    return np.array([SPLITS.index(split) for split in splits], np.int64)
+        for number, record in enumerate(records, 1):
+            row_split = split or split_named(_field(record, header, "usage")) or ""
+            row = Row(file.name, number, row_split, {})
+            try:
+                row.values = _parse_record(record, header, row_split)
+            except ValueError as error:
+                row.fault = str(error)
+            yield row
 
 
 def _field(record, header, column):
@@ -176,19 +151,19 @@ def _field(record, header, column):
     return record[index].strip() if index < len(record) else ""
 
 
-def _parse_row(record, header, split):
-    """(label, pixels, V/A/D or [], votes or []). Raises ValueError with the first fault."""
+def _parse_record(record, header, split):
+    """The `values` of a `Row`. Raises ValueError with the first fault."""
     if len(record) != header.width:
         raise ValueError(f"columns: {len(record)} fields instead of {header.width}")
-    if split is None:
+    if not split:
         raise ValueError(f"usage: {quoted(_field(record, header, 'usage'))} is not a split")
-    label = read_label(_field(record, header, "emotion"))
-    vad, votes = [], []
+    values = {"label": read_label(_field(record, header, "emotion"))}
     if header.has(*VAD):
-        vad = [_number(record, header, name, -VAD_LIMIT, VAD_LIMIT) for name in VAD]
+        values["VAD"] = [_number(record, header, name, -VAD_LIMIT, VAD_LIMIT) for name in VAD]
     if header.has(*VOTES):
-        votes = [_number(record, header, name, 0, 255) for name in VOTES]
-    return label, parse_pixels(_field(record, header, "pixels")), vad, votes
+        values["votes"] = [_number(record, header, name, 0, 255) for name in VOTES]
+    values["pixel"] = parse_pixels(_field(record, header, "pixels"))
+    return values
 
 
 def _number(record, header, column, low, high):
@@ -219,7 +194,7 @@ def read_label(text):
 
 
 def parse_pixels(text):
-    """2304 integers in 0..255 as an int64 array; raises ValueError.
+    """2304 integers in 0..255 as a uint8 array; raises ValueError.
 
     They are separated by blanks or commas, in brackets or not.
     """
@@ -236,7 +211,7 @@ def parse_pixels(text):
         raise ValueError(f"pixels: {len(pixels)} numbers instead of {PIXELS}")
     if pixels.min() < 0 or pixels.max() > 255:
         raise ValueError("pixels: not all are in 0-255")
-    return pixels
+    return pixels.astype(np.uint8)
 
 
 def quoted(text):

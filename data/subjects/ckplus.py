@@ -39,7 +39,7 @@ def load(path=None, find_face=None):
     """
     place = standard_place(STANDARD_LOCATIONS, "CK+") if path is None else Path(path)
     with open_files(place) as files:
-        images, labels = find_images(files, place), _read_labels(files)
+        images, labels = find_images(files, place), _read_labels(files, place)
         read_layout = _official_frames if labels else _class_folder_frames
         frames, notes = read_layout(images, labels, place)
         shown = {frame.class_name for frame in frames}
@@ -48,7 +48,7 @@ def load(path=None, find_face=None):
     return replace(faces, description="; ".join([f"CK+: {faces.description}", *notes]))
 
 
-def _read_labels(files):
+def _read_labels(files, place):
     """{(subject, sequence): class name} from the label files of the release."""
     labels = {}
     for name, file in files.items():
@@ -58,7 +58,7 @@ def _read_labels(files):
         try:
             number = int(float(file.read().decode()))
         except ValueError as error:
-            raise UserError(f"{name} does not hold a number: copy it again") from error
+            raise UserError(f"{place}: {name} does not hold a number: copy it again") from error
         if 1 <= number <= len(CLASSES):  # 0 is neutral
             labels[match[1].upper(), match[2]] = CLASSES[number - 1]
     return labels

@@ -14,6 +14,7 @@ from utils import images
 from utils.files import UserError
 
 SIZES = (48, 96)
+TENSORS = ("images", "labels", "subjects", "sequences")
 LAST_FRAMES = 3  # of a sequence are used: they show the expression at its strongest
 
 
@@ -73,19 +74,14 @@ class SubjectFaces:
         """The faces of `rows`: int64 indices in any order, or a bool mask (N,)."""
         indices = torch.arange(len(self))[rows.cpu()]
         rows = indices.to(self.images.device)
+        tensors = {name: getattr(self, name)[rows] for name in TENSORS}
         return replace(
-            self,
-            images=self.images[rows],
-            labels=self.labels[rows],
-            subjects=self.subjects[rows],
-            sequences=self.sequences[rows],
-            files=tuple(self.files[index] for index in indices.tolist()),
+            self, **tensors, files=tuple(self.files[index] for index in indices.tolist())
         )
 
     def to(self, device):
         """The same faces on `device`."""
-        names = ("images", "labels", "subjects", "sequences")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
     def fingerprint(self):
         """SHA-256, as hexadecimal digits, of all images, labels and subjects."""
@@ -143,6 +139,8 @@ def decode_face(content, name, size=None, find_face=None):
     the square (left, top, side) of the face, or None for the centre square. Raises UserError when
     the image cannot be read.
     """
+    if not content:
+        raise UserError(f"{name} is empty: {images.AGAIN}.")
     grey = images.to_grey(images.decode(BytesIO(content), name))
     is_whole_frame = max(grey.shape) > images.NEARLY_SQUARE * min(grey.shape)
     square = find_face(grey) if is_whole_frame and find_face else None

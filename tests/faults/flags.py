@@ -5,7 +5,7 @@ import argparse
 import visualize
 from inference import evaluate
 from tests.faults.entry import Case
-from training.settings import build_parser
+from training.config import build_parser
 
 PARSERS = {
     "mainpro_FER": build_parser(),

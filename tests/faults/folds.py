@@ -5,14 +5,14 @@ FOLDS_PROGRAM = """
 import sys
 import mainpro_FER
 from tests.test_cross_validation import shrink
-from training.fersnet import run as fold_run
+from training.fersnet import cross_validation, run as fold_run
 shrink()
-fold_run.FOLDS = 2
+fold_run.FOLDS = cross_validation.FOLDS = 2
 sys.exit(mainpro_FER.command_line())
 """
 
 
 def folds_flags(tree):
     """Flags of `FOLDS_PROGRAM`. tree: a folder like CK+."""
-    flags = "--dataset CK+ --fold all --epochs 3 --bs 8 --synthetic 4 --device cpu --precision fp32"
+    flags = "--dataset CK+ --epochs 3 --bs 8 --synthetic 4 --device cpu --precision fp32"
     return (*flags.split(), "--data", tree)

@@ -13,8 +13,8 @@ import time
 import psutil
 
 import mainpro_FER
+from training.config import build_parser
 from training.run import Run
-from training.settings import build_parser
 
 WARM_UP = 0.2  # share of the epochs, in which caches fill
 MOST_GROWTH = 20e6  # bytes; what the history of the run itself takes, and the noise of the allocator

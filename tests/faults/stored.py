@@ -140,17 +140,8 @@ def resume_cases():
     yield case("junk", bytes(5000), "not a readable checkpoint", again)
     yield case("code", having(history=Trap()), "could execute code", again)
     yield case("another format", having(format=1), "another version", again)
-    for key in ("settings", "history", "position", "final", "precision", "device", "random", "data", "learner",
-                "kind"):  # fmt: skip
-        yield case(f"no {key}", without(key), again)
-    for key in ("settings", "history", "position", "final", "precision", "random", "learner", "kind"):
-        yield case(f"{key} that is a number", having(**{key: 7}), again)
-    yield case("settings of one", having(settings={"dataset": "Demo"}), again)
     for key in ("optimizer", "averaged", "net"):
         yield case(f"a learner without {key}", lambda content, key=key: content["learner"].pop(key) and None, again)
-        yield case(f"a learner whose {key} is a number", lambda content, key=key: content["learner"].update({key: 7}),
-                   again)  # fmt: skip
-    yield case("a run of another kind", having(kind="folds"), "a run of its kind", again)
     more = {"more.weight": torch.zeros(1)}
     yield case("other weights", lambda content: content["learner"]["net"].update(more), "fit", again)
     yield case("other faces", having(data="0" * 64), "faces", again)

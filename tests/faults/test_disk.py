@@ -104,7 +104,7 @@ def test_a_full_disk_while_records_are_written_is_told(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("room", "named"), [(100, "folds.csv"), (5000, "epoch000.png"), (150_000, "last.t7")])
+@pytest.mark.parametrize(("room", "named"), [(100, "fold1.json"), (5000, "last_fold1.t7")])
 def test_a_full_disk_in_a_cross_validation_is_told(tmp_path, room, named):
     flags = [*folds_flags(draw_tree(tmp_path / "CK+48")), "--out", tmp_path / "out"]
     code, output = start("-c", FOLDS_PROGRAM, *flags, room=room)

@@ -56,8 +56,8 @@ for module in (mainpro_FER, training.fersnet.cross_validation):
 watch(mainpro_FER, "evaluate", "evaluation")
 watch(training.fersnet.cross_validation, "evaluate_fold", "evaluation")
 watch(models.checkpoint, "save", "a checkpoint")
-for module in (training.run, training.fersnet.run):
-    watch(module, "write_records", "CSVs and figures")
+watch(training.run, "write_tables", "CSVs and figures")
+watch(training.fersnet.run, "write_report", "CSVs and figures")
 """
 
 
@@ -71,7 +71,8 @@ class Trained:
 
     def command(self, out, before=""):
         """The command line that begins it or, where it can, goes on; before: code to run before the program."""
-        resume = ["--resume"] if (out / self.name / "last.t7").exists() else []
+        begun = [*out.glob(f"{self.name}/last.t7"), *out.glob(f"{self.name}/fold*.json")]
+        resume = ["--resume"] if begun else []
         return [sys.executable, "-c", before + self.program, *map(str, (*self.flags, "--out", out)), *resume]
 
 

@@ -1,6 +1,11 @@
-"""Cross-validation on disk: folds by subject, their history, checkpoints and records; begin, resume, finish."""
+"""One fold of a cross-validation on disk: its state, its result, its networks.
+
+Folds of one cross-validation share an output folder and a report, and nothing else: several
+commands may train several folds of it at a time. Folds count from 1.
+"""
 
 import hashlib
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +15,7 @@ import torch
 from data.subjects.folds import FOLD_RULES, FOLDS, folds_table
 from models import MODELS, checkpoint
 from models.fersnet import Discriminator, SmallClassifier
+from training.config import PATHS, Settings
 from training.fersnet.engine import (
     counterparts,
     recognition_metrics,
@@ -17,15 +23,27 @@ from training.fersnet.engine import (
     synthesize_each,
     synthesize_to_balance,
 )
-from training.fersnet.guides import PREPROCESSING, expression_network, identity_network, train_classifier
-from training.fersnet.judge import VIEWS, judge_network, judged, synthesize_others
+from training.fersnet.guides import (
+    PREPROCESSING,
+    expression_network,
+    identity_network,
+    train_classifier,
+)
 from training.fersnet.learner import FERSNetLearner
-from training.fersnet.records import write_records
+from training.fersnet.report import write_report
 from training.fersnet.sheet import contact_sheet
-from training.records import write_file
-from training.run import RunFolder, lacking, load_last, versions
-from training.settings import PATHS
-from utils.files import UserError
+from training.report import write_file
+from training.run import (
+    RunFolder,
+    discard_unfinished,
+    load_result,
+    move_other_report,
+    owned_files,
+    reported_run,
+    versions,
+)
+from utils.files import UserError, as_user_error, move_aside, write_text
+from utils.lock import FOLD_LOCKS, check_unused, report_lock
 from utils.text import counted
 
 SAVE_SECONDS = 60
@@ -33,145 +51,123 @@ SHEET_SUBJECTS = 4
 
 
 class FoldRun(RunFolder):
-    """A cross-validation of FERSNet.
+    """One fold of a cross-validation of FERSNet.
 
-    faces: `SubjectFaces` on runtime.device; processes: how many folds at a time, each in a process of its own, None for
-    all in this one. `rows` are the results of finished epochs, in order, `results` those of finished folds. Folds count
-    from 0 here, from 1 in everything that is written.
+    faces: all `SubjectFaces` on runtime.device; fold: 1 to 10. `training` and `held_out` are faces
+    that have no subject in common, `rows` the results of finished epochs, `result` that of the
+    fold, None before its end.
     """
 
-    kind = "folds"
-    CONTENT = {"rows": list, "results": list}
-
-    def __init__(self, settings, faces, runtime, out, processes=None):
+    def __init__(self, settings, faces, runtime, out, fold):
         digest = hashlib.sha256(faces.fingerprint().encode())
         if settings.pretrain is not None:
-            checkpoint.load_network(settings.pretrain)  # says what is wrong before anything is trained
+            checkpoint.load_network(settings.pretrain)  # raises when it is no checkpoint
             digest.update(Path(settings.pretrain).read_bytes())
-        super().__init__(settings, runtime, out, digest.hexdigest())
-        self.recipe, self.faces, self.processes = settings.recipe, faces, processes
+        super().__init__(settings, runtime, out, digest.hexdigest(), f"last_fold{fold}.t7")
+        self.fold, self.faces, self.recipe = fold, faces, settings.recipe
+        self.seed = settings.seed * FOLDS + fold - 1
+        self.result_file = self.folder / f"fold{fold}.json"
         self.fold_of = FOLD_RULES[self.recipe.folds](faces.labels, faces.subjects, FOLDS)
-        self.rows, self.results = [], []
+        held_out = self.fold_of == fold - 1
+        self.training, self.held_out = faces.select(~held_out), faces.select(held_out)
+        self.rows, self.result = [], None
+        self._saved = time.monotonic()
         if settings.pretrain is not None:
             self._check_pretrained()
-        self._unfinished = None  # what last.t7 holds, until the fold that it was written in goes on
-        self._saved = time.monotonic()
 
     @property
-    def wanted(self):
-        """The folds that this run is about, in order: those that were asked for and those that were there."""
-        asked = self.settings.fold
-        asked = range(FOLDS) if asked == "all" else (int(number) - 1 for number in asked.split())
-        return sorted({*asked, *self._finished()})
+    def epoch(self):
+        """The epoch to train next."""
+        return len(self.rows)
 
-    @property
-    def remaining(self):
-        """The folds that are not finished."""
-        return [fold for fold in self.wanted if fold not in self._finished()]
+    def begin(self, resume):
+        """Begin this fold, or continue it; the `FERSNetLearner`, or None where it is finished.
 
-    @property
-    def is_within_a_fold(self):
-        """Whether last.t7 was written in the middle of the fold that remains first."""
-        return self._unfinished is not None
+        A new run of other settings or faces moves all files of the earlier one to previous/, one of
+        the same settings only what an interrupted run left of this fold. Raises UserError when the
+        files to move are in use, or are not those of the run to resume.
+        """
+        content = None
+        with report_lock(self.out):
+            discard_unfinished(self.out, self.settings.run_name, self._own_files())
+            if resume:
+                self._check_results()
+                move_other_report(self.out, self.settings.run_name)
+            else:
+                self._move_earlier()
+            finished = self._is_finished()
+            if finished:
+                self.state_file.unlink(missing_ok=True)
+            else:
+                content = checkpoint.load(self.state_file) if self.state_file.exists() else None
+                self.rows = [] if content is None else content["rows"]
+                self._write_result()
+            table = folds_table(self.faces, self.fold_of).encode()
+            write_file(self.out / "folds.csv", table, "it still shows other folds")
+            write_report(self.out, self.folder)
+        return None if finished else self._learner(content)
 
-    def _finished(self):
-        return {result["fold"] for result in self.results}
+    def _own_files(self):
+        """Patterns of the names of this fold's files in `folder`."""
+        number = self.fold
+        return (
+            f"fold{number}.json", f"fold{number}.png", f"last_fold{number}.t7",
+            f"Fold{number:02d}_model_*.t7",
+        )  # fmt: skip
 
-    def epoch(self, fold):
-        """The epoch of `fold` to train next."""
-        return sum(row["fold"] == fold for row in self.rows)
+    def _is_finished(self):
+        """Whether the result file is there and holds the result."""
+        return self.result_file.exists() and load_result(self.result_file)["result"] is not None
 
-    def seed(self, fold):
-        """What all chance in a fold derives from."""
-        return self.settings.seed * FOLDS + fold
+    def _check_results(self):
+        """Raise UserError unless all results in the folder are of this cross-validation."""
+        for path in sorted(self.folder.glob("fold*.json")):
+            if not self._is_same_run(load_result(path)):
+                raise UserError(
+                    f"{path}: its settings, its faces or the network of --pretrain are not those "
+                    "of this run. Give the same, or start a new run without --resume."
+                )
 
-    def split(self, fold):
-        """(training faces, held-out faces): `SubjectFaces` that have no subject in common."""
-        held_out = self.fold_of == fold
-        return self.faces.select(~held_out), self.faces.select(held_out)
-
-    def begin(self):
-        """See `RunFolder`. Other folds of the same cross-validation that are finished in this folder are kept."""
-        earlier = self._earlier()
-        if earlier is None:
-            super().begin()
-            return
-        self.rows, self.results = earlier["rows"], earlier["results"]
-        done = ", ".join(f"fold {fold + 1}" for fold in sorted(self._finished()))
-        print(f"Joined to what is finished in {self.out}: {done}", flush=True)
-        self.move_others_aside()
-        self.write_first()
-        self.log(f"joined to {done}: {self.settings}")
-
-    def _earlier(self):
-        """The content of a last.t7 whose folds are finished, others than this run's but of equal settings; or None."""
+    def _move_earlier(self):
+        """Move what a new run would overwrite to previous/."""
+        name = self.settings.run_name
         try:
-            settings, content = load_last(self.out, self.settings.dataset, self.settings.model)
-        except UserError:  # there is none, or what there is will be moved aside
-            return None
-        same = (
-            content["kind"] == self.kind
-            and not lacking(content, self.CONTENT)
-            and replace(settings, **{name: getattr(self.settings, name) for name in ("fold", *PATHS)}) == self.settings
-            and (content["data"], content["precision"]) == (self.fingerprint, self.runtime.precision)
-        )
-        if not same or content["learner"] is not None or not content["results"]:
-            return None
-        return content if {result["fold"] for result in content["results"]}.isdisjoint(self.wanted) else None
+            results = [load_result(path) for path in sorted(self.folder.glob("fold*.json"))]
+            same = bool(results) and all(map(self._is_same_run, results))
+        except UserError:  # written by another version, or damaged
+            same = False
+        if same and self._is_finished():
+            return
+        files = owned_files(self.out, name)
+        if same:
+            files = [path for kind in self._own_files() for path in self.folder.glob(kind)]
+        if not same or reported_run(self.out) != name:
+            check_unused(self.out, FOLD_LOCKS, but=self.fold)
+            move_other_report(self.out, name)
+        moved = move_aside(files, self.out)
+        if moved:
+            print(f"Files of an earlier run were moved to {moved}")
 
-    def adopt(self, content, log):
-        """Take over the finished folds of another run: the content of its last.t7, the text of its run.log."""
-        known = self._finished()
-        self.rows += [row for row in content["rows"] if row["fold"] not in known]
-        self.results += [result for result in content["results"] if result["fold"] not in known]
-        _sort(self.rows)
-        _sort(self.results)
-        self.save_last(None)
-        self.write_records()
-        with open(self.out / "run.log", "a", encoding="utf-8") as stream:
-            stream.write(log)
+    def _is_same_run(self, content):
+        """Whether a result is of the same cross-validation, whichever fold it is."""
+        free = {name: getattr(self.settings, name) for name in ("fold", *PATHS)}
+        settings = replace(Settings.from_plain(content["settings"]), **free)
+        known = content["data"], content["precision"]
+        return settings == self.settings and known == (self.fingerprint, self.runtime.precision)
 
-    def write_first(self):
-        """See `RunFolder`."""
-        self._write_folds()
-        self.save_last(None)  # so that what is stopped before the first epoch can go on, too
-
-    def _write_folds(self):
-        write_file(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode(), "it still shows other folds")
-
-    def resume(self, content):
-        """See `RunFolder`."""
-        super().resume(content)
-        self.rows, self.results = content["rows"], content["results"]
-        self._unfinished = content if content["learner"] is not None else None
-        self.log("resumed")
-        self._write_folds()
-        self.write_records()
-
-    def flags(self):
-        """See `RunFolder`."""
-        return super().flags() + (f" --processes {self.processes}" if self.processes else "")
-
-    def content(self):
-        """See `RunFolder`."""
-        return {"rows": self.rows, "results": self.results}
-
-    def save_last(self, learner, position=None):
-        """See `RunFolder`."""
-        super().save_last(learner, position)
-        self._saved = time.monotonic()
-
-    def learner(self, fold, training):
-        """The `FERSNetLearner` of a fold: new, or as the checkpoint left it. training: `SubjectFaces`."""
-        content, self._unfinished = self._unfinished, None
-        torch.manual_seed(self.seed(fold))
+    def _learner(self, content=None):
+        """The `FERSNetLearner` of this fold: new, or as the content of its state file has it."""
+        if content is not None:
+            self.check_same_data(content)
+        torch.manual_seed(self.seed)
         network = self._network()
-        helpers = (None, None, None)
+        others = (None, None, None)
         if network.synthesizes:
-            helpers = (Discriminator(len(self.faces.class_names), network.base), *self._guides(fold, training, content))
+            classes = len(self.faces.class_names)
+            others = (Discriminator(classes, network.base), *self._guides(content))
         if content is None and self.settings.pretrain is not None:
             checkpoint.load_pretrained(network, self.settings.pretrain)
-        learner = FERSNetLearner(network, *helpers, self.recipe, self.runtime)
+        learner = FERSNetLearner(network, *others, self.recipe, self.runtime)
         if content is not None:
             self.restore(learner, content)
         return learner
@@ -179,155 +175,197 @@ class FoldRun(RunFolder):
     def _network(self):
         return MODELS[self.settings.model](("classify",), self.recipe.sharing, **self._options())
 
-    def _check_pretrained(self):
-        """Raise UserError, before anything is moved or trained, for a file that cannot serve to begin with."""
-        content = checkpoint.load_pretrained(self._network(), self.settings.pretrain)
-        unseen = content.get("held_out", ()) if content.get("dataset") == self.settings.dataset else None
-        for fold in self.wanted if unseen is not None else ():
-            seen = [name for name in self._subjects_of(fold) if name not in unseen]
-            if seen:
-                known = f"{len(seen)} of the people of fold {fold + 1} ({seen[0]}, ...)"
-                raise UserError(
-                    f"{self.settings.pretrain} learnt from {known}, so they would not be held out: give a network that "
-                    "was trained on FER2013."
-                )
+    def _options(self):
+        """Arguments of the network, besides its tasks and its sharing."""
+        faces = self.faces
+        return {
+            "classes": len(faces.class_names),
+            "size": faces.size,
+            "kernel": self.recipe.kernel,
+        }
 
-    def _subjects_of(self, fold):
-        """The names of the people in a fold."""
-        numbers = self.faces.subjects.cpu()[self.fold_of == fold].unique().tolist()
-        return [self.faces.subject_names[number] for number in numbers]
+    def _guides(self, content):
+        """The networks of identities and expressions: trained, or new where `content` has them.
 
-    def _guides(self, fold, training, content):
-        """The networks that tell subjects and expressions apart: trained, or untrained where `content` has them.
-
-        Where the recipe gives the second no weight none is trained: it is None.
+        Where the recipe gives the expression no weight, its network is None.
         """
         if content is not None:
-            return SmallClassifier(len(training.subjects.unique())), SmallClassifier(len(self.faces.class_names))
+            subjects = len(self.training.subjects.unique())
+            return SmallClassifier(subjects), SmallClassifier(len(self.faces.class_names))
         began, expression = time.perf_counter(), None
-        print(f"fold {fold + 1}: guides learn to tell people apart, and expressions", flush=True)
-        identity = identity_network(training, self.seed(fold), self.runtime)
+        print(f"fold {self.fold}: training the networks of identity and expression", flush=True)
+        identity = identity_network(self.training, self.seed, self.runtime)
         if self.recipe.expression:
-            expression = expression_network(training, self.seed(fold), self.runtime)
-        self.log(f"fold {fold + 1} guides: {time.perf_counter() - began:.1f} s")
+            expression = expression_network(self.training, self.seed, self.runtime)
+        self.log(f"fold {self.fold} guides: {time.perf_counter() - began:.1f} s")
         return identity, expression
 
-    def record(self, fold, figures, tested, learner, network, held_out, seconds):
-        """Keep the results of an epoch: last.t7, CSVs, data.txt, a sheet of faces synthesized by `network`."""
-        epoch = self.epoch(fold)
-        self.rows.append({"fold": fold, "epoch": epoch, "Training": figures, "Test": tested})
-        _sort(self.rows)
-        self.position = None
-        if network.synthesizes:
-            path = self.folder / f"fold{fold + 1:02d}" / f"epoch{epoch:03d}.png"
-            self._write_sheet(path, network, held_out)
-        # The state is large; a run that was killed repeats what the last one lacks, with the same results.
-        if time.monotonic() - self._saved > SAVE_SECONDS or epoch + 1 == self.recipe.epochs:
-            self.save_last(learner)
-        self.write_records()
-        self.log(f"fold {fold + 1}, epoch {epoch}: {seconds:.1f} s")
+    def _check_pretrained(self):
+        """Raise UserError for a network of --pretrain that does not fit or saw held-out people."""
+        content = checkpoint.load_pretrained(self._network(), self.settings.pretrain)
+        if content.get("dataset") != self.settings.dataset:
+            return
+        unseen = content.get("held_out", ())
+        seen = [name for name in self._held_out_names() if name not in unseen]
+        if seen:
+            raise UserError(
+                f"{self.settings.pretrain} was trained on {len(seen)} of the people of fold "
+                f"{self.fold} ({seen[0]}, ...), so they would not be held out: give a network that "
+                "was trained on FER2013."
+            )
 
-    def finish_fold(self, fold, learner, training, held_out):
-        """After the last epoch of a fold: its checkpoint, the measures of synthesis, the tuning with such faces."""
+    def _held_out_names(self):
+        numbers = self.held_out.subjects.unique().tolist()
+        return [self.faces.subject_names[number] for number in numbers]
+
+    def resume_flags(self):
+        """See `RunFolder`."""
+        fold = self.settings.fold
+        return super().resume_flags() + ("" if fold is None else f" --fold {fold}")
+
+    def save(self, learner, mid_epoch=None):
+        """Write the state file."""
+        self.save_state(learner, mid_epoch, rows=self.rows)
+        self._saved = time.monotonic()
+
+    def record(self, metrics, tested, learner, seconds):
+        """Keep the results of an epoch: the state, now and then, then the result and the report."""
+        epoch, self.mid_epoch = self.epoch, None
+        row = {"fold": self.fold, "epoch": epoch, "Training": metrics, "Test": tested}
+        self.rows.append(row)
+        # The state is large; a killed run repeats the epochs that it lacks, with the same results.
+        last = self.epoch == self.recipe.epochs
+        if last or time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save(learner)
+        self._report()
+        self.log(f"fold {self.fold}, epoch {epoch}: {seconds:.1f} s")
+
+    def finish(self, learner):
+        """After the last epoch: networks, fine-tuning, contact sheet, the fold's result."""
         began = time.perf_counter()
-        mine = [row for row in self.rows if row["fold"] == fold]
-        best = max(mine, key=lambda row: row["Test"]["Acc"])
         network = self.runtime.for_inference(learner.averaged)
-        sequences = len(held_out.sequences.unique())
-        result = {"fold": fold, "faces": len(held_out), "sequences": sequences, **mine[-1]["Test"]}
-        result |= {"BestAcc": best["Test"]["Acc"], "BestEpoch": best["epoch"]}
-        result["BestSeqAcc"] = max(row["Test"]["SeqAcc"] for row in mine)
-        result |= dict.fromkeys(f"{figure}{view}" for figure in ("TargetShare", "JudgeAcc") for view in VIEWS)
-        result |= dict.fromkeys(("TunedFaces", "TunedAcc", "TunedSeqAcc", "BestTunedAcc", "BestTunedSeqAcc"))
+        result = summarize(self.rows, self.held_out)
+        self._save_network("classify", learner.averaged, result)
         if network.synthesizes:
-            print(f"fold {fold + 1}: an independent network reads the synthesized faces", flush=True)
-            judge = self.runtime.for_inference(judge_network(training, self.seed(fold), self.runtime))
-            synthesized = synthesize_others(network, held_out, self.runtime)
-            result |= judged(judge, held_out, *synthesized, self.runtime)
-        self._save_network(f"Fold{fold + 1:02d}_model_classify.t7", learner.averaged, result)
+            sheet = self._contact_sheet(network)
+            path = self.folder / f"fold{self.fold}.png"
+            write_file(path, sheet, "it still shows earlier faces")
         if self.recipe.synthetic:
-            result["TunedFaces"], tested = self._tune(fold, learner.averaged, network, training, held_out)
-            if tested:
-                result |= {f"Tuned{figure}": tested[-1][figure] for figure in ("Acc", "SeqAcc")}
-                result |= {f"BestTuned{figure}": max(each[figure] for each in tested) for figure in ("Acc", "SeqAcc")}
-                result["tuned_confusion"] = tested[-1]["confusion"]
-                self._save_network(f"Fold{fold + 1:02d}_model_tuned.t7", learner.averaged, result)
-        self.results.append(result)
-        _sort(self.results)
-        self.save_last(None)
-        self.write_records()
-        self.log(f"fold {fold + 1} finished: {time.perf_counter() - began:.1f} s")
+            result |= self._tune(learner.averaged, network)
+            if result["TunedFaces"]:
+                self._save_network("tuned", learner.averaged, result)
+        self.result = result
+        self._report()
+        self.state_file.unlink(missing_ok=True)
+        self.log(f"fold {self.fold} finished: {time.perf_counter() - began:.1f} s")
 
-    def _tune(self, fold, averaged, network, training, held_out):
-        """Tune the recognition of `averaged` with real faces and those that `network` synthesizes.
+    def _tune(self, averaged, network):
+        """Fine-tune the recognition of `averaged` with real faces and those of `network`.
 
-        The statistics of its batch norms stay those of real faces. Returns (number of synthesized faces, [what each
-        epoch reaches on held-out faces]); without such a face nothing is tuned.
+        The running statistics of its batch norms stay those of real faces. Returns what it adds to
+        the result.
         """
-        recipe, seed, tested = self.recipe, self.seed(fold), []
-        images, labels = synthesize_to_balance(network, training, recipe.synthetic, seed, self.runtime)
-        message = f"fold {fold + 1}: tuning with {counted(len(labels), 'synthesized face')}"
+        recipe, tested = self.recipe, []
+        images, labels = synthesize_to_balance(
+            network, self.training, recipe.synthetic, self.seed, self.runtime
+        )
+        message = f"fold {self.fold}: tuning with {counted(len(labels), 'synthesized face')}"
         if recipe.agreed:
             agreed = recognize(network, images, self.runtime).argmax(dim=1) == labels
             images, labels = images[agreed], labels[agreed]
-            message += f" less {int((~agreed).sum()):,} in which the network itself reads another expression"
+            left_out = int((~agreed).sum())
+            message += f" less {left_out:,} in which the network itself reads another expression"
         print(message, flush=True)
         self.log(message)
-        count = len(labels)
-        if not count:
-            return count, tested
-        images, labels = torch.cat((training.images, images)), torch.cat((training.labels, labels))
+        if not len(labels):
+            return {"TunedFaces": 0}
         train_classifier(
-            averaged, images, labels, recipe.tuning_epochs, seed, self.runtime,
-            rate=recipe.tuning_rate, weight_decay=recipe.weight_decay, label_smoothing=recipe.label_smoothing,
+            averaged,
+            torch.cat((self.training.images, images)),
+            torch.cat((self.training.labels, labels)),
+            recipe.tuning_epochs,
+            self.seed,
+            self.runtime,
+            rate=recipe.tuning_rate,
+            weight_decay=recipe.weight_decay,
+            label_smoothing=recipe.label_smoothing,
             fixed_norms=True,
-            after_epoch=lambda tuned: tested.append(recognition_metrics(tuned, held_out, self.runtime)),
-        )  # fmt: skip
-        return count, tested
+            after_epoch=lambda tuned: tested.append(
+                recognition_metrics(tuned, self.held_out, self.runtime)
+            ),
+        )
+        result = {"TunedFaces": len(labels), "tuned_confusion": tested[-1]["confusion"]}
+        for name in ("Acc", "SeqAcc"):
+            result[f"Tuned{name}"] = tested[-1][name]
+            result[f"BestTuned{name}"] = max(each[name] for each in tested)
+        return result
 
-    def _save_network(self, name, network, result):
+    def _save_network(self, kind, network, result):
         description = {
             "dataset": self.settings.dataset,
             "model": self.settings.model,
             "options": self._options(),
             "class_names": list(self.faces.class_names),
             "preprocessing": PREPROCESSING,
-            "held_out": self._subjects_of(result["fold"]),
+            "held_out": self._held_out_names(),
             "versions": versions(),
         }
-        epoch = self.recipe.epochs - 1
-        checkpoint.save(self.folder / name, checkpoint.task_checkpoint(network, "classify", epoch, result, description))
+        content = checkpoint.task_checkpoint(
+            network, "classify", self.recipe.epochs - 1, result, description
+        )
+        checkpoint.save(self.folder / f"Fold{self.fold:02d}_model_{kind}.t7", content)
 
-    def _options(self):
-        """What makes the network, besides its tasks and its sharing."""
-        return {"classes": len(self.faces.class_names), "size": self.faces.size, "kernel": self.recipe.kernel}
-
-    def _write_sheet(self, path, network, held_out):
-        """Held-out subjects, one below the other: a face, with each expression, and the real ones below."""
+    def _contact_sheet(self, network):
+        """The bytes of a PNG: held-out faces with every expression, the real ones below."""
+        held_out = self.held_out
         subjects = held_out.subjects.unique()[:SHEET_SUBJECTS]
-        first = torch.stack([(held_out.subjects == subject).nonzero()[0, 0] for subject in subjects])
-        classes = len(held_out.class_names)
-        synthesized = synthesize_each(network, held_out.images[first], range(classes), self.runtime).cpu().numpy()
-        real, images = counterparts(held_out)[first].tolist(), held_out.images.cpu().numpy()
+        first = torch.stack([(held_out.subjects == each).nonzero()[0, 0] for each in subjects])
+        expressions = range(len(held_out.class_names))
+        synthesized = synthesize_each(network, held_out.images[first], expressions, self.runtime)
+        synthesized, images = synthesized.cpu().numpy(), held_out.images.cpu().numpy()
         rows = []
         for number, face in enumerate(first.tolist()):
             name = held_out.subject_names[held_out.subjects[face]]
             label = held_out.class_names[held_out.labels[face]]
+            real = counterparts(held_out)[face].tolist()
             rows.append((f"{name} {label}", [images[face], *synthesized[number]]))
-            rows.append(("real", [None, *(None if other < 0 else images[other] for other in real[number])]))
-        write_file(path, contact_sheet(rows, ("input", *held_out.class_names)), "it still shows an earlier epoch")
+            rows.append(("real", [None, *(images[each] if each >= 0 else None for each in real)]))
+        return contact_sheet(rows, ("input", *held_out.class_names))
 
-    def write_records(self):
-        """See `RunFolder`."""
-        folds = ", ".join(str(fold + 1) for fold in self.wanted)
-        data = {
-            "source": self.faces.description,
-            "protocol": f"{FOLDS} folds, {self.recipe.folds}, no subject in two of them (folds.csv); here: {folds}",
+    def _write_result(self):
+        """Write fold<K>.json."""
+        content = self.identity() | {
+            "header": self.header(
+                {
+                    "source": self.faces.description,
+                    "protocol": f"{FOLDS} folds, {self.recipe.folds}, no subject in two of them "
+                    "(folds.csv)",
+                },
+                {"pre-trained": self.settings.pretrain or "no"},
+            ),
+            "class_names": list(self.faces.class_names),
+            "rows": self.rows,
+            "result": self.result,
         }
-        header = self.header(data, {"pre-trained": self.settings.pretrain or "no"})
-        write_records(self.out, self.folder, header, self.rows, self.results, self.faces.class_names)
+        with as_user_error(self.result_file, "make room for it, then continue with --resume"):
+            write_text(self.result_file, json.dumps(content) + "\n")
+
+    def _report(self):
+        """Write the result of this fold, and the report of all."""
+        self._write_result()
+        with report_lock(self.out):
+            write_report(self.out, self.folder)
 
 
-def _sort(items):
-    """Bring rows or results into the order of the folds, in place; epochs stay in theirs."""
-    items.sort(key=lambda item: item["fold"])
+def summarize(rows, held_out):
+    """The result of a fold: its last epoch, its best one, and what is held out."""
+    best = max(rows, key=lambda row: row["Test"]["Acc"])
+    return {
+        "fold": rows[0]["fold"],
+        "faces": len(held_out),
+        "sequences": len(held_out.sequences.unique()),
+        **rows[-1]["Test"],
+        "BestAcc": best["Test"]["Acc"],
+        "BestEpoch": best["epoch"],
+        "BestSeqAcc": max(row["Test"]["SeqAcc"] for row in rows),
+    }

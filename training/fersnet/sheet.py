@@ -14,15 +14,19 @@ TITLE_SIZE = 16  # pixels
 def contact_sheet(rows, columns, marks=None):
     """The bytes of a PNG of faces in rows and columns, enlarged twice, on white.
 
-    rows: at least one (row title, faces), a face per column: uint8 (S, S), all of one size, or None for an empty
-    cell; columns: their titles; marks: {name: text} to be kept inside the PNG. Raises ValueError when a row has not as
-    many faces as there are columns.
+    rows: at least one (row title, faces), a face per column: uint8 (S, S), all of one size, or None
+    for an empty cell; columns: their titles; marks: {name: text} to be kept inside the PNG. Raises
+    ValueError when a row has not as many faces as there are columns.
     """
     faces = [face for _, row in rows for face in row if face is not None]
     side = ENLARGED * len(faces[0]) if faces else 0
     font = ImageFont.load_default(TITLE_SIZE)
     widths = [max(side, _width(title, font)) for title in columns]
-    lefts = GAP + _width_of_titles([title for title, _ in rows], font) + np.cumsum([0, *(w + GAP for w in widths)])
+    lefts = (
+        GAP
+        + _width_of_titles([title for title, _ in rows], font)
+        + np.cumsum([0, *(w + GAP for w in widths)])
+    )
     tops = GAP + TITLE_SIZE + GAP + (max(side, TITLE_SIZE) + GAP) * np.arange(len(rows) + 1)
 
     sheet = Image.new("L", (int(lefts[-1]), int(tops[-1])), 255)
