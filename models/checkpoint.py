@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import MODELS, network_class
+from models import MODELS
 from models.original import ORIGINAL_PREPROCESSING, convert_original, is_original, unwrapped
 from utils.files import UserError, atomic_write
 from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
@@ -114,7 +114,7 @@ def load_model(path, task=None):
     try:
         model = MODELS[content["model"]](tasks, content["sharing"], **options)
         model.load_state_dict(content["net"])
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, LookupError, ValueError, TypeError) as error:
         raise _misfit(path, content["model"]) from error
     return model.eval(), content
 
@@ -140,17 +140,15 @@ def _check_description(path, content):
     missing = {"model", "tasks", "sharing", "preprocessing"} - content.keys()
     if missing:
         raise not_ours(path, f"it lacks {', '.join(sorted(missing))}")
-    model, tasks, pixels = content["model"], content["tasks"], content["preprocessing"]
+    model, pixels = content["model"], content["preprocessing"]
     if not isinstance(model, str) or model not in MODELS:
         known = ", ".join(MODELS)
-        raise UserError(f"{path} holds an unknown {str(model)[:100]} (known: {known}). {AGAIN}")
-    if not isinstance(tasks, list) or not tasks or any(task not in list(TASKS) for task in tasks):
-        raise not_ours(path, "its tasks make no sense")
-    if content["sharing"] not in network_class(model).SHARINGS:
-        raise not_ours(path, "its sharing makes no sense")
+        raise UserError(f"{path} holds a {str(model)[:100]}, which is unknown: {known}. {AGAIN}")
+    if not isinstance(content["tasks"], list) or not content["tasks"]:
+        raise not_ours(path, "its tasks are no list of names")
     numbers = [pixels.get(name) for name in ("mean", "std")] if isinstance(pixels, dict) else [None]
     if not all(isinstance(n, float) and math.isfinite(n) for n in numbers) or numbers[1] <= 0:
-        raise not_ours(path, "its preprocessing makes no sense")
+        raise not_ours(path, "its preprocessing is not a mean and a standard deviation")
 
 
 def load_pretrained(network, path):

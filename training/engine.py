@@ -19,9 +19,7 @@ CROPS = {"center": center_crop, "fourcrop": four_crop, "tencrop": ten_crop}
 EVALUATION_CROPS = {"cuda": 2560, "cpu": 120, "mps": 120}
 # What PyTorch's errors say when a device has no memory left; the processor's have no class.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-DIVERGED = (
-    "Checkpoints written before it are good. Try a smaller --lr, or --precision fp32."
-)
+DIVERGED = "Checkpoints written before it are good. Try a smaller --lr, or --precision fp32."
 
 
 class FiniteCheck:
@@ -36,7 +34,7 @@ class FiniteCheck:
         self.first_bad = torch.where(is_first, step, self.first_bad)
 
     def verify(self, epoch):
-        """Raise UserError naming epoch and step when a loss was not finite. Waits for the device."""
+        """Raise UserError when a loss was not finite, naming its step. Waits for the device."""
         step = self.first_bad.item()
         if step >= 0:
             raise UserError(f"The loss is not finite in epoch {epoch}, step {step}. {DIVERGED}")
@@ -125,7 +123,9 @@ def predict(network, images, preprocessing, runtime, crops="center", label=None)
                 outputs[name] = output.view(len(part), per_image, -1).mean(1)
             batches.append(outputs)
             progress.add(len(part))
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    tasks = batches[0].keys()
+    columns = zip(*(batch.values() for batch in batches), strict=True)
+    return dict(zip(tasks, map(torch.cat, columns), strict=True))
 
 
 def check_predictions(outputs, label):

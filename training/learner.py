@@ -40,7 +40,7 @@ class Learner:
         raise NotImplementedError
 
     def batches(self, faces, plan, first=0):
-        """Yield what `step` takes, tensors on the device or None, from step `first` of `plan` on."""
+        """Yield what `step` takes, tensors on the device or None, from step `first` on."""
         raise NotImplementedError
 
     def step(self, batch, global_step, steps_per_epoch):
@@ -49,10 +49,10 @@ class Learner:
         global_step: of the whole run, from 0. On CUDA the device's part is captured as a graph at
         the first step and replayed from then on, where the runtime allows it.
         """
+        if self._captured is None and self.runtime.replays_steps:
+            self._captured = CapturedStep(self, batch)  # uses random numbers: before the seed is set
         self.rate.fill_(learning_rate(self.recipe, global_step, steps_per_epoch))
         self.seed_device(global_step)
-        if self._captured is None and self.runtime.replays_steps:
-            self._captured = CapturedStep(self, batch)
         result = (self._captured or self.device_step)(batch)
         self.average.update(global_step)
         return result
