@@ -1,7 +1,9 @@
 """A training step that a GPU can replay: recorded here operation by operation, and replayed."""
 
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +13,9 @@ from data.demo.demo import draw_faces
 from data.faces import Faces
 from models.fersnet import Discriminator, FERSNet, SmallClassifier
 from models.multitask import MultiTask
-from training.captured import WARM_UP_STEPS, tensors_of, unchanged
+from training.captured import CapturedStep, tensors_of
 from training.config import FERSNET_RECIPES, RECIPES
-from training.device import setup_device
+from training.device import Runtime, setup_device
 from training.fersnet.learner import FERSNetLearner, PairBatch
 from training.learner import MultiTaskLearner
 from training.losses import constraint_tables
@@ -34,7 +36,10 @@ NOT_DETERMINISTIC = {
 
 
 class Tape(TorchDispatchMode):
-    """Records operations as a CUDA graph does: with the numbers of the host as they were then."""
+    """Stands in for a CUDA graph: records operations with the host's numbers as they were then.
+
+    A replay repeats them, and leaves what they compute in the tensors of the recording.
+    """
 
     def __init__(self):
         super().__init__()
@@ -51,19 +56,18 @@ class Tape(TorchDispatchMode):
 
     @torch.no_grad()
     def replay(self):
-        """Repeat the operations; returns the function that finds what a recorded tensor is now."""
         now = {}
 
         def current(value):
             if isinstance(value, torch.Tensor):
-                return now.get(id(value), value)
+                return now.get(id(value), (value, value))[1]
             if isinstance(value, list | tuple):
                 return type(value)(map(current, value))
             return value
 
         def remember(recorded, value):
             if isinstance(recorded, torch.Tensor):
-                now[id(recorded)] = value
+                now[id(recorded)] = recorded, value
             elif isinstance(recorded, list | tuple):
                 for each in zip(recorded, value, strict=True):
                     remember(*each)
@@ -71,7 +75,22 @@ class Tape(TorchDispatchMode):
         for function, arguments, options, result in self.calls:
             options = {name: current(value) for name, value in options.items()}
             remember(result, function(*current(arguments), **options))
-        return current
+        for recorded, value in now.values():
+            if recorded is not value and 0 not in recorded.stride():  # an expanded one is a view
+                recorded.copy_(value)
+
+
+@pytest.fixture
+def tapes(monkeypatch):
+    """Captures work without a GPU, by `Tape`s, which are collected in the list returned."""
+    made = []
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: made.append(Tape()) or made[-1])
+    monkeypatch.setattr(torch.cuda, "graph", lambda tape: tape)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    return made
 
 
 def multitask_learner(recipe, precision):
@@ -104,7 +123,7 @@ def fersnet_learner(recipe, precision):
     return learner, batches
 
 
-RECIPES_TRIED = {
+LEARNERS = {
     "default": lambda precision: multitask_learner(RECIPES["default"], precision),
     "fast": lambda precision: multitask_learner(RECIPES["fast"], precision),
     "photographs": lambda precision: multitask_learner(RECIPES["photographs"], precision),
@@ -126,70 +145,70 @@ CASES = [
 ]
 
 
-def replayed(learner, batches):
-    """The tape of a learner's step, with which its `device_step` is replaced from here on."""
-    static = [None if values is None else values.clone() for values in batches[0]]
-    tape = Tape()
-    with unchanged(learner):
-        for _ in range(WARM_UP_STEPS):
-            learner.device_step(static)
-        with tape:
-            recorded = learner.device_step(static)
-
-    def replay(batch):
-        for place, values in zip(static, batch, strict=True):
-            if values is not None:
-                place.copy_(values)
-        current = tape.replay()
-        return tuple(map(current, recorded))
-
-    learner.device_step = replay
-    return tape
-
-
-def learn(learner, batches, seed):
-    """The losses and sums of all steps, each copied before the next."""
+def learn(learner, batches, first=0):
+    """The losses and sums of the steps from `first` on, each copied before the next."""
     learner.model.train()
-    torch.manual_seed(seed)
     results = []
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(batches[first:], first):
         loss, sums = learner.step(batch, number, STEPS)
         results += [loss.clone(), sums.clone()]
     return results
 
 
-def assert_same_state(one, other):
-    states = [dict(tensors_of(learner.state_dict())) for learner in (one, other)]
-    assert states[0].keys() == states[1].keys()
-    for path, value in states[0].items():
-        assert torch.equal(value, states[1][path]), path
+def state_of(learner):
+    return dict(tensors_of(learner.state_dict()))
+
+
+def assert_equal_tensors(expected, found):
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
 
 
 @pytest.mark.parametrize(("name", "precision", "most_operations"), CASES)
-def test_a_replayed_step_learns_what_the_step_does(name, precision, most_operations):
-    learner, batches = RECIPES_TRIED[name](precision)
-    other, _ = RECIPES_TRIED[name](precision)
-    learner.model.train(), other.model.train()
-    tape = replayed(other, batches)
-    expected, found = learn(learner, batches, 1), learn(other, batches, 1)
+def test_a_replayed_step_learns_what_the_step_does(
+    tapes, monkeypatch, name, precision, most_operations
+):
+    learner, batches = LEARNERS[name](precision)
+    torch.manual_seed(1)
+    expected = learn(learner, batches)
+    monkeypatch.setattr(Runtime, "replays_steps", True)
+    other, _ = LEARNERS[name](precision)
+    other.model.train()
+    random = torch.manual_seed(1).get_state()
+    monkeypatch.setattr(CapturedStep, "__init__", then_set_state(CapturedStep.__init__, random))
+    found = learn(other, batches)
     assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
-    assert_same_state(learner, other)
-    assert "aten::_local_scalar_dense" not in tape.names  # a value read back
-    assert len(tape.names) <= most_operations
-    assert not NOT_DETERMINISTIC & set(tape.names)
+    assert_equal_tensors(state_of(learner), state_of(other))
+    names = tapes[-1].names
+    assert "aten::_local_scalar_dense" not in names  # a value read back
+    assert len(names) <= most_operations
+    assert not NOT_DETERMINISTIC & set(names)
 
 
 @pytest.mark.parametrize("name", ["default", "demo", "fersnet"])
-def test_a_replayed_step_continues_from_a_checkpoint(name):
-    learner, batches = RECIPES_TRIED[name]("fp32")
-    learn(learner, batches[:2], 1)
+def test_a_replayed_step_continues_from_a_checkpoint(tapes, monkeypatch, name):
+    learner, batches = LEARNERS[name]("fp32")
+    learn(learner, batches[:2])
     saved, random = deepcopy(learner.state_dict()), torch.get_rng_state()
-    continued, _ = RECIPES_TRIED[name]("fp32")
+    learn(learner, batches, 2)
+    continued, _ = LEARNERS[name]("fp32")
     continued.load_state_dict(saved)
-    continued.model.train()
-    replayed(continued, batches)
-    for each in (learner, continued):
+    monkeypatch.setattr(Runtime, "replays_steps", True)
+    monkeypatch.setattr(CapturedStep, "__init__", then_set_state(CapturedStep.__init__, random))
+    learn(continued, batches, 2)
+    assert len(tapes) == 1
+    assert_equal_tensors(state_of(learner), state_of(continued))
+
+
+def then_set_state(function, random):
+    """The function, after which the random numbers are those that follow `random`.
+
+    On a GPU each step sets the seed of its random numbers; on a processor a capture uses some up.
+    """
+
+    def called(*arguments):
+        function(*arguments)
         torch.set_rng_state(random)
-        for number, batch in enumerate(batches[2:], 2):
-            each.step(batch, number, STEPS)
-    assert_same_state(learner, continued)
+
+    return called
