@@ -25,7 +25,7 @@ from data.subjects import ckplus
 from data.subjects.folds import assign_folds
 from inference.synthesize import FaceSynthesizer
 from models import MODELS, checkpoint
-from models.fersnet import Discriminator, FERSNet, SmallClassifier
+from models.fersnet import FERSNet, SmallClassifier
 from tests.conftest import ROOT, run_program
 from tests.samples import oulu_tree, released_tree, write_files
 from training.config import FERSNET_RECIPES, build_parser
@@ -46,7 +46,9 @@ def draw_tree(root):
         for number in range(3):
             label = (subject + 2 * number) % 7
             face = draw_face(label, CLASS_VAD[label], subject)
-            Image.fromarray(face).save(root / FOLDERS[label] / f"S{subject:03}_{number:03}_00000001.png")
+            Image.fromarray(face).save(
+                root / FOLDERS[label] / f"S{subject:03}_{number:03}_00000001.png"
+            )
     return root
 
 
@@ -75,7 +77,18 @@ def few_folds(monkeypatch, count):
 
 def run(tree, out, *flags, dataset="CK+"):
     parser = build_parser()
-    fixed = ["--dataset", dataset, "--data", tree, "--out", out, "--device", "cpu", "--precision", "fp32"]
+    fixed = [
+        "--dataset",
+        dataset,
+        "--data",
+        tree,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    ]
     return mainpro_FER.main(parser.parse_args(list(map(str, (*fixed, *flags)))))
 
 
@@ -86,20 +99,32 @@ def table(path):
 
 def everything(out):
     """{name: content} of what equal runs write equally; tensors for checkpoints."""
-    found = {path.name: path.read_bytes() for path in out.glob("*.csv")} | {"data.txt": (out / "data.txt").read_bytes()}
+    found = {path.name: path.read_bytes() for path in out.glob("*.csv")} | {
+        "data.txt": (out / "data.txt").read_bytes()
+    }
     for path in sorted((*out.rglob("*.png"), *out.rglob("fold*.json"))):
         found[str(path.relative_to(out))] = path.read_bytes()
     for path in sorted(out.rglob("Fold*.t7")):
-        found[path.name] = {name: value.numpy().tobytes() for name, value in checkpoint.load(path)["net"].items()}
+        found[path.name] = {
+            name: value.numpy().tobytes() for name, value in checkpoint.load(path)["net"].items()
+        }
     return found
 
 
 def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
-    assert run(tree, tmp_path, "--epochs", 2, "--bs", 8, "--synthetic", 6, "--sharing", "selective") == 0
+    assert (
+        run(tree, tmp_path, "--epochs", 2, "--bs", 8, "--synthetic", 6, "--sharing", "selective")
+        == 0
+    )
     faces = ckplus.load(tree)
-    rows, results = table(tmp_path / "AccProcess_classify.csv"), table(tmp_path / "AccProcess_folds.csv")
+    rows, results = (
+        table(tmp_path / "AccProcess_classify.csv"),
+        table(tmp_path / "AccProcess_folds.csv"),
+    )
     folds_told = [*map(str, range(1, 11)), "all"]
-    assert [(row["Fold"], row["Epoch"]) for row in rows] == [(fold, epoch) for fold in folds_told for epoch in "01"]
+    assert [(row["Fold"], row["Epoch"]) for row in rows] == [
+        (fold, epoch) for fold in folds_told for epoch in "01"
+    ]
     assert [result["Fold"] for result in results] == folds_told
     *each, overall = results
     last = {row["Fold"]: row for row in rows if row["Epoch"] == "1"}
@@ -115,7 +140,11 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
         assert result["BestSeqAccOptimistic"] == result["BestAccOptimistic"]
         assert 0 <= int(result["TunedWithFaces"]) <= 6
         if result["TunedWithFaces"] != "0":
-            assert float(result["BestTunedAccOptimistic"]) >= float(result["TunedAcc"]) == float(result["TunedSeqAcc"])
+            assert (
+                float(result["BestTunedAccOptimistic"])
+                >= float(result["TunedAcc"])
+                == float(result["TunedSeqAcc"])
+            )
         else:
             assert result["BestTunedAccOptimistic"] == result["TunedAcc"] == ""
     assert int(overall["Faces"]) == int(overall["Sequences"]) == len(faces) == 33
@@ -127,7 +156,9 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
     for number, subject in enumerate(faces.subject_names):
         assert {assigned[subject]} == {int(fold) + 1 for fold in expected[faces.subjects == number]}
     folder, labels, predicted = tmp_path / "CK+_FERSNet", [], []
-    assert sorted(path.stem for path in folder.glob("fold*.png")) == sorted(f"fold{k}" for k in range(1, 11))
+    assert sorted(path.stem for path in folder.glob("fold*.png")) == sorted(
+        f"fold{k}" for k in range(1, 11)
+    )
     assert len(list(folder.glob("fold*.json"))) == 10 and not list(folder.glob("last*.t7"))
     for fold in range(1, 11):
         network, content = checkpoint.load_model(folder / f"Fold{fold:02d}_model_classify.t7")
@@ -135,10 +166,17 @@ def test_all_folds_are_trained_tested_and_told(tree, tmp_path, capsys):
         with torch.no_grad():
             predicted += network(held_out.images[:, None] / 255)["classify"].argmax(1).tolist()
         labels += held_out.labels.tolist()
-        assert set(content["held_out"]) == {name for name, other in assigned.items() if other == fold}
+        assert set(content["held_out"]) == {
+            name for name, other in assigned.items() if other == fold
+        }
         was_tuned = each[fold - 1]["TunedWithFaces"] != "0"
-        assert network.sharing == "selective" and (folder / f"Fold{fold:02d}_model_tuned.t7").exists() == was_tuned
-    assert float(overall["LastF1"]) == pytest.approx(f1_score(labels, predicted, average="macro"), abs=1e-6)
+        assert (
+            network.sharing == "selective"
+            and (folder / f"Fold{fold:02d}_model_tuned.t7").exists() == was_tuned
+        )
+    assert float(overall["LastF1"]) == pytest.approx(
+        f1_score(labels, predicted, average="macro"), abs=1e-6
+    )
     assert rows[-1]["TestF1"] == overall["LastF1"]  # of all faces together, not the mean of folds
     told = (tmp_path / "data.txt").read_text()
     assert "Overall, 10 folds" in told and "optimistic" in told
@@ -156,21 +194,34 @@ def test_frames_vote_for_their_sequence_in_folds_by_name(tmp_path):
             label = (subject + 3 * number) % 7
             for frame in range(3):
                 face = draw_face(label, CLASS_VAD[label], subject + 100 * frame)
-                Image.fromarray(face).save(root / FOLDERS[label] / f"S{subject:03}_{number:03}_{frame + 1:08}.png")
+                Image.fromarray(face).save(
+                    root / FOLDERS[label] / f"S{subject:03}_{number:03}_{frame + 1:08}.png"
+                )
     out = tmp_path / "out"
     run(root, out, "--epochs", 1, "--bs", 8, "--fold", 1, "--folds", "by-name", "--sharing", "none")
-    assert {row["Subject"] for row in table(out / "folds.csv") if row["Fold"] == "1"} == {"S000", "S001"}
+    assert {row["Subject"] for row in table(out / "folds.csv") if row["Fold"] == "1"} == {
+        "S000",
+        "S001",
+    }
     network, content = checkpoint.load_model(out / "CK+_FERSNet" / "Fold01_model_classify.t7")
     assert content["held_out"] == ["S000", "S001"]
     right = []
     for subject in range(2):
         for number in range(2):
             frames = sorted(root.glob(f"*/S{subject:03}_{number:03}_*.png"))
-            pictures = torch.from_numpy(np.stack([np.array(Image.open(frame)) for frame in frames]))[:, None] / 255
+            pictures = (
+                torch.from_numpy(np.stack([np.array(Image.open(frame)) for frame in frames]))[
+                    :, None
+                ]
+                / 255
+            )
             with torch.no_grad():
                 logits = network(pictures)["classify"]
             votes = logits.argmax(1).tolist()
-            best = max(votes, key=lambda label: (votes.count(label), logits.softmax(1)[:, label].sum().item()))
+            best = max(
+                votes,
+                key=lambda label: (votes.count(label), logits.softmax(1)[:, label].sum().item()),
+            )
             right.append(FOLDERS[best] == frames[0].parent.name)
     (result, _) = table(out / "AccProcess_folds.csv")
     assert (result["Faces"], result["Sequences"]) == ("12", "4")
@@ -194,12 +245,17 @@ def test_the_official_release_of_ck_is_trained_at_96x96(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", (48, 96))
 def test_oulu_casia_is_trained_from_its_own_layout(tmp_path, monkeypatch, size):
     few_folds(monkeypatch, 2)
-    tree = {f"Preprocess Img/VL_Acropped/Strong/{name}": content for name, content in oulu_tree(3, size=size).items()}
+    tree = {
+        f"Preprocess Img/VL_Acropped/Strong/{name}": content
+        for name, content in oulu_tree(3, size=size).items()
+    }
     root, out = write_files(tmp_path / "Oulu", tree), tmp_path / "out"
     assert run(root, out, "--epochs", 1, "--bs", 8, dataset="Oulu-CASIA") == 0
     *results, overall = table(out / "AccProcess_folds.csv")
     assert (overall["Faces"], overall["Sequences"]) == ("54", "18") and len(results) == 2
-    network, content = checkpoint.load_model(out / "Oulu-CASIA_FERSNet" / "Fold01_model_classify.t7")
+    network, content = checkpoint.load_model(
+        out / "Oulu-CASIA_FERSNet" / "Fold01_model_classify.t7"
+    )
     assert content["class_names"] == ["Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise"]
     assert content["options"]["size"] == size and network.synthesizes
 
@@ -216,7 +272,9 @@ def test_the_result_is_that_of_the_saved_network(tree, tmp_path):
     (result, _) = table(tmp_path / "AccProcess_folds.csv")
     assert float(result["LastAcc"]) == pytest.approx(accuracy, abs=0.001)
     assert result["L1"] == ""  # this network draws nothing
-    assert {(row["TrainL1"], row["TestL1"]) for row in table(tmp_path / "AccProcess_classify.csv")} == {("", "")}
+    assert {
+        (row["TrainL1"], row["TestL1"]) for row in table(tmp_path / "AccProcess_classify.csv")
+    } == {("", "")}
 
 
 def agreeing(monkeypatch):
@@ -230,14 +288,20 @@ def test_no_subject_of_the_held_out_fold_is_learnt_from(tree, tmp_path, monkeypa
 
     def spy(name, original):
         def called(*arguments, **named):
-            seen.append((name, {tuple(face.flatten().tolist()) for a in arguments for face in images_of(a)}))
+            seen.append(
+                (name, {tuple(face.flatten().tolist()) for a in arguments for face in images_of(a)})
+            )
             return original(*arguments, **named)
 
         return called
 
     def images_of(argument):
         found = getattr(argument, "images", argument)
-        return found if isinstance(found, torch.Tensor) and found.dtype == torch.uint8 and found.ndim == 3 else ()
+        return (
+            found
+            if isinstance(found, torch.Tensor) and found.dtype == torch.uint8 and found.ndim == 3
+            else ()
+        )
 
     for module, name in (
         (fold_run, "identity_network"),
@@ -260,7 +324,9 @@ def test_no_subject_of_the_held_out_fold_is_learnt_from(tree, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("recipe", ("default", "paper"))
-def test_tuning_leaves_out_faces_in_which_the_network_reads_something_else(tree, tmp_path, monkeypatch, capsys, recipe):
+def test_tuning_leaves_out_faces_in_which_the_network_reads_something_else(
+    tree, tmp_path, monkeypatch, capsys, recipe
+):
     """Here it reads the first expression in whatever it synthesized."""
     made, learnt = [], []
 
@@ -274,7 +340,9 @@ def test_tuning_leaves_out_faces_in_which_the_network_reads_something_else(tree,
 
     monkeypatch.setattr(fold_run, "synthesize_to_balance", synthesize)
     monkeypatch.setattr(fold_run, "train_classifier", tune)
-    monkeypatch.setattr(fold_run, "recognize", lambda network, images, runtime: torch.eye(7)[[0] * len(images)])
+    monkeypatch.setattr(
+        fold_run, "recognize", lambda network, images, runtime: torch.eye(7)[[0] * len(images)]
+    )
     run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--fold", 2, "--synthetic", 20, "--recipe", recipe, "--folds",
         "balanced")  # fmt: skip
     (images, wanted), (tuned_with, labels), faces = made, learnt, ckplus.load(tree)
@@ -309,7 +377,9 @@ class StopAt:
 
 
 @pytest.mark.parametrize("sharing", ("hard", "selective"))
-def test_a_resumed_run_ends_like_one_that_was_never_interrupted(tree, tmp_path, monkeypatch, capsys, sharing):
+def test_a_resumed_run_ends_like_one_that_was_never_interrupted(
+    tree, tmp_path, monkeypatch, capsys, sharing
+):
     flags = ("--epochs", 2, "--bs", 8, "--sharing", sharing, "--synthetic", 4)
     few_folds(monkeypatch, 3)
     assert run(tree, tmp_path / "whole", *flags) == 0
@@ -367,7 +437,9 @@ def test_folds_trained_one_by_one_end_as_those_of_one_command(tree, tmp_path, mo
     assert capsys.readouterr().out.count("is finished") == 2
     assert not (tmp_path / "joined" / "previous").exists()
     whole, joined = everything(tmp_path / "whole"), everything(tmp_path / "joined")
-    for name in whole.keys() | joined.keys():  # a result tells which folds its command was asked for
+    for name in (
+        whole.keys() | joined.keys()
+    ):  # a result tells which folds its command was asked for
         assert name.endswith(".json") or joined[name] == whole[name], name
 
 
@@ -381,7 +453,10 @@ def test_what_an_interrupted_run_left_of_a_fold_is_moved_aside(tree, tmp_path, m
         assert run(tree, tmp_path / "out", *flags, "--fold", 2) == 130
     assert run(tree, tmp_path / "out", *flags, "--fold", 2) == 0
     (moved,) = (tmp_path / "out" / "previous").iterdir()
-    assert {path.name for path in moved.rglob("*") if path.is_file()} == {"fold2.json", "last_fold2.t7"}
+    assert {path.name for path in moved.rglob("*") if path.is_file()} == {
+        "fold2.json",
+        "last_fold2.t7",
+    }
     folder = "CK+_FERSNet"
     whole, again = (tmp_path / name / folder / "fold2.json" for name in ("whole", "out"))
     assert whole.read_bytes() == again.read_bytes()
@@ -394,7 +469,12 @@ def test_several_commands_train_several_folds_at_a_time(tree, tmp_path):
     flags = ("--model", "FERSNetHalf", "--bs", 4, "--sharing", "none", "--epochs", 3)
     flags = ("--dataset", "CK+", "--data", tree, *flags, "--device", "cpu", "--precision", "fp32")
     command = [sys.executable, "mainpro_FER.py", *map(str, flags), "--out"]
-    options = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stdout": subprocess.PIPE, "text": True}
+    options = {
+        "cwd": ROOT,
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
+        "stdout": subprocess.PIPE,
+        "text": True,
+    }
     out = tmp_path / "together"
     both = [subprocess.Popen([*command, out, "--fold", fold], **options) for fold in "12"]
     while not all((out / f"fold{fold}.lock").exists() for fold in "12"):
@@ -404,7 +484,10 @@ def test_several_commands_train_several_folds_at_a_time(tree, tmp_path):
     for process in both:
         assert process.wait() == 0, process.communicate()
     for fold in "12":
-        assert subprocess.run([*command, tmp_path / "apart", "--fold", fold], **options).returncode == 0
+        assert (
+            subprocess.run([*command, tmp_path / "apart", "--fold", fold], **options).returncode
+            == 0
+        )
     assert everything(out) == everything(tmp_path / "apart") and not (out / "previous").exists()
 
 
@@ -439,10 +522,28 @@ def test_nothing_is_called_tuned_without_a_synthesized_face(tree, tmp_path, monk
 
     monkeypatch.setattr(fold_run, "recognize", nobody_but)
     monkeypatch.setattr(fold_run, "synthesize_to_balance", all_of(6 if agreed else 0))
-    assert run(tree, tmp_path, "--epochs", 1, "--bs", 8, "--synthetic", 5, "--sharing", "hard", "--fold", 1) == 0
+    assert (
+        run(
+            tree,
+            tmp_path,
+            "--epochs",
+            1,
+            "--bs",
+            8,
+            "--synthetic",
+            5,
+            "--sharing",
+            "hard",
+            "--fold",
+            1,
+        )
+        == 0
+    )
     result = table(tmp_path / "AccProcess_folds.csv")[0]
     told = (tmp_path / "data.txt").read_text(encoding="utf-8")
-    assert int(result["TunedWithFaces"]) == 5 * agreed and (result["TunedAcc"] != "") == bool(agreed)
+    assert int(result["TunedWithFaces"]) == 5 * agreed and (result["TunedAcc"] != "") == bool(
+        agreed
+    )
     assert ("tuned with 5 synthesized faces" in told) == bool(agreed)
     assert len(list(tmp_path.glob("*/Fold01_model_tuned.t7"))) == agreed
 
@@ -473,7 +574,9 @@ def test_pre_training_is_used_and_its_absence_told(tree, tmp_path):
     assert not (tmp_path / "gone" / "data.txt").exists()
 
 
-def test_what_cannot_serve_as_pre_training_is_refused_before_anything_is_moved(tree, tmp_path, monkeypatch):
+def test_what_cannot_serve_as_pre_training_is_refused_before_anything_is_moved(
+    tree, tmp_path, monkeypatch
+):
     flags = ("--epochs", 1, "--bs", 8, "--sharing", "none")
     run(tree, tmp_path / "out", *flags, "--fold", 2)
     earlier = everything(tmp_path / "out")
@@ -485,7 +588,9 @@ def test_what_cannot_serve_as_pre_training_is_refused_before_anything_is_moved(t
     with pytest.raises(UserError, match=r"of the people of fold 1 \(S"):
         run(tree, tmp_path / "out", *flags, "--fold", 1, "--pretrain", mine)
     assert everything(tmp_path / "out") == earlier and not (tmp_path / "out" / "previous").exists()
-    assert run(tree, tmp_path / "more", *flags, "--fold", 2, "--pretrain", mine) == 0  # which has not seen them
+    assert (
+        run(tree, tmp_path / "more", *flags, "--fold", 2, "--pretrain", mine) == 0
+    )  # which has not seen them
 
 
 def test_records_of_another_run_are_moved_aside_and_the_folds_are_those_of_the_run(tree, tmp_path):
@@ -497,7 +602,12 @@ def test_records_of_another_run_are_moved_aside_and_the_folds_are_those_of_the_r
         run(tree, out, *flags, "--fold", 1, "--folds", "by-name", "--model", "FERSNetHalf")
         others = {path.name: path.read_bytes() for path in out.glob("*.csv")}
         assert others["folds.csv"] != folds
-        run(tree, out, *flags, *(("--fold", 2) if way == "joined" else ("--model", "FERSNet", "--resume")))
+        run(
+            tree,
+            out,
+            *flags,
+            *(("--fold", 2) if way == "joined" else ("--model", "FERSNet", "--resume")),
+        )
         assert (out / "folds.csv").read_bytes() == folds
         moved = max((out / "previous").iterdir(), key=lambda path: path.stat().st_mtime_ns)
         assert {path.name: path.read_bytes() for path in moved.glob("*.csv")} == others
@@ -525,20 +635,35 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path, dataset, flags):
 
 def test_fersnet_learns_to_recognize_from_faces_without_subjects(tmp_path):
     parser = build_parser()
-    flags = ["--dataset", "Demo", "--model", "FERSNet", "--limit", "32", "--epochs", "1", "--out", str(tmp_path)]
-    assert mainpro_FER.main(parser.parse_args([*flags, "--device", "cpu", "--precision", "fp32"])) == 0
+    flags = [
+        "--dataset",
+        "Demo",
+        "--model",
+        "FERSNet",
+        "--limit",
+        "32",
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    assert (
+        mainpro_FER.main(parser.parse_args([*flags, "--device", "cpu", "--precision", "fp32"])) == 0
+    )
     network, _ = checkpoint.load_model(tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7")
     assert network.sharing == "none" and network.tasks == ("classify",)
-    checkpoint.load_pretrained(
-        FERSNet(sharing="selective", base=4), tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7"
+    (recipe,) = [
+        line
+        for line in (tmp_path / "data.txt").read_text().splitlines()
+        if line.startswith("recipe: ")
+    ]
+    assert "epochs 1" in recipe and not any(
+        name in recipe for name in ("dropout", "width", "consistency")
     )
-
-
-def test_the_discriminator_is_as_wide_as_the_network(tree, tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(fold_run, "Discriminator", lambda *a: made.append(Discriminator(*a)) or made[-1])
-    run(tree, tmp_path, "--epochs", 1, "--bs", 16, "--fold", 1)
-    assert made[0][0].out_channels == 4 and made[0].classes == 7
+    checkpoint.load_pretrained(
+        FERSNet(sharing="selective", base=4),
+        tmp_path / "Demo_FERSNet" / "PublicTest_model_classify.t7",
+    )
 
 
 @pytest.mark.parametrize("phase", ["identity_network", "expression_network", "train_classifier"])

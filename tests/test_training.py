@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 
 import mainpro_FER
+import training.run
 from data import DATASETS
 from data.batches import center_crop, normalise
 from inference import networks
 from models import checkpoint
 from tests.conftest import ROOT, run_program
-from training.device import setup_device
+from training.report import write_pictures
 from training.run import Run, RunFolder
 from utils.files import UserError
 from utils.tasks import TASKS
@@ -158,6 +159,18 @@ def test_a_network_of_several_tasks_is_written_once_an_epoch(finished):
         epoch = checkpoint.load(finished / RUN_NAME / name)["epoch"]
         files.setdefault(epoch, set()).add((finished / RUN_NAME / name).stat().st_ino)
     assert all(len(nodes) == 1 for nodes in files.values())
+
+
+def test_pictures_are_drawn_at_the_beginning_and_the_end_of_a_short_run(finished, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(out, *arguments):
+        drawn.append((out / TABLES[0]).read_text().count("\n") - 1)
+        return write_pictures(out, *arguments)
+
+    monkeypatch.setattr(training.run, "write_pictures", draw)
+    assert run(tmp_path, "--epochs", "3") == 0
+    assert drawn == [1, 3]
 
 
 def test_without_links_a_network_is_copied(finished, tmp_path, monkeypatch):

@@ -21,30 +21,13 @@ PATHS = ("data", "pretrain")  # where these files are may change while a run is 
 SHORT_FLAGS = {"batch_size": "--bs", "learning_rate": "--lr", "orthogonality": "--orth"}
 NAMES = {"evaluation": "eval"}
 
-CLASSIFY, DIMENSIONS = "classify among --tasks", "V, A or D among --tasks"
-SPLITS, SUBJECTS = "--dataset FER2013 or Demo", "--dataset CK+ or Oulu-CASIA"
-NETWORK, SYNTHESIS = "a network that has it", "--sharing hard or selective"
-# {what an option needs to have an effect: whether the settings of a run have it}
-CONDITIONS = {
-    CLASSIFY: lambda run: "classify" in run.tasks,
-    DIMENSIONS: lambda run: run.tasks != ("classify",),
-    SPLITS: lambda run: not run.has_subjects,
-    SUBJECTS: lambda run: run.has_subjects,
-    "--dataset FER2013": lambda run: run.dataset == "FER2013",
-    "a dataset other than Demo": lambda run: run.dataset != "Demo",
-    SYNTHESIS: lambda run: run.recipe.sharing != "none",
-    "--sharing selective": lambda run: run.recipe.sharing == "selective",
-    "--optimizer muon": lambda run: run.recipe.optimizer == "muon",
-    "--optimizer sgd": lambda run: run.recipe.optimizer == "sgd",
-    "--schedule one-cycle": lambda run: run.recipe.schedule == "one-cycle",
-    "--schedule staircase": lambda run: run.recipe.schedule == "staircase",
-    "--consistency above 0": lambda run: run.recipe.consistency > 0,
-    "--dimension-weight above 0": lambda run: run.recipe.dimension_weight > 0,
-    "--synthetic above 0": lambda run: run.recipe.synthetic > 0,
-}
-# What the options beside the recipe need.
+# What an option needs to have an effect in a run, as flags that give it (see `missing_need`).
+SPLITS = "--dataset " + " or ".join(name for name in DATASETS if not DATASETS[name].has_subjects)
+SUBJECTS = "--dataset " + " or ".join(name for name in DATASETS if DATASETS[name].has_subjects)
+CLASSIFY, DIMENSIONS = "--tasks classify", "--tasks regressV or regressA or regressD"
+SYNTHESIS, NETWORK = "--sharing hard or selective", "a network that has it"
 NEEDS = {
-    "data": "a dataset other than Demo",
+    "data": f"--dataset {' or '.join(name for name in DATASETS if name != 'Demo')}",
     "drop_duplicates": "--dataset FER2013",
     **dict.fromkeys(("limit", "tasks", "evaluation", "compile", "tensorboard"), SPLITS),
     **dict.fromkeys(("fold", "pretrain"), SUBJECTS),
@@ -54,8 +37,8 @@ NEEDS = {
 def option(default, text, *needs, low=0, high=None, choices=None):
     """A field of a recipe.
 
-    text: for --help; needs: keys of `CONDITIONS`, without which it has no effect; low, high:
-    smallest and largest number; choices: the values that it may have.
+    text: for --help; needs: without which it has no effect; low, high: smallest and largest number;
+    choices: the values that it may have.
     """
     return field(
         default=default,
@@ -265,27 +248,36 @@ class Settings:
     def effective_recipe(self):
         """{option: value} of the recipe, without those that have no effect in this run."""
         values = vars(self.recipe).items()
-        return {name: value for name, value in values if missing_condition(self, name) is None}
+        return {name: value for name, value in values if missing_need(self, name) is None}
 
 
-def missing_condition(settings, name):
+def missing_need(settings, name):
     """What the option called `name` lacks to have an effect in a run, None where it has one."""
-    of_recipe = {each.name: each.metadata["needs"] for each in fields(settings.recipe)}
+    recipe_needs = {each.name: each.metadata["needs"] for each in fields(settings.recipe)}
     other = Recipe if settings.has_subjects else FERSNetRecipe
-    if name not in of_recipe and name in (each.name for each in fields(other)):
+    if name not in recipe_needs and name in (each.name for each in fields(other)):
         return SPLITS if settings.has_subjects else SUBJECTS
-    needs = of_recipe.get(name, (NEEDS[name],) if name in NEEDS else ())
+    needs = recipe_needs.get(name, (NEEDS[name],) if name in NEEDS else ())
     if NETWORK in needs and {"width": "base"}.get(name, name) not in settings.network_options:
         return NETWORK
-    return next(
-        (need for need in needs if need != NETWORK and not CONDITIONS[need](settings)), None
-    )
+    values = vars(settings) | vars(settings.recipe)
+    return next((need for need in needs if need != NETWORK and not _is_met(need, values)), None)
+
+
+def _is_met(need, values):
+    """Whether {option: value} has what a need says: one of some values, or a number above 0."""
+    name, _, wanted = need.removeprefix("--").partition(" ")
+    value = values[name.replace("-", "_")]
+    if wanted == "above 0":
+        return value > 0
+    value = value if isinstance(value, tuple) else (value,)
+    return not set(wanted.split(" or ")).isdisjoint(value)
 
 
 def check_effects(arguments, settings):
     """Raise UserError for a flag that does nothing in the run at hand."""
     for name, value in vars(arguments).items():
-        missing = missing_condition(settings, name) if value not in (None, "auto") else None
+        missing = missing_need(settings, name) if value not in (None, "auto") else None
         if missing:
             raise UserError(f"{flag(name)} has no effect without {missing}: leave it out.")
 

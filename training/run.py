@@ -171,14 +171,9 @@ class RunFolder:
                 print("fp16 is slow on a processor: --precision fp32 is faster.")
 
     def restore(self, learner, content):
-        """Bring a learner and all random states to where they were. Raises UserError."""
-        try:
-            learner.load_state_dict(content["learner"])
-            torch.set_rng_state(content["random"])
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{self.state_file} does not fit the network: start a new run without --resume."
-            ) from error
+        """Bring a learner and all random states to where they were."""
+        learner.load_state_dict(content["learner"])
+        torch.set_rng_state(content["random"])
         self.mid_epoch = content["mid_epoch"]
 
     def header(self, data, network):

@@ -141,7 +141,8 @@ class FoldRun(RunFolder):
         files = owned_files(self.out, name)
         if same:
             files = [path for kind in self._own_files() for path in self.folder.glob(kind)]
-        if not same or reported_run(self.out) != name:
+        own = same or not any(path.exists() for path in files)
+        if not own or reported_run(self.out) not in (None, name):
             check_unused(self.out, FOLD_LOCKS, but=self.fold)
             move_other_report(self.out, name)
         moved = move_aside(files, self.out)
