@@ -22,6 +22,7 @@ from data.batches import center_crop, normalise
 from inference import networks
 from models import checkpoint
 from tests.conftest import ROOT, run_program
+from training.device import setup_device
 from training.report import write_pictures
 from training.run import Run, RunFolder
 from utils.files import UserError
