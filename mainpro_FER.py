@@ -156,7 +156,7 @@ def ask_teacher(settings, training, runtime, last):
         return None if known is None else known.to(training.labels.device)
     if not settings.recipe.teacher or "classify" not in settings.tasks:
         return None
-    mine = networks.taught_probabilities(share_of(training).images, runtime)
+    mine = networks.teacher_probs(share_of(training).images, runtime)
     return gather_unequal(mine.to(runtime.device)).to(training.labels.device)
 
 

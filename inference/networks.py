@@ -36,12 +36,18 @@ class Network:
 
 
 def find_checkpoints(folder, splits):
-    """{task: its files in `folder`}: a run's, best on the first of `splits` first, else a released network's."""
+    """{task: its files in `folder`}: those of a run, else a released network.
+
+    A run's file that is best on the first of `splits` comes first.
+    """
     names = {name: [task.checkpoint(split) for split in splits] for name, task in TASKS.items()}
-    found = {name: [folder / file for file in files if (folder / file).exists()] for name, files in names.items()}
+    present = {path.name for path in folder.iterdir()}
+    found = {
+        name: [folder / file for file in files if file in present] for name, files in names.items()
+    }
     if any(found.values()):
         return found
-    released = [folder / name for name in RELEASED_FILES if (folder / name).exists()]
+    released = [folder / name for name in RELEASED_FILES if name in present]
     return dict.fromkeys(TASKS, released[:1])
 
 
@@ -56,13 +62,13 @@ def teacher():
     return file
 
 
-def taught_probabilities(images, runtime):
-    """(N, 7) float32: what the released network makes of images (N, 48, 48) uint8, on their device.
+def teacher_probs(images, runtime):
+    """(N, 7) float32: the released network's probabilities of images (N, 48, 48) uint8.
 
-    Raises UserError when it is not there.
+    They are on the device of the images. Raises UserError when the network does not exist.
     """
     networks = ready_to_predict(load_networks(teacher()), runtime)
-    logits = predict_tasks(networks, images, runtime, "center", "what the teacher says")["classify"]
+    logits = predict_tasks(networks, images, runtime, "center", "teacher")["classify"]
     return logits.softmax(dim=1).to(images.device)
 
 
@@ -70,9 +76,10 @@ def load_networks(path=None, splits=("PrivateTest", "PublicTest")):
     """The `Network`s for all tasks that the checkpoints at `path` know.
 
     path: a folder or a file; None for the folder of the released networks.
-    Of a folder a run's checkpoints are loaded where it has any, else a released network (`RELEASED_FILES`). For a task
-    is taken the file that is best on the first of `splits`, then that of the second, then any other of these files
-    whose network knows the task. Raises UserError when there is none, none classifies, or they do not go together.
+    Of a folder, a run's checkpoints are loaded where it has any, else a released network
+    (`RELEASED_FILES`): for each task the file that is best on the first of `splits`, then on the
+    second, then any other of these files whose network has the task. Raises UserError when there
+    is none, none classifies, or they are of several datasets.
     """
     folder = RELEASED if path is None else Path(path)
     if not folder.exists():

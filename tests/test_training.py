@@ -396,7 +396,7 @@ def test_dropout_resumes_exactly_where_its_generator_is_not_saved(hidden_generat
 def test_each_process_asks_the_teacher_about_its_share_of_the_faces(monkeypatch, processes):
     faces = DATASETS["Demo"](None, False, 25).splits["Training"]
     settings = SimpleNamespace(recipe=SimpleNamespace(teacher=0.5), tasks=("classify",))
-    monkeypatch.setattr(networks, "taught_probabilities", lambda images, runtime: images[:, 0, :7])
+    monkeypatch.setattr(networks, "teacher_probs", lambda images, runtime: images[:, 0, :7])
     monkeypatch.setattr(mainpro_FER, "gather_unequal", lambda mine: mine)
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     shares = []
