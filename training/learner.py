@@ -50,7 +50,7 @@ class Learner:
         the first step and replayed from then on, where the runtime allows it.
         """
         if self._captured is None and self.runtime.replays_steps:
-            self._captured = CapturedStep(self, batch)  # uses random numbers: before the seed is set
+            self._captured = CapturedStep(self, batch)  # uses random numbers: before the seeds
         self.rate.fill_(learning_rate(self.recipe, global_step, steps_per_epoch))
         self.seed_device(global_step)
         result = (self._captured or self.device_step)(batch)
