@@ -22,11 +22,11 @@ from data.votes import with_targets
 from inference import networks
 from models import MODELS
 from training.config import build_parser, check_effects, resolve, resumed
+from training.device import setup_device
 from training.engine import evaluate, share_of, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
 from training.learner import MultiTaskLearner
 from training.run import Run, load_last
-from training.runtime import decide
 from utils.distributed import (
     AgreedStop,
     check_share,
@@ -52,14 +52,14 @@ def main(arguments):
     else:
         settings = resolve(arguments, arguments.dataset or default_dataset(arguments.data))
     precision = arguments.precision or (last or {}).get("precision", "auto")
-    runtime = decide(arguments.device, precision, arguments.compile, training=True)
+    runtime = setup_device(arguments.device, precision, arguments.compile, training=True)
     if settings.has_subjects:
         faces = DATASETS[settings.dataset](settings.data, largest_face)
         return cross_validate(settings, faces, runtime, arguments.out, arguments.resume)
 
     settings, dataset = load_dataset(settings, arguments)
-    splits, where = runtime.keep(dataset.splits)
-    print_plan(settings, dataset, (*runtime.reasons, where))
+    splits = runtime.move_to_device(dataset.splits)
+    print_plan(settings, dataset, runtime.reasons)
     with exclusive_run(arguments.out) if is_first() else nullcontext():
         teacher_probs = ask_teacher(settings, splits["Training"], runtime, last)
         dataset = replace(dataset, splits=splits)

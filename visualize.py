@@ -31,8 +31,8 @@ from inference.networks import RELEASED, RELEASED_SYNTHESIZER, describe_files, l
 from inference.places import PEOPLE, OutputPaths, expand, given_input, marks, placing, save_figure
 from inference.recognizer import EmotionRecognizer, Face
 from inference.videos.tracks import SMOOTH
+from training.device import DEVICES, PRECISIONS, setup_device
 from training.engine import CROPS
-from training.runtime import DEVICES, PRECISIONS, decide
 from utils.files import UserError, as_text, exit_code, path_argument
 from utils.images import Unreadable, in_batches, is_image, is_video, prefetch, read_first, subsample, to_grey
 from utils.text import counted
@@ -82,7 +82,7 @@ def main(arguments):
         for path in videos:
             print_line(arguments, f"{path}: left out, since only faces of pictures are synthesized")
         return synthesize(stills, output_paths, arguments)
-    decide(arguments.device, arguments.precision, "off")  # the settings of this process, which is ours
+    setup_device(arguments.device, arguments.precision, "off")  # the settings of this process, which is ours
     recognizer = EmotionRecognizer(
         arguments.checkpoints, arguments.face, arguments.face_model, arguments.crops, arguments.device,
         arguments.precision, arguments.confidence, arguments.explain,
@@ -106,8 +106,8 @@ def main(arguments):
 
 def export(output_paths, arguments):
     """Write the network as ONNX, and with 8 bits where training faces are there to calibrate it. Returns the code."""
-    from data.faces import load_split
     from data.archives import DATA_FOLDER
+    from data.faces import load_split
     from inference.export import export_int8, export_onnx
 
     [path] = output_paths.beside(Path("emotion.onnx"), "", ".onnx")

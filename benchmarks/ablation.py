@@ -32,11 +32,11 @@ from data.fer2013.prepare import ensure  # noqa: E402
 from inference.ratings import read_ratings  # noqa: E402
 from models.multitask import MultiTask  # noqa: E402
 from training.config import RECIPES  # noqa: E402
+from training.device import setup_device  # noqa: E402
 from training.engine import evaluate, predict, train_one_epoch  # noqa: E402
 from training.learner import MultiTaskLearner  # noqa: E402
 from training.losses import constraint_tables  # noqa: E402
 from training.metrics import concordance  # noqa: E402
-from training.runtime import decide  # noqa: E402
 from utils.tasks import SPLITS, TASKS  # noqa: E402
 
 PAPER = {name: value for name, value in vars(RECIPES["paper"]).items() if name not in ("epochs", "width", "pooled")}
@@ -62,8 +62,6 @@ STUDIES = {
         "table, 1": {"consistency": 1.0},
         "original, 0.1": {"constraint": "original"},
         "original, 1": {"constraint": "original", "consistency": 1.0},
-        "score, 0.1": {"constraint": "score"},
-        "score, 1": {"constraint": "score", "consistency": 1.0},
         "classification alone": {"tasks": ("classify",)},
         "V/A/D of the class": {"of_class": True},
         "valence alone": {"tasks": ("regressV",)},
@@ -98,7 +96,7 @@ def train(tasks, of_class, recipe, seed, h5_path, faces, ratings, threads):
     "training": accuracy of the last epoch, "loss": cross-entropy on the public split, "seconds": of training}.
     """
     torch.set_num_threads(threads)
-    runtime = decide("auto", "auto", "off", training=True)
+    runtime = setup_device("auto", "auto", "off", training=True)
     epochs = recipe.epochs
     training = load_split(h5_path, "Training", limit=faces).to(runtime.device)
     public = load_split(h5_path, "PublicTest").to(runtime.device)

@@ -19,6 +19,7 @@ from utils.files import UserError, as_user_error, move_aside, write_text
 # ResNet-18 with a stride-1 stem on one grey 44x44 face; a training step costs three times as much.
 FORWARD_FLOP = 2.19e9
 TRAINING_FLOP = 3 * FORWARD_FLOP
+TOLERANCE, MAX_WARM_UPS = 0.05, 10  # relative difference of two rates; calls before timing
 
 
 def asked_for_quick(doc):
@@ -98,20 +99,40 @@ def write_json(content, path):
 
 
 def time_in_turn(programs, rounds):
-    """Time each of {name: function} `rounds` times, in turn, after one call each that does not count.
+    """Time each of {name: function} `rounds` times, in turn, after each has warmed up.
 
-    A function returns how many images it handled. Returns {name: [images per second, one per round]}:
-    a machine whose speed drifts slows all of them alike, so ratios within a round hold.
+    A function returns how many images it handled. Returns {name: [images per second, one per
+    round]}: a machine whose speed drifts slows all of them alike, so ratios within a round hold.
     """
-    for program in programs.values():
-        program()
+    for name, program in programs.items():
+        if not warm_up(program):
+            print(f"{name}: throughput varies, no two of {MAX_WARM_UPS} calls agree within 5%")
     rates = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
-            start = time.perf_counter()
-            images = program()
-            rates[name].append(images / (time.perf_counter() - start))
+            rates[name].append(rate_of(program))
     return rates
+
+
+def warm_up(program):
+    """Call a function until two rates in a row agree: the first calls build kernels.
+
+    Returns whether they did.
+    """
+    earlier = rate_of(program)
+    for _ in range(MAX_WARM_UPS - 1):
+        rate = rate_of(program)
+        if abs(rate - earlier) <= TOLERANCE * max(rate, earlier):
+            return True
+        earlier = rate
+    return False
+
+
+def rate_of(program):
+    """Images per second of one call of a function that returns how many it handled."""
+    start = time.perf_counter()
+    images = program()
+    return images / (time.perf_counter() - start)
 
 
 def print_rates(title, unit, rates, ours, flop):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import TRAINING_FLOP, asked_for_quick, describe_machine, print_table  # noqa: E402
-from training.runtime import decide  # noqa: E402
+from training.device import setup_device  # noqa: E402
 
 
 def trunk_convolutions(size=44):
@@ -67,7 +67,7 @@ def main():
     print(describe_machine())
     rows = []
     for precision in ("fp32", "bf16"):
-        runtime = decide(precision=precision)
+        runtime = setup_device(precision=precision)
         for batch in (128,) if quick else (32, 64, 128, 256):
             rate = ceiling(runtime, batch, 3 if quick else 7)
             rows.append([f"{precision}, batch {batch}", f"{rate:.0f}", f"{rate * TRAINING_FLOP / 1e12:.2f}"])

@@ -38,8 +38,8 @@ from inference.networks import (  # noqa: E402
     temperature_of,
 )
 from inference.recognizer import CLOSE, EmotionRecognizer  # noqa: E402
-from training.calibration import calibration_terms, figures_of_terms  # noqa: E402
-from training.runtime import DEVICES, decide  # noqa: E402
+from training.calibration import calibration_metrics, calibration_terms  # noqa: E402
+from training.device import DEVICES, setup_device  # noqa: E402
 from utils.files import UserError, atomic_write, exit_code, path_argument  # noqa: E402
 from utils.tasks import EMOTIONS, TEST_SPLITS  # noqa: E402
 
@@ -166,7 +166,7 @@ def by_condition(values):
 def calibration(logits, target):
     """Expected calibration error, 0..1, of logits (C, M, 7) together; target (M,)."""
     terms = calibration_terms(logits.flatten(0, 1), target.repeat(len(logits)))
-    return figures_of_terms(terms.mean(dim=0))["ECE"].item()
+    return calibration_metrics(terms.mean(dim=0))["ECE"].item()
 
 
 def differences(logits, first, targets):
@@ -232,7 +232,7 @@ def draw(arguments, runtime):
 
 def main(arguments):
     """Measure, print and write, or draw the figure. Returns the exit code."""
-    runtime = decide(arguments.device)
+    runtime = setup_device(arguments.device)
     if arguments.figure is not None:
         draw(arguments, runtime)
         return 0

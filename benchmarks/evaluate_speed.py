@@ -16,14 +16,14 @@ from benchmarks.references import original_ten_crop  # noqa: E402
 from data.demo.demo import draw_faces  # noqa: E402
 from models import MODELS  # noqa: E402
 from training.config import DEFAULT_MODEL  # noqa: E402
+from training.device import setup_device  # noqa: E402
 from training.engine import EVALUATION_CROPS, predict  # noqa: E402
-from training.runtime import decide  # noqa: E402
 
 
 def main():
     quick = asked_for_quick(__doc__)
     rounds, count = (1, 48) if quick else (5, 480)
-    runtime = decide()
+    runtime = setup_device()
     print(describe_machine())
     print("; ".join(runtime.reasons))
 
@@ -48,7 +48,7 @@ def main():
         "convolutions alone (ceiling)": measure_ceiling,
     }
     rates = time_in_turn(programs, rounds)
-    rates["convolutions alone (ceiling)"] = ceilings[1:]
+    rates["convolutions alone (ceiling)"] = ceilings[-rounds:]
     title = f"ten-crop evaluation, ours in {runtime.precision}"
     print_rates(title, "faces/s", rates, "this project", 10 * FORWARD_FLOP)
 

@@ -27,18 +27,18 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.ablation import difference  # noqa: E402
 from benchmarks.common import add_faces_with_subjects, describe_machine, print_table, record_run, recorded_runs  # noqa: E402
 from benchmarks.fersnet_judge import reader, shares  # noqa: E402
+from benchmarks.judge import VIEWS, judge_network, judged, synthesize_others  # noqa: E402
 from data import DATASETS  # noqa: E402
 from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
 from inference.networks import teacher  # noqa: E402
 from mainpro_FER import largest_face  # noqa: E402
 from models.fersnet import Discriminator, FERSNet  # noqa: E402
 from training.config import FERSNET_RECIPES  # noqa: E402
+from training.device import setup_device  # noqa: E402
 from training.engine import train_one_epoch  # noqa: E402
-from training.fersnet.engine import evaluate_fold, judged, synthesize_others  # noqa: E402
-from training.fersnet.guides import expression_network, identity_network, judge_network  # noqa: E402
+from training.fersnet.engine import evaluate_fold  # noqa: E402
+from training.fersnet.guides import expression_network, identity_network  # noqa: E402
 from training.fersnet.learner import FERSNetLearner  # noqa: E402
-from training.fersnet.views import VIEWS  # noqa: E402
-from training.runtime import decide  # noqa: E402
 
 DEFAULT, PAPER = FERSNET_RECIPES["default"], FERSNET_RECIPES["paper"]
 LOSSES = ("reconstruction", "adversarial", "cycle", "discriminator_steps", "expression")
@@ -108,7 +108,7 @@ def train(recipe, count, smoothness, base, training, seed, identity, guides, run
 def measure(network, read, judge, tested, runtime):
     """{figure of `FIGURES`: value} of a network on the held-out faces; read: see `fersnet_judge.reader`.
 
-    judge: see `training.fersnet.engine.judged`.
+    judge: see `benchmarks.judge.judged`.
     """
     synthesized = synthesize_others(network, tested, runtime)
     found = evaluate_fold(network, tested, runtime) | judged(judge, tested, *synthesized, runtime)
@@ -147,7 +147,7 @@ def main():
     arguments = parser.parse_args()
     epochs, base = arguments.epochs, arguments.base
 
-    runtime = decide("auto", "auto", "off", training=True)
+    runtime = setup_device("auto", "auto", "off", training=True)
     faces = DATASETS[arguments.dataset](arguments.data, largest_face).to(runtime.device)
     fold_of = FOLD_RULES[DEFAULT.folds](faces.labels, faces.subjects, FOLDS)
     made_with = {"base": base, "precision": runtime.precision, "data": faces.fingerprint()}

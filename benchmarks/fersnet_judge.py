@@ -4,7 +4,7 @@
 
 That network has seen no face of the dataset and guided nothing that synthesizes, so it is not easily flattered. (It is
 no stranger where it was the teacher of the pre-training, as of the released one.) Faces are those of the people whom
-the FERSNet was not trained on, in the views of `training.fersnet.views`. Contempt is left out, which it does not know.
+the FERSNet was not trained on, in the views of `benchmarks.judge`. Contempt is left out, which it does not know.
 "from others": how often it reads the expression in the unchanged faces that were to be given it.
 """
 
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import add_faces_with_subjects, describe_machine, print_table  # noqa: E402
+from benchmarks.judge import VIEWS, synthesize_others  # noqa: E402
 from data import (
     DATASETS,  # noqa: E402
     FACE_SIZE,  # noqa: E402
@@ -27,11 +28,10 @@ from data.batches import normalise  # noqa: E402
 from inference.networks import teacher  # noqa: E402
 from mainpro_FER import largest_face  # noqa: E402
 from models import checkpoint  # noqa: E402
+from training.device import setup_device  # noqa: E402
 from training.engine import predict  # noqa: E402
-from training.fersnet.engine import synthesize_others, to_bytes  # noqa: E402
+from training.fersnet.engine import to_bytes  # noqa: E402
 from training.fersnet.guides import PREPROCESSING  # noqa: E402
-from training.fersnet.views import VIEWS  # noqa: E402
-from training.runtime import decide  # noqa: E402
 from utils.tasks import EMOTIONS  # noqa: E402
 
 
@@ -80,7 +80,7 @@ def main():
     add_faces_with_subjects(parser)
     arguments = parser.parse_args()
 
-    runtime = decide("cpu", "auto", "off")
+    runtime = setup_device("cpu", "auto", "off")
     print(describe_machine())
     faces, read = DATASETS[arguments.dataset](arguments.data, largest_face), reader(teacher(), runtime)
     for path in arguments.networks:

@@ -28,7 +28,7 @@ from benchmarks.common import (  # noqa: E402
     write_json,
 )
 from inference.recognizer import EmotionRecognizer  # noqa: E402
-from training.runtime import DEVICES, decide  # noqa: E402
+from training.device import DEVICES, setup_device  # noqa: E402
 from utils.files import UserError, exit_code, path_argument  # noqa: E402
 from utils.images import in_batches, prefetch, read_image  # noqa: E402
 from utils.progress import Progress  # noqa: E402
@@ -129,7 +129,7 @@ def print_figures(report, names):
 
 def main(arguments):
     """Measure, print and write. Returns the exit code."""
-    decide(arguments.device)
+    setup_device(arguments.device)
     labels = read_labels(arguments.folder)
     truth = labels["emotion"].to_numpy()
     recognizers = {

@@ -1,8 +1,9 @@
-"""Training throughput: this project against the original design and the usual loop, and against its ceiling.
+"""Training throughput: this project, the original design, the usual loop, and the ceiling.
 
     python benchmarks/train_speed.py [--quick]
 
-All are timed in turn in one process; rates are medians, ratios medians of the ratios of one round.
+Each is called until two rates in a row agree, then all are timed in turn in one process; rates are
+medians, ratios medians of the ratios of one round.
 """
 
 import sys
@@ -13,7 +14,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import TRAINING_FLOP, asked_for_quick, describe_machine, print_rates, time_in_turn  # noqa: E402
+from benchmarks.common import (  # noqa: E402
+    TRAINING_FLOP,
+    asked_for_quick,
+    describe_machine,
+    print_rates,
+    time_in_turn,
+)
 from benchmarks.convolution_ceiling import ceiling  # noqa: E402
 from benchmarks.references import ancestor_training, original_training  # noqa: E402
 from data.demo.demo import draw_faces  # noqa: E402
@@ -23,10 +30,10 @@ from training.config import (
     DEFAULT_MODEL,  # noqa: E402
     RECIPES,  # noqa: E402
 )
+from training.device import setup_device  # noqa: E402
 from training.engine import train_one_epoch  # noqa: E402
 from training.learner import MultiTaskLearner  # noqa: E402
 from training.losses import constraint_tables  # noqa: E402
-from training.runtime import decide  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
 
@@ -52,30 +59,29 @@ def our_training(faces, runtime, images_wanted, **changes):
 def main():
     quick = asked_for_quick(__doc__)
     rounds, steps = (1, 1) if quick else (5, 6)
-    runtime = decide(training=True)
+    batch = RECIPES["default"].batch_size
+    runtime = setup_device(training=True)
     print(describe_machine())
     print("; ".join(runtime.reasons))
-
-    images, labels, vad = draw_faces(128 * steps, seed=0)
+    images, labels, vad = draw_faces(batch * steps, seed=0)
     faces = Faces.from_arrays(images, labels, vad)
     torch.manual_seed(0)
     ceilings = []
 
     def measure_ceiling():
-        ceilings.append(ceiling(runtime, RECIPES["default"].batch_size))
+        ceilings.append(ceiling(runtime, batch))
         return 0
 
     programs = {
-        "this project, default recipe": our_training(faces, runtime, 128 * steps),
-        "recipe fast (pooled stem)": our_training(faces, runtime, 128 * steps, pooled=True),
-        "default with SGD instead of Muon": our_training(faces, runtime, 128 * steps, optimizer="sgd"),
+        "this project, default recipe": our_training(faces, runtime, batch * steps),
+        "recipe fast (pooled stem)": our_training(faces, runtime, batch * steps, pooled=True),
+        "default with SGD": our_training(faces, runtime, batch * steps, optimizer="sgd"),
         "ancestor loop": ancestor_training(images, labels, steps),
         "original design": original_training(images, labels, steps),
         "convolutions alone (ceiling)": measure_ceiling,
     }
     rates = time_in_turn(programs, rounds)
-    rates["convolutions alone (ceiling)"] = ceilings[1:]
-
+    rates["convolutions alone (ceiling)"] = ceilings[-rounds:]
     title = f"training, ours in {runtime.precision}"
     print_rates(title, "images/s", rates, "this project, default recipe", TRAINING_FLOP)
 

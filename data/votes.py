@@ -8,7 +8,6 @@ face". FER2013's own label is the majority of these votes for two thirds of the 
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 
 from utils.files import UserError
 from utils.tasks import EMOTIONS
@@ -23,7 +22,8 @@ def vote_shares(votes, labels):
     labels (N,) int64 in 0..6.
     """
     has_votes = votes.sum(dim=1, keepdim=True) > 0
-    counts = torch.where(has_votes, votes, F.one_hot(labels, len(EMOTIONS)))
+    is_label = labels[:, None] == torch.arange(len(EMOTIONS), device=labels.device)
+    counts = torch.where(has_votes, votes, is_label)
     return counts / counts.sum(dim=1, keepdim=True)
 
 

@@ -29,9 +29,9 @@ from data.votes import majority_votes
 from inference.networks import RELEASED, load_networks, predict_tasks, ready_to_predict, temperature_of
 from inference.ratings import floors, read_ratings
 from training import metrics
-from training.calibration import calibration_error, calibration_terms, confidence_bins, figures_of_terms
+from training.calibration import calibration_error, calibration_metrics, calibration_terms, confidence_bins
+from training.device import DEVICES, PRECISIONS, setup_device
 from training.engine import CROPS
-from training.runtime import DEVICES, PRECISIONS, decide
 from utils.files import UserError, as_text, as_user_error, atomic_write, exit_code, move_aside, path_argument, sha256_of
 from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 from utils.text import counted
@@ -43,7 +43,7 @@ DRAWS = 1000  # of labels, for the calibration error by chance
 
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
-    runtime = decide(arguments.device, arguments.precision, "off")
+    runtime = setup_device(arguments.device, arguments.precision, "off")
     networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
     others = None
     if arguments.compare is not None:
@@ -292,7 +292,7 @@ def _category_measure(logits, labels, temperature):
         figures = _category_figures((times @ cells).view(-1, classes, classes))
         for suffix, each in terms.items():
             means = times @ each / rows.shape[1]
-            figures |= {name + suffix: value for name, value in figures_of_terms(means).items()}
+            figures |= {name + suffix: value for name, value in calibration_metrics(means).items()}
         return figures
 
     return measure

@@ -12,7 +12,7 @@ from inference import detector, results
 from inference.explain import heat_maps
 from inference.networks import load_networks, predict_tasks, ready_to_predict, temperature_of
 from inference.videos.tracks import SMOOTH
-from training.runtime import choose
+from training.device import select_device
 from utils.files import UserError
 from utils.images import from_pil, read_image, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS
@@ -107,7 +107,7 @@ class EmotionRecognizer:
 
     def __init__(self, checkpoints=None, face="auto", face_model=None, crops=None, device="auto",
                  precision="auto", confidence=detector.CONFIDENCE, explain=False):  # fmt: skip
-        self.runtime = choose(device, precision, "off")
+        self.runtime = select_device(device, precision, "off")
         self.crops, self.explain = crops, explain
         with torch.random.fork_rng(devices=[]):  # a network is made of random numbers before its weights are read
             self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)

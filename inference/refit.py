@@ -22,9 +22,9 @@ from data import DATASETS
 from inference.ratings import read_ratings
 from models import MODELS, checkpoint
 from training.calibration import fit_temperature
+from training.device import DEVICES, PRECISIONS, setup_device
 from training.engine import predict
 from training.losses import dimension_loss
-from training.runtime import DEVICES, PRECISIONS, decide
 from utils.files import UserError, exit_code, path_argument
 from utils.tasks import TASKS
 
@@ -143,7 +143,7 @@ def main(arguments):
     target = Path(arguments.folder) / Path(arguments.checkpoint).name
     if target.exists():
         raise UserError(f"{target} is there already: move it away first.")
-    runtime = decide(arguments.device, arguments.precision, "off")
+    runtime = setup_device(arguments.device, arguments.precision, "off")
     dataset = DATASETS["FER2013"](arguments.data, out=target.parent)
     counts = {name: len(faces) for name, faces in dataset.splits.items()}
     blocks = [] if arguments.ratings is None else read_ratings(arguments.ratings, counts)

@@ -6,8 +6,8 @@ import torch
 
 from inference.networks import RELEASED_SYNTHESIZER
 from models import checkpoint
+from training.device import setup_device
 from training.fersnet.engine import synthesize_each
-from training.runtime import decide
 from utils.files import UserError
 
 ALL = "all"
@@ -21,7 +21,7 @@ class FaceSynthesizer:
     """
 
     def __init__(self, path=RELEASED_SYNTHESIZER, device="auto", precision="auto"):
-        self._runtime = decide(device, precision, "off")
+        self._runtime = setup_device(device, precision, "off")
         network, content = checkpoint.load_model(_first(Path(path)))
         if not getattr(network, "synthesizes", False):
             raise UserError(

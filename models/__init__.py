@@ -1,8 +1,8 @@
 """MODELS: name -> constructor, called with the names of the tasks and the way they share a trunk.
 
-The class of a network says what ways of sharing it has (`SHARINGS`) and whether it is trained on faces of known
-people, over folds (`HAS_FOLDS`). The first that is serves such datasets where no model is asked for. It has `tasks`,
-and `part`, which says what of it serves one of them; see `MultiTask`. Of a recipe's options it gets those that it has.
+The class of a network has `SHARINGS`, its ways of sharing, and `HAS_FOLDS`, whether it is trained
+by cross-validation over subjects; the first such is the default for datasets with subjects. It has
+`tasks`, and `part`, what of it serves one of them; see `MultiTask`.
 """
 
 from functools import partial
@@ -11,12 +11,17 @@ from inspect import signature
 from models.fersnet import FERSNet
 from models.multitask import MultiTask
 
-MODELS = {"ResNet18RegressionTwoOutputs": MultiTask, "FERSNet": FERSNet, "FERSNetHalf": partial(FERSNet, base=32)}
+MODELS = {
+    "ResNet18RegressionTwoOutputs": MultiTask,
+    "FERSNet": FERSNet,
+    "FERSNetHalf": partial(FERSNet, base=32),
+}
 
 
 def free_options(name, options):
-    """Those of the `options` that the model of that name has and does not fix itself, as its width perhaps."""
-    free = signature(network_class(name)).parameters.keys() - getattr(MODELS[name], "keywords", {}).keys()
+    """Those of the `options` that the model of that name takes and does not fix itself."""
+    fixed = getattr(MODELS[name], "keywords", {})
+    free = signature(network_class(name)).parameters.keys() - fixed.keys()
     return {key: value for key, value in options.items() if key in free}
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import MODELS, network_class
+from models import MODELS
 from models.original import ORIGINAL_PREPROCESSING, convert_original, is_original, unwrapped
 from utils.files import UserError, atomic_write
 from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
 
-# What a NumPy number in a file is made of, under its names of NumPy 1 and 2: nothing that could execute code.
+# What NumPy numbers in a file are made of, under the names of NumPy 1 and 2; executes nothing.
 NUMPY_NUMBERS = [
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
@@ -24,24 +24,24 @@ NUMPY_NUMBERS = [
     *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")},
     _codecs.encode,
 ]
-ATTEMPTS = 16  # over three quarters of a minute: without its checkpoint a run cannot go on
+ATTEMPTS = 16  # over three quarters of a minute: without its checkpoint a run cannot continue
 AGAIN = "Get it again, or train anew with: python mainpro_FER.py"
 
 
 class OtherTask(UserError):
-    """A file of the original project, which does not say what it predicts, when asked for more than it can."""
+    """A file of the original project, which does not say what it predicts, lacks a task."""
 
 
 def save(path, content):
     """Write the dict `content` to `path`, atomically. UserError when the disk refuses."""
     try:
         with atomic_write(path, ATTEMPTS) as temporary, open(temporary, "wb") as stream:
-            torch.save(content, stream)  # given a path, it would write that name, which is never twice the same
-    except (OSError, RuntimeError) as error:  # the latter is what PyTorch raises when the disk is full
+            torch.save(content, stream)  # given a path, it would write the temporary name into it
+    except (OSError, RuntimeError) as error:  # PyTorch raises the latter when the disk is full
         reason = getattr(error, "strerror", None) or "the disk is full, or refuses to be written to"
         raise UserError(
-            f"Could not write {path}: {reason}. Make room, or choose another place; earlier files are intact, and a "
-            "run that has a last.t7 goes on with --resume."
+            f"Could not write {path}: {reason}. Make room, or choose another place; earlier files "
+            "are intact, and a run that has a last.t7 continues with --resume."
         ) from error
 
 
@@ -53,24 +53,29 @@ def load(path):
     try:
         with torch.serialization.safe_globals(NUMPY_NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file makes the unpickler raise can be anything
+    except Exception as error:  # a damaged file makes the unpickler raise anything
         raise UserError(
-            f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors and plain "
-            f"values, which is refused because loading it could execute code. {AGAIN}"
+            f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors and "
+            f"plain values, which is refused because loading it could execute code. {AGAIN}"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not a checkpoint of this project: it holds no network ('net'). {AGAIN}")
+        raise not_ours(path, "it holds no network ('net')")
     return content
 
 
+def not_ours(path, reason):
+    """The UserError about a file that is no checkpoint of this project."""
+    return UserError(f"{path} is not a checkpoint of this project: {reason}. {AGAIN}")
+
+
 def load_network(path):
-    """The dict in `path`, as `load` gives it, of which "net" is a state dict. UserError when it is not."""
+    """The dict in `path`, of which "net" is a state dict. UserError when it is not."""
     content = load(path)
     state = content.get("net")
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise UserError(f"{path} is not a checkpoint of this project: it holds no network ('net'). {AGAIN}")
+        raise not_ours(path, "it holds no network ('net')")
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path} is not a checkpoint of this project: its network is more than tensors. {AGAIN}")
+        raise not_ours(path, "its network is more than tensors")
     return content
 
 
@@ -78,7 +83,7 @@ def task_checkpoint(model, task, epoch, results, description):
     """The content of a best-of-task file.
 
     model: the raw module; task: a name from `TASKS`; results: the epoch's results for every split;
-    description: what the run is (dataset, model, preprocessing, crops, constraint's table, versions).
+    description: of the run (dataset, model, preprocessing, crops, constraint's table, versions).
     """
     tasks, state = model.part(task)
     return {
@@ -102,59 +107,69 @@ def load_model(path, task=None):
     None "classify" for 7 outputs. Raises UserError when it does not fit.
     """
     content = load_network(path)
-    state = content["net"]
-    original = is_original(state)
-    if original:
-        task = task or "classify"
-        content = {**content, "model": "ResNet-18", "preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task]}
-    else:
-        _check_description(path, content)
+    if is_original(content["net"]):
+        return _load_original(path, content, task or "classify")
+    _check_description(path, content)
+    tasks, options = tuple(content["tasks"]), content.get("options", {})
     try:
-        if original:
-            if len(unwrapped(state)["linear.weight"]) != TASKS[task].width:
-                raise OtherTask(f"{path} has no outputs for {task}: say which of V, A, D it predicts.")
-            return convert_original(state, task), content
-        model = MODELS[content["model"]](tuple(content["tasks"]), content["sharing"], **content.get("options", {}))
-        model.load_state_dict(state)
-    except OtherTask:
-        raise
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        raise UserError(f"The weights in {path} do not fit a {content['model']}. {AGAIN}") from error
+        model = MODELS[content["model"]](tasks, content["sharing"], **options)
+        model.load_state_dict(content["net"])
+    except (RuntimeError, LookupError, ValueError, TypeError) as error:
+        raise _misfit(path, content["model"]) from error
     return model.eval(), content
 
 
+def _load_original(path, content, task):
+    """`load_model` for a file of the original project."""
+    outputs = unwrapped(content["net"])["linear.weight"]
+    if outputs.ndim == 2 and len(outputs) != TASKS[task].width:
+        raise OtherTask(f"{path} has no outputs for {task}: say which of V, A, D it predicts.")
+    description = {"preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task], "model": "ResNet-18"}
+    try:
+        return convert_original(content["net"], task), content | description
+    except (RuntimeError, IndexError) as error:
+        raise _misfit(path, "ResNet-18") from error
+
+
+def _misfit(path, model):
+    return UserError(f"The weights in {path} do not fit a {model}. {AGAIN}")
+
+
 def _check_description(path, content):
-    """Raise UserError unless the content of a best-of-task file says what its network is and how to feed it."""
+    """Raise UserError unless a best-of-task file says what its network is and how to feed it."""
     missing = {"model", "tasks", "sharing", "preprocessing"} - content.keys()
     if missing:
-        raise UserError(f"{path} is not a checkpoint of this project: it lacks {', '.join(sorted(missing))}. {AGAIN}")
-    model, tasks, pixels = content["model"], content["tasks"], content["preprocessing"]
+        raise not_ours(path, f"it lacks {', '.join(sorted(missing))}")
+    model, pixels = content["model"], content["preprocessing"]
     if not isinstance(model, str) or model not in MODELS:
-        raise UserError(f"{path} holds a {str(model)[:100]}, which is unknown here: {', '.join(MODELS)}. {AGAIN}")
+        known = ", ".join(MODELS)
+        raise UserError(f"{path} holds a {str(model)[:100]}, which is unknown: {known}. {AGAIN}")
+    if not isinstance(content["tasks"], list) or not content["tasks"]:
+        raise not_ours(path, "its tasks are no list of names")
     numbers = [pixels.get(name) for name in ("mean", "std")] if isinstance(pixels, dict) else [None]
-    good = {
-        "tasks": isinstance(tasks, list) and len(tasks) > 0 and all(task in list(TASKS) for task in tasks),
-        "sharing": content["sharing"] in network_class(model).SHARINGS,
-        "preprocessing": all(isinstance(n, float) and math.isfinite(n) for n in numbers) and numbers[1] > 0,
-    }
-    wrong = [name for name, fits in good.items() if not fits]
-    if wrong:
-        raise UserError(f"{path} is not a checkpoint of this project: its {', '.join(wrong)} make no sense. {AGAIN}")
+    if not all(isinstance(n, float) and math.isfinite(n) for n in numbers) or numbers[1] <= 0:
+        raise not_ours(path, "its preprocessing is not a mean and a standard deviation")
 
 
 def load_pretrained(network, path):
     """Give a FERSNet the weights of one that was trained on other expressions, as far as they fit.
 
-    path: a checkpoint of a FERSNet. Its classifier is left out. Where branches are joined, the joint block of a
-    recognition branch becomes the part of the new one that leads from recognition to recognition. Returns the content
-    of the file. Raises UserError when it holds another network.
+    path: a checkpoint of a FERSNet. Its classifier is left out. Where branches are joined, the
+    joint block of a recognition branch becomes the part of the new one that leads from recognition
+    to recognition. Returns the content of the file. Raises UserError for another network.
     """
     content = load_network(path)
     given, state = content["net"], network.state_dict()
     if "recognition.0.conv1.weight" not in given:
-        raise UserError(f"{path} holds no FERSNet: train one with --model FERSNet and give its .t7 file to --pretrain.")
+        raise UserError(
+            f"{path} holds no FERSNet: train one with --model FERSNet and give its .t7 file to "
+            "--pretrain."
+        )
     if given["stem.0.weight"].shape != state["stem.0.weight"].shape:
-        raise UserError(f"{path} holds a FERSNet of other widths: give one that was trained with the same --model.")
+        raise UserError(
+            f"{path} holds a FERSNet of other widths: give one that was trained with the same "
+            "--model."
+        )
     for name, value in given.items():
         old = state.get(name)
         if old is None or old.ndim != value.ndim or name.startswith("classifier"):

@@ -1,7 +1,7 @@
 """FERSNet: expression recognition and synthesis in one network with selective feature sharing.
 
-Zhao, Liu, Xiao, Lun, Lam, "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on
-Selective Feature Sharing", ICPR 2020, arXiv 2007.04514.
+Zhao, Liu, Xiao, Lun, Lam, "Deep Multi-task Learning for Facial Expression Recognition and
+Synthesis Based on Selective Feature Sharing", ICPR 2020, arXiv 2007.04514.
 """
 
 from functools import partial
@@ -22,6 +22,20 @@ SIZES = (48, 96)  # of the faces
 instance_norm = nn.InstanceNorm2d
 
 
+def one_hot(labels, classes):
+    """(B,) int64 -> (B, classes) bool. PyTorch's own reads the labels back to check them."""
+    return labels[:, None] == torch.arange(classes, device=labels.device)
+
+
+def convolution_layer(in_channels, out_channels):
+    """3x3 convolution, batch norm, ReLU: (B, in, H, W) -> (B, out, H, W)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
 def residual_block(in_channels, out_channels, norm):
     """A `BasicBlock` whose shortcut, where the channels change, is a bare 1x1 convolution."""
     block = BasicBlock(in_channels, out_channels, 1, norm)
@@ -31,7 +45,7 @@ def residual_block(in_channels, out_channels, norm):
 
 
 class ConvFLU(nn.Module):
-    """Convolutional feature leaky unit: one branch takes over what it can use of the other's features.
+    """Convolutional feature leaky unit: a branch takes over some of the other's features.
 
     kernel: 1 or 3, the size of its four convolutions; none has a bias.
     """
@@ -45,7 +59,7 @@ class ConvFLU(nn.Module):
         self.kept = convolution(channels, channels)  # U
 
     def forward(self, own, other):
-        """own, other (B, C, H, W) -> (own features with what leaked in, reset gate, update gate), each (B, C, H, W).
+        """own, other (B, C, H, W) -> (new own features, reset gate, update gate), all alike.
 
         r = sigmoid(W_r * [own, other]); candidate = tanh(W * (r . other) + U * own);
         z = sigmoid(W_z * [own, other]); result = (1 - z) . own + z . candidate.
@@ -65,18 +79,17 @@ class Exchange(nn.Module):
         self.to_synthesis = ConvFLU(channels, kernel)
 
     def forward(self, recognition, synthesis):
-        """(recognition, synthesis) -> (recognition, synthesis, {branch: (reset gate, update gate)})."""
+        """(recognition, synthesis) -> (recognition, synthesis, {branch: (reset, update)})."""
         x, *x_gates = self.to_recognition(recognition, synthesis)
         y, *y_gates = self.to_synthesis(synthesis, recognition)
         return x, y, {"recognition": tuple(x_gates), "synthesis": tuple(y_gates)}
 
 
 class Transform(nn.Module):
-    """Gives features (B, C, H, W) the strength and level that a one-hot expression (B, classes) asks for.
+    """Scales and shifts features (B, C, H, W) as a one-hot expression (B, classes) asks for.
 
-    features + weight * noise, normalised per picture and channel, times scale(expression), plus shift(expression). The
-    noise is one normal map per picture, in training only: in evaluation it is at its mean, 0. The weight begins at 0,
-    scale and shift near 0, so that at first nothing of the features passes unchanged.
+    norm(features + weight * noise) * scale(expression) + shift(expression). The noise is one normal
+    map per picture, in training only. The weight begins at 0, scale and shift near 0.
     """
 
     def __init__(self, classes, channels):
@@ -89,8 +102,7 @@ class Transform(nn.Module):
 
     def forward(self, features, expression):
         if self.training:
-            height, width = features.shape[2:]
-            noise = torch.randn(len(features), 1, height, width)  # on the CPU: the same on every device
+            noise = torch.randn(len(features), 1, *features.shape[2:], device=features.device)
             features = features + self.noise * noise.to(features)
         scale, shift = self.lift(expression)[:, :, None, None].to(features.dtype).chunk(2, dim=1)
         return self.norm(features) * scale + shift
@@ -114,7 +126,7 @@ class Refining(nn.Sequential):
         layers = []
         for inner in (in_channels, out_channels):
             layers += [
-                nn.Conv2d(inner, out_channels, 3, padding=1, bias=False),  # the norm would take a bias away
+                nn.Conv2d(inner, out_channels, 3, padding=1, bias=False),  # a norm follows
                 instance_norm(out_channels),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
@@ -122,11 +134,11 @@ class Refining(nn.Sequential):
 
 
 class Decoder(nn.Module):
-    """Draws a face from the synthesis branch's features and the expression it should have.
+    """Draws a face from the features of the synthesis branch and the target expression.
 
-    Five times the features grow to the size of the next skip, are joined with it and refined, but the last time, to the
-    size of the picture, there is no skip: nothing of full resolution is handed over. deep: the bottleneck is half as
-    large as the coarsest skip, as with faces of 96x96; without, it is as large, and the first doubling is left out.
+    Five times the features are doubled in size, joined with the skip of that size and refined; the
+    last time, at the size of the picture, there is no skip. deep: the bottleneck is half as large
+    as the coarsest skip, as with faces of 96x96; else the first doubling is left out.
     """
 
     def __init__(self, classes, base, deep):
@@ -139,19 +151,26 @@ class Decoder(nn.Module):
         if not deep:
             self.doublings[0] = nn.Identity()
         joined = [2 * channels for channels in skips]
-        self.refinings = nn.ModuleList(Refining(*pair) for pair in zip((*joined, base), (*skips, base), strict=True))
+        pairs = zip((*joined, base), (*skips, base), strict=True)
+        self.refinings = nn.ModuleList(Refining(*pair) for pair in pairs)
         self.draw = nn.Conv2d(base, 1, 3, padding=1)
 
     def forward(self, bottleneck, skips, expression):
-        """bottleneck (B, 8 base, h, w), skips fine to coarse, expression (B, classes) -> (B, 1, S, S), unbounded."""
+        """bottleneck (B, 8 base, h, w), skips fine to coarse -> (B, 1, S, S), unbounded.
+
+        expression: (B, classes), one-hot.
+        """
         features = self.transform_bottleneck(bottleneck, expression)
-        transformed = [
-            transform(skip, expression) for transform, skip in zip(self.transforms, reversed(skips), strict=True)
+        skips = [
+            transform(skip, expression)
+            for transform, skip in zip(self.transforms, reversed(skips), strict=True)
         ]
-        for doubling, refining, skip in zip(self.doublings, self.refinings, (*transformed, None), strict=True):
+        for number, (doubling, refining) in enumerate(
+            zip(self.doublings, self.refinings, strict=True)
+        ):
             features = doubling(features)
-            if skip is not None:
-                features = torch.cat((features, skip), dim=1)
+            if number < len(skips):
+                features = torch.cat((features, skips[number]), dim=1)
             features = refining(features)
         return self.draw(features).float()
 
@@ -159,25 +178,26 @@ class Decoder(nn.Module):
 class FERSNet(nn.Module):
     """Recognizes the expression of a face and synthesizes the face with another one.
 
-    tasks: ("classify",), for the sake of `MODELS`. sharing: "none" (the recognition branch alone: the paper's
-    Baseline), "hard" (both tasks on the same first five blocks: Baseline*) or "selective" (a branch for each,
-    joined by ConvFLUs). classes: of expressions. size: 48 or 96, of the faces; recognition alone takes any.
-    kernel: of the ConvFLUs. base: channels of the stem; 64 is the network of the paper.
+    tasks: ("classify",), as `MODELS` demands. sharing: "none" (the recognition branch alone: the
+    paper's Baseline), "hard" (both tasks on the same first five blocks: Baseline*) or "selective"
+    (a branch each, joined by ConvFLUs). classes: of expressions. size: 48 or 96, of the faces;
+    recognition alone takes any. kernel: of the ConvFLUs. base: channels of the stem, 64 in the
+    paper.
     """
 
     SHARINGS = ("none", "hard", "selective")
     HAS_FOLDS = True
 
-    def __init__(self, tasks=("classify",), sharing="selective", classes=CLASSES, size=48, kernel=1, base=64):
+    def __init__(
+        self, tasks=("classify",), sharing="selective", classes=CLASSES, size=48, kernel=1, base=64
+    ):
         super().__init__()
         if sharing not in self.SHARINGS or tuple(tasks) != ("classify",) or size not in SIZES:
-            raise ValueError(f"no FERSNet has sharing {sharing!r}, tasks {tasks!r} and size {size!r}")
+            raise ValueError(f"no FERSNet has {sharing=}, {tasks=} and {size=}")
         self.tasks, self.sharing, self.classes, self.base = tuple(tasks), sharing, classes, base
         self.synthesizes = sharing != "none"
         widths = [base * 2**stage for stage in range(STAGES + 1)]
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU(inplace=True)
-        )
+        self.stem = convolution_layer(1, base)
         pairs = list(pairwise(widths))
         self.recognition = nn.ModuleList(residual_block(*pair, nn.BatchNorm2d) for pair in pairs)
         joint = widths[-1]
@@ -187,21 +207,17 @@ class FERSNet(nn.Module):
             joint *= 2
         self.joint = residual_block(joint, joint, nn.BatchNorm2d)
         self.deep = size == SIZES[1]
-        self.last = nn.Sequential(
-            nn.Conv2d(widths[-1], widths[-1], 3, padding=1, bias=False),
-            nn.BatchNorm2d(widths[-1]),
-            nn.ReLU(inplace=True),
-        )
+        self.last = convolution_layer(widths[-1], widths[-1])
         self.classifier = nn.Linear(widths[-1], classes)
         if self.synthesizes:
             self.decoder = Decoder(classes, base, self.deep)
 
     def forward(self, images, target=None):
-        """images (B, 1, S, S) in 0..1; target (B,) int64, the expressions to synthesize, or None for none.
+        """images (B, 1, S, S) in 0..1; target (B,) int64, the expressions to synthesize, or None.
 
-        Returns {"classify": logits (B, classes) float32}; with a target also "synthesized": (B, 1, S, S) float32, of
-        the same scale, which it can leave a little. A network that shares selectively adds "gates": per stage
-        {branch: (reset, update)}.
+        Returns {"classify": logits (B, classes) float32}; with a target also "synthesized":
+        (B, 1, S, S) float32, about in 0..1. A network that shares selectively adds "gates": per
+        stage {branch: (reset, update)}.
         """
         x = y = F.max_pool2d(self.stem(images), 2)  # (B, base, S / 2, S / 2)
         skips = [y]
@@ -223,7 +239,8 @@ class FERSNet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             outputs = {"classify": self.classifier(pooled)}
         if target is not None:
-            outputs["synthesized"] = self.decoder(y, skips, F.one_hot(target, self.classes).to(pooled.dtype))
+            expression = one_hot(target, self.classes).to(pooled.dtype)
+            outputs["synthesized"] = self.decoder(y, skips, expression)
         return outputs | {"gates": gates} if gates else outputs
 
     def part(self, task):
@@ -232,9 +249,9 @@ class FERSNet(nn.Module):
 
 
 class Discriminator(nn.Sequential):
-    """Conditional PatchGAN: (faces (B, 1, S, S), expressions (B,) int64) -> scores of patches (B, 1, S / 16, S / 16).
+    """Conditional PatchGAN; base: channels of its first layer, 64 in the paper.
 
-    base: channels of its first layer, 64 in the paper.
+    faces (B, 1, S, S), expressions (B,) int64 -> scores of patches (B, 1, S / 16, S / 16).
     """
 
     def __init__(self, classes, base=64):
@@ -242,33 +259,40 @@ class Discriminator(nn.Sequential):
         layers = []
         for number, (inner, outer) in enumerate(pairwise(widths)):
             layers.append(nn.Conv2d(inner, outer, 4, stride=2, padding=1))
-            layers += [instance_norm(outer)] if number else []  # the first sees the picture as it is
+            layers += [instance_norm(outer)] if number else []  # none in the first layer
             layers.append(nn.LeakyReLU(0.2, inplace=True))
         # One more row and column, so that the last convolution keeps the size.
-        super().__init__(*layers, nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(widths[-1], 1, 4, padding=1))
+        padding, scores = nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(widths[-1], 1, 4, padding=1)
+        super().__init__(*layers, padding, scores)
         self.classes = classes
 
     def forward(self, faces, expression):
-        maps = F.one_hot(expression, self.classes).to(faces.dtype)[:, :, None, None]
-        return super().forward(torch.cat((faces, maps.expand(-1, -1, *faces.shape[2:])), dim=1)).float()
+        maps = one_hot(expression, self.classes).to(faces.dtype)[:, :, None, None]
+        maps = maps.expand(-1, -1, *faces.shape[2:])
+        return super().forward(torch.cat((faces, maps), dim=1)).float()
 
 
 class SmallClassifier(nn.Module):
-    """Tells people, or expressions, apart: faces (B, 1, S, S) in 0..1 to logits (B, classes); `embed`: what it sees."""
+    """Classifies people, or expressions: faces (B, 1, S, S) in 0..1 to logits (B, classes).
+
+    It runs in float32, also under autocast.
+    """
 
     def __init__(self, classes, base=32):
         super().__init__()
         widths = (1, base, 2 * base, 4 * base, 8 * base)
         layers = []
         for inner, outer in pairwise(widths):
-            layers += [nn.Conv2d(inner, outer, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
+            layers.append(nn.Conv2d(inner, outer, 3, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(outer), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
         self.classifier = nn.Linear(widths[-1], classes)
 
     def embed(self, faces):
-        """Features of unit length (B, 8 base), float32; differentiable with respect to the faces."""
-        return F.normalize(self.trunk(2 * faces - 1).mean(dim=(2, 3)).float())
+        """Features of unit length (B, 8 base), float32."""
+        with torch.autocast(faces.device.type, enabled=False):
+            return F.normalize(self.trunk(2 * faces - 1).mean(dim=(2, 3)))
 
     def forward(self, faces):
         with torch.autocast(faces.device.type, enabled=False):
-            return self.classifier(16 * self.embed(faces))  # a softmax of unit vectors alone would be flat
+            return self.classifier(16 * self.embed(faces))  # unit vectors give a flat softmax

@@ -34,18 +34,20 @@ HEADS = {"classification": nn.Linear, "regression": RegressionHead}
 class MultiTask(nn.Module):
     """Faces (B, 1, H, W) to {task name: logits (B, 7) or values (B, 1)}, float32.
 
-    tasks: names from `TASKS`. sharing: "trunk" (one ResNet-18 for all) or "none" (one each). base, pooled:
-    of the trunk, see `ResNet18`.
-    dropout: share of the features that training hides from the classifier.
-    original: build what the original project's checkpoints need (plain linear heads; its classifier averages a corner
-    of the last map, its V/A/D networks the whole); only `models.original` asks for it.
+    tasks: names from `TASKS`. sharing: "trunk" (one ResNet-18 for all) or "none" (one each). base,
+    pooled: of the trunk, see `ResNet18`. dropout: of the features that the classifier sees.
+    original: for checkpoints of the original project, see `models.original`: linear heads; its
+    classifier averages a corner of the last map, its V/A/D networks the whole.
     Raises ValueError for another sharing.
     """
 
     SHARINGS = ("trunk", "none")
     HAS_FOLDS = False
 
-    def __init__(self, tasks=tuple(TASKS), sharing="trunk", base=64, pooled=False, dropout=0.0, original=False):
+    def __init__(
+        self, tasks=tuple(TASKS), sharing="trunk", base=64, pooled=False, dropout=0.0,
+        original=False,
+    ):  # fmt: skip
         super().__init__()
         if sharing not in self.SHARINGS:
             raise ValueError(f"sharing must be one of {self.SHARINGS}, not {sharing!r}")
@@ -60,7 +62,7 @@ class MultiTask(nn.Module):
 
     def forward(self, images):
         features = {owner: trunk(images) for owner, trunk in self.trunks.items()}
-        # Heads are small and run in float32: their outputs enter losses that subtract near-equal numbers.
+        # Heads are small and run in float32: losses subtract nearly equal numbers.
         with torch.autocast(images.device.type, enabled=False):
             return {name: head(self._seen(name, features)) for name, head in self.heads.items()}
 
@@ -74,8 +76,7 @@ class MultiTask(nn.Module):
     def part(self, task):
         """What serves `task` (a name), as (tasks, state dict) that rebuild it.
 
-        With a shared trunk that is the whole network, whose other heads come along; with a trunk per
-        task only this task's trunk and head.
+        With a shared trunk that is the whole network; with a trunk per task its trunk and head.
         """
         state = self.state_dict()
         if self.sharing == "trunk":

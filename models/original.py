@@ -12,7 +12,7 @@ def unwrapped(state):
 
 
 def is_original(state):
-    """Whether a state dict has the original project's parameter names (also saved from DataParallel)."""
+    """Whether a state dict has the original project's names, also saved from DataParallel."""
     return {"conv1.weight", "linear.weight", "layer4.1.conv2.weight"} <= unwrapped(state).keys()
 
 

@@ -12,15 +12,15 @@ from data.demo.demo import draw_faces
 from data.faces import Faces
 from models.multitask import MultiTask
 from training.config import Recipe
+from training.device import setup_device
 from training.learner import MultiTaskLearner
 from training.losses import constraint_tables
-from training.runtime import decide
 from utils import distributed
 from utils.tasks import TASKS
 
 
 def main(path, sharing):
-    runtime = decide("cpu", "fp32", "off")
+    runtime = setup_device("cpu", "fp32", "off")
     faces = Faces.from_arrays(*draw_faces(24, seed=0))
     torch.manual_seed(0)
     recipe = Recipe(batch_size=12, sharing=sharing, orthogonality=0.01, consistency=1.0, optimizer="sgd")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision import transforms
 
-from data.batches import CROP_SIZE, center_crop, four_crop, mirrored_pair, normalise, plan_epoch, random_crops, ten_crop
+from data.batches import CROP_SIZE, center_crop, four_crop, normalise, plan_epoch, random_crops, ten_crop
 
 
 @pytest.fixture
@@ -112,11 +112,6 @@ def test_normalise_equals_formula(images):
     floats = images.float()
     assert np.allclose(normalise(floats, mean=0.4, std=0.2).numpy(), expected, atol=1e-5)
     assert torch.equal(floats, images.float()), "what was given stays as it was"
-
-
-def test_the_mirrored_pair_is_the_centre_of_the_picture_and_of_its_mirror_image(images):
-    for image, pair in zip(images.numpy(), mirrored_pair(images).numpy(), strict=True):
-        assert np.array_equal(pair[0], image[2:46, 2:46]) and np.array_equal(pair[1], image[:, ::-1][2:46, 2:46])
 
 
 def test_the_four_crops_are_the_corners_two_of_them_mirrored(images):

@@ -20,16 +20,15 @@ from benchmarks import (
     time_to_accuracy,
 )
 from benchmarks.common import record_run, recorded_runs
+from benchmarks.judge import VIEWS, synthesize_others
 from data.fer2013 import prepare
 from data.subjects.faces import SubjectFaces
 from models.fersnet import SmallClassifier
 from tests.samples import three_splits
 from training.config import RECIPES
-from training.fersnet.engine import synthesize_others
+from training.device import setup_device
 from training.fersnet.report import FOLD_COLUMNS
-from training.fersnet.views import VIEWS
 from training.losses import matrix_orthogonality
-from training.runtime import decide
 from utils.tasks import EMOTIONS, TASKS
 
 
@@ -42,11 +41,12 @@ def test_rates_are_medians_and_ratios_medians_of_the_rounds(capsys):
 
 
 def test_programs_are_timed_in_turn_after_a_call_that_does_not_count(monkeypatch):
-    clock, called = iter([0.0, 2.0, 2.0, 3.0, 10.0, 14.0, 20.0, 21.0]), []
+    warm_up, timed = [8.0, 4.0, 2.0, 2.0] + [1.0, 1.0], [2.0, 1.0, 4.0, 1.0]  # seconds of each call
+    clock, called = iter([t for seconds in warm_up + timed for t in (0.0, seconds)]), []
     monkeypatch.setattr(common.time, "perf_counter", lambda: next(clock))
     programs = {"a": lambda: called.append("a") or 8, "b": lambda: called.append("b") or 3}
     assert common.time_in_turn(programs, 2) == {"a": [4.0, 2.0], "b": [3.0, 3.0]}
-    assert "".join(called) == "ababab"
+    assert "".join(called) == "aaaabb" + "abab"
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_synthesized_faces_are_counted_by_what_is_read_in_them():
         levels[:, None, None].repeat(1, 48, 48), labels, torch.zeros(8, dtype=torch.int64), torch.arange(8), names,
         ("S1",), tuple("abcdefgh"), "made",
     )  # fmt: skip
-    found = fersnet_judge.shares(read, faces, *synthesize_others(network, faces, decide("cpu", "fp32", "off")))
+    found = fersnet_judge.shares(read, faces, *synthesize_others(network, faces, setup_device("cpu", "fp32", "off")))
     expected = {"Fear": (100, 0, 0), "Happy": (100, 100 / 6, 100), "Sad": (75, 0, 100)}
     expected["all"] = tuple(sum(column) / 3 for column in zip(*expected.values(), strict=True))
     for name, shares in expected.items():
@@ -225,7 +225,8 @@ def test_synthesized_faces_are_counted_by_what_is_read_in_them():
 
 def test_the_fer2013_network_sees_larger_faces_as_it_sees_its_own(checkpoints):
     """Each pixel of a face of 48x48 four times over is the same face."""
-    read = fersnet_judge.reader(checkpoints / TASKS["classify"].checkpoint("PrivateTest"), decide("cpu", "fp32", "off"))
+    path = checkpoints / TASKS["classify"].checkpoint("PrivateTest")
+    read = fersnet_judge.reader(path, setup_device("cpu", "fp32", "off"))
     faces = torch.randint(256, (20, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     larger = faces.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     for look in (VIEWS[""], VIEWS["Halved"]):
@@ -256,7 +257,7 @@ def test_every_addition_can_be_left_out_or_put_in(monkeypatch):
         tuple("ABCD"), ("S1", "S2"), tuple("abcdefgh"), "made",
     )  # fmt: skip
     guides, smooth = [SmallClassifier(4, base=4) for _ in range(2)], []
-    identity, runtime = SmallClassifier(2, base=4), decide("cpu", "fp32", "off")
+    identity, runtime = SmallClassifier(2, base=4), setup_device("cpu", "fp32", "off")
     weighted = fersnet_additions.SmoothLearner._weighted
 
     def weigh(learner, parts):

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
-from training.calibration import TEMPERATURES, calibration_terms, figures_of_terms, fit_temperature
+from training.calibration import TEMPERATURES, calibration_metrics, calibration_terms, fit_temperature
 
 
 def drawn(seed, sharpness, count=400):
@@ -39,7 +39,7 @@ def test_logits_that_are_always_right_or_say_nothing_have_a_bounded_temperature(
 
 def test_calibration_figures_equal_plain_python():
     logits, labels = drawn(3, 0.5)
-    found = figures_of_terms(calibration_terms(logits, labels).mean(dim=0))
+    found = calibration_metrics(calibration_terms(logits, labels).mean(dim=0))
     probabilities = np.exp(logits.numpy())
     probabilities /= probabilities.sum(1, keepdims=True)
     assert found["cross-entropy"] == pytest.approx(log_loss(labels, probabilities, labels=range(7)))
@@ -54,7 +54,7 @@ def test_calibration_figures_equal_plain_python():
 
 def test_the_fitted_temperature_calibrates():
     logits, labels = drawn(4, 3.0, 2000)  # three times too sure of themselves
-    before = figures_of_terms(calibration_terms(logits, labels).mean(dim=0))
-    after = figures_of_terms(calibration_terms(logits / fit_temperature(logits, labels), labels).mean(dim=0))
+    before = calibration_metrics(calibration_terms(logits, labels).mean(dim=0))
+    after = calibration_metrics(calibration_terms(logits / fit_temperature(logits, labels), labels).mean(dim=0))
     assert after["ECE"] < 0.04 < 0.15 < before["ECE"]
     assert after["Brier"] < before["Brier"] and after["cross-entropy"] < before["cross-entropy"]

@@ -120,7 +120,7 @@ def test_a_share_of_zero_leaves_all_faces_as_they_are(crops):
 
 def batches(images, seed=0, epoch=0, first=0, **options):
     plan = plan_epoch(len(images), 8, seed, epoch, **options)
-    return [crops for (crops,) in training_batches(plan, CPU, images, first=first)]
+    return [crops for (crops,) in training_batches(plan, images, first=first)]
 
 
 def test_corruption_is_a_function_of_seed_and_epoch_also_from_the_middle():

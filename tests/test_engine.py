@@ -5,8 +5,8 @@ import torch
 
 from data.batches import normalise, plan_epoch, ten_crop
 from models.multitask import MultiTask
+from training.device import setup_device
 from training.engine import FiniteCheck, memory_advice, predict, train_one_epoch
-from training.runtime import decide
 from utils.files import UserError
 
 PREPROCESSING = {"mean": 0.5, "std": 0.25}
@@ -28,7 +28,7 @@ def images():
 
 @pytest.mark.parametrize("crops", ["center", "tencrop"])
 def test_predictions_equal_a_loop_over_images(model, images, crops):
-    runtime = decide("cpu", "fp32")
+    runtime = setup_device("cpu", "fp32")
     found = predict(runtime.for_inference(model), images, PREPROCESSING, runtime, crops)
     for number, image in enumerate(images):
         views = ten_crop(image[None])[0] if crops == "tencrop" else image[None, 2:46, 2:46]
@@ -39,7 +39,7 @@ def test_predictions_equal_a_loop_over_images(model, images, crops):
 
 
 def test_bf16_predicts_what_fp32_does_to_its_precision(model, images):
-    runtimes = [decide("cpu", kind) for kind in ("fp32", "bf16")]
+    runtimes = [setup_device("cpu", kind) for kind in ("fp32", "bf16")]
     fine, coarse = (predict(one.for_inference(model), images, PREPROCESSING, one) for one in runtimes)
     for name, output in fine.items():
         assert 0 < (coarse[name] - output).abs().max() < 0.05 * output.abs().max()
@@ -62,7 +62,7 @@ def test_finite_losses_pass():
 @pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
 def test_running_out_of_memory_says_which_batch_size_to_try(message):
     class Learner:
-        figures, model, runtime = (), torch.nn.Linear(1, 1), decide("cpu", "fp32", "off")
+        metrics, model, runtime = (), torch.nn.Linear(1, 1), setup_device("cpu", "fp32", "off")
 
         def batches(self, faces, plan, first):
             raise RuntimeError(message)
@@ -79,8 +79,8 @@ def test_other_errors_keep_their_traceback():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_asking_for_a_gpu_that_is_not_there():
     with pytest.raises(UserError, match="--device cpu"):
-        decide("cuda")
+        setup_device("cuda")
 
 
 def test_the_runtime_says_why():
-    assert any("no CUDA" in reason or "CUDA device" in reason for reason in decide().reasons)
+    assert any("no CUDA" in reason or "CUDA device" in reason for reason in setup_device().reasons)

@@ -10,29 +10,28 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter, zoom
 from skimage.metrics import structural_similarity as scikit_ssim
 
+from benchmarks.judge import VIEWS, halved, judge_network, judged, synthesize_others
 from data.demo.drawing import CLASS_VAD, draw_face
 from data.subjects.faces import SubjectFaces
 from models import checkpoint
 from models.fersnet import ConvFLU, Discriminator, FERSNet, SmallClassifier, Transform
 from models.multitask import MultiTask
 from training.config import FERSNET_RECIPES
+from training.device import setup_device
 from training.engine import train_one_epoch
 from training.fersnet.engine import (
     counterparts,
     evaluate_fold,
-    judged,
     recognize,
     sequence_accuracy,
     shares_to_balance,
     synthesize,
-    synthesize_others,
     synthesize_to_balance,
 )
-from training.fersnet.guides import expression_network, identity_network, judge_network, train_classifier
+from training.fersnet.guides import expression_network, identity_network, train_classifier
 from training.fersnet.learner import FERSNetLearner, frozen, masked_l1, without_running_statistics
-from training.fersnet.views import VIEWS, blurred, halved
+from training.fersnet.views import blurred, random_blurred_view
 from training.optim import learning_rate
-from training.runtime import decide
 from utils.files import UserError
 
 Narrow = partial(FERSNet, classes=7, base=4)
@@ -67,7 +66,7 @@ def without_targets(faces):
 
 @pytest.fixture(scope="module")
 def runtime():
-    return decide("cpu", "fp32", "off")
+    return setup_device("cpu", "fp32", "off")
 
 
 def first_batch(learner, faces):
@@ -336,13 +335,14 @@ def test_each_optimizer_touches_its_own_network(runtime):
     learner = make_learner(runtime)
     batch = first_batch(learner, faces)
     drawn = learner._synthesize(batch)
+    learner.rate.fill_(1e-3)
     step = partial(learner._discriminator_step, batch, drawn)
     assert not changed_by(learner.model, step)
     parameters = {name for name, _ in learner.discriminator.named_parameters()}
     assert changed_by(learner.discriminator, step) >= {name for name in parameters if name.endswith("weight")}
 
     losses = learner._synthesis_losses(batch, learner.model(batch.faces, batch.target_labels)["synthesized"])
-    learner._weighted(dict.fromkeys(learner.figures, 0.0) | losses).backward()
+    learner._weighted(dict.fromkeys(learner.metrics, 0.0) | losses).backward()
     assert all(p.grad is None for p in learner.discriminator.parameters())
     assert all(p.grad is None for guide in (learner.identity, learner.expression) for p in guide.parameters())
     assert all(p.requires_grad for p in learner.discriminator.parameters())
@@ -379,7 +379,7 @@ def test_every_kernel_learns_in_bf16(runtime):
 
 @pytest.mark.parametrize("all_known", (True, False))
 def test_the_losses_are_their_formulas(runtime, monkeypatch, all_known):
-    monkeypatch.setattr("training.fersnet.learner.glimpse", lambda pictures: pictures.flip(3))
+    monkeypatch.setattr("training.fersnet.learner.random_blurred_view", lambda pictures: pictures.flip(3))
     faces = drawn_faces(4, (0, 2, 3, 5))
     faces = faces if all_known else without_targets(faces)
     learner = make_learner(runtime, discriminator_steps=0, cycle=0.7)
@@ -393,7 +393,7 @@ def test_the_losses_are_their_formulas(runtime, monkeypatch, all_known):
             F.normalize(learner.identity.trunk(2 * x - 1).mean((2, 3))).numpy()
             for x in (outputs["synthesized"], batch.real)
         ]
-        read = learner.expression(outputs["synthesized"].flip(3)).softmax(1).numpy()  # its glimpse
+        read = learner.expression(outputs["synthesized"].flip(3)).softmax(1).numpy()  # its view
     logarithms = outputs["classify"].log_softmax(1).numpy()
     expected = {
         "Loss": -np.mean([logarithms[i, label] for i, label in enumerate(batch.labels)]),
@@ -405,7 +405,7 @@ def test_the_losses_are_their_formulas(runtime, monkeypatch, all_known):
     }
     assert batch.known.any() and batch.known.all() == all_known
     loss, sums = learner.step(batch, 0, 10)
-    figures = learner.as_figures((sums / 8).tolist())
+    figures = learner.to_dict((sums / 8).tolist())
     for name, value in expected.items():
         assert figures[name] == pytest.approx(value, rel=1e-4), name
     weights = {"Loss": 1, "L1": 20, "Identity": 0.05, "Expression": 0.3, "Adversarial": 0.1, "Cycle": 0.7}
@@ -489,7 +489,7 @@ def test_the_paper_learns_in_its_order(runtime, monkeypatch):
 
     monkeypatch.setattr(learner, "_discriminator_step", discriminator_step)
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    monkeypatch.setattr("training.fersnet.learner.glimpse", None)  # no guide
+    monkeypatch.setattr("training.fersnet.learner.random_blurred_view", None)  # no guide
     before = learner.model.training
     learner.step(batch, 0, 10)
     assert done == ["discriminator"] * 3 + ["network"]
@@ -597,6 +597,34 @@ def test_views_against_plain_means():
     assert halved(torch.rand(1, 1, 96, 96)).shape == (1, 1, 96, 96)
 
 
+@pytest.mark.parametrize("size", [48, 96])
+def test_a_random_view_is_a_blurred_and_shifted_picture_with_noise(size):
+    pictures = torch.rand(3, 1, size, size, dtype=torch.float64)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        found = random_blurred_view(pictures)
+        torch.manual_seed(seed)
+        sigma, noise = (torch.rand(2) * torch.tensor([1.5, 0.1])).tolist()
+        top, left = (torch.randint(7, (2,))).tolist()
+        sigma = max(sigma, 0.1) * size / 48
+        reach = max(1, round(3 * sigma))
+        for picture, view, grain in zip(pictures, found, torch.randn(pictures.shape), strict=True):
+            blurry = gaussian_filter(picture[0].numpy(), sigma, mode="mirror", radius=reach)
+            padded = np.pad(blurry, 3, mode="edge")[top : top + size, left : left + size]
+            expected = padded + noise * grain[0].numpy()
+            np.testing.assert_allclose(view[0].numpy(), expected, atol=1e-5)
+
+
+def test_guides_compute_in_float32_under_autocast():
+    torch.manual_seed(0)
+    guide, faces = SmallClassifier(5, base=8).eval(), torch.rand(4, 1, 48, 48)
+    with torch.no_grad():
+        expected = guide.embed(faces), guide(faces)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = guide.embed(faces), guide(faces)
+    assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+
+
 def test_what_a_judge_reads_is_told_for_every_view(runtime):
     torch.manual_seed(0)
     faces, network = drawn_faces(2), Narrow().eval()
@@ -685,7 +713,8 @@ def test_a_judge_shares_no_chance_with_what_it_judges(runtime, monkeypatch):
         made.append((seed, network, torch.initial_seed()))
         return network
 
-    monkeypatch.setattr("training.fersnet.guides.train_classifier", train)
+    for module in ("training.fersnet.guides", "benchmarks.judge"):
+        monkeypatch.setattr(f"{module}.train_classifier", train)
     faces = drawn_faces(2)
     for make in (expression_network, identity_network, judge_network):
         make(faces, 3, runtime)

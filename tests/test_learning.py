@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.conftest import run_program
 from tests.samples import SPLIT_FILES, write_csv
-from training.runtime import processor_has_bf16
+from training.device import processor_has_bf16
 from utils.tasks import TASKS
 
 

@@ -23,7 +23,6 @@ from training.losses import (
     orthogonality,
     orthogonality_loss,
     sign_membership,
-    sign_score_loss,
     sign_shares,
 )
 
@@ -53,53 +52,12 @@ def test_contradictions_equal_a_sum_in_plain_python(batch):
     assert contradiction_loss(*batch).item() == pytest.approx(total / len(logits), rel=1e-12)
 
 
-def test_the_score_of_signs_equals_a_sum_in_plain_python(batch):
-    logits, values, shares = (part.numpy() for part in batch)
-    total = 0.0
-    for b, k in itertools.product(range(len(logits)), range(3)):
-        p = np.exp(logits[b]) / np.exp(logits[b]).sum()
-        for s, q in enumerate(plain_memberships(values[b, k])):
-            total += (sum(p[c] * shares[c, k, s] for c in range(7)) - q) ** 2
-    assert sign_score_loss(*batch).item() == pytest.approx(total / len(logits), rel=1e-12)
-
-
-def test_the_score_of_signs_is_least_at_the_true_classes_and_contradictions_are_not():
-    # Faces of two kinds, 60% and 40%, whose signs are drawn from their class: what minimises the expected loss?
-    shares = torch.full((7, 1, 3), 1 / 3, dtype=torch.float64)
-    shares[0, 0] = torch.tensor([0.8, 0.0, 0.2])
-    shares[1, 0] = torch.tensor([0.6, 0.0, 0.4])
-    truth = 0.6 * shares[0, 0] + 0.4 * shares[1, 0]
-    values = torch.tensor([[-9.0], [0.0], [9.0]], dtype=torch.float64)  # the outer ones are sure of their signs
-    mixtures = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
-
-    def expected(loss, table):
-        found = []
-        for share in mixtures:
-            logits = torch.full((1, 7), -60.0, dtype=torch.float64)
-            logits[0, :2] = torch.stack((share, 1 - share)).log()
-            found.append(sum(truth[s] * loss(logits, values[[s]], table) for s in range(3)))
-        return torch.stack(found)
-
-    assert mixtures[expected(sign_score_loss, shares).argmin()].item() == pytest.approx(0.6)
-    assert mixtures[expected(contradiction_loss, 1 - shares).argmin()].item() == pytest.approx(0.99)
-
-
-@pytest.mark.parametrize("loss", [contradiction_loss, sign_score_loss])
-def test_constraints_have_right_gradients_into_logits_and_values(batch, loss):
+def test_contradictions_have_right_gradients_into_logits_and_values(batch):
     logits, values, table = batch
     logits.requires_grad_(), values.requires_grad_()
-    assert torch.autograd.gradcheck(lambda a, b: loss(a, b, table), (logits, values))
-    loss(logits, values, table).backward()
+    assert torch.autograd.gradcheck(lambda a, b: contradiction_loss(a, b, table), (logits, values))
+    contradiction_loss(logits, values, table).backward()
     assert (logits.grad.abs().sum(1) > 0).all() and (values.grad.abs() > 0).all()
-
-
-@pytest.mark.parametrize("loss", [contradiction_loss, sign_score_loss])
-def test_constraints_refuse_shapes_that_do_not_fit(batch, loss):
-    logits, values, table = batch
-    with pytest.raises(ValueError, match="shapes do not fit"):
-        loss(logits, values[:, :1], table)
-    with pytest.raises(ValueError, match="shapes do not fit"):
-        loss(logits[:1], values, table)
 
 
 def test_contradictions_are_those_of_the_annotators():
@@ -271,10 +229,10 @@ def test_objective_is_the_weighted_sum(batch):
 
 def test_a_teacher_has_its_share_of_the_category_loss(batch):
     logits, labels = batch[0], torch.tensor([0, 1, 2, 3, 4, 6])
-    taught = torch.randn(6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).softmax(1)
+    teacher_probs = torch.randn(6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).softmax(1)
     recipe = Recipe(teacher=0.3, label_smoothing=0.1)
-    found = Objective(("classify",), recipe, {})(None, {"classify": logits}, labels, None, taught)
-    targets = 0.3 * taught + 0.7 * (0.9 * F.one_hot(labels, 7) + 0.1 / 7)
+    found = Objective(("classify",), recipe, {})(None, {"classify": logits}, labels, None, teacher_probs)
+    targets = 0.3 * teacher_probs + 0.7 * (0.9 * F.one_hot(labels, 7) + 0.1 / 7)
     assert found.item() == pytest.approx(-(targets * logits.log_softmax(1)).sum(1).mean().item())
 
 
@@ -294,6 +252,6 @@ def test_every_constraint_can_be_trained_with():
         recipe = Recipe(constraint=name, consistency=2.0)
         with_it = Objective(tuple(outputs), recipe, tables)(None, outputs, labels, vad)
         without = Objective(tuple(outputs), Recipe(consistency=0.0), tables)(None, outputs, labels, vad)
-        expected = 2 * CONSTRAINTS[name].loss(outputs["classify"], outputs["regressA"], tables[name][:, [1]])
+        expected = 2 * contradiction_loss(*outputs.values(), tables[name][:, [1]])
         assert (with_it - without).item() == pytest.approx(expected.item(), rel=1e-4)
     assert constraint_tables(labels, None) == {}

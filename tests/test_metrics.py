@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as reference
 
 from training.metrics import (
-    TrainingFigures,
+    TrainingMetrics,
     classification_metrics,
     concordance,
     confusion_matrix,
@@ -111,12 +111,12 @@ def test_training_figures_equal_those_of_all_batches_together():
     rng = np.random.default_rng(0)
     vad, values = rng.uniform(-2, 2, (90, 3)).astype("f4"), rng.normal(size=(90, 1)).astype("f4")
     tasks = [TASKS["classify"], TASKS["regressA"]]
-    figures = TrainingFigures(tasks)
+    figures = TrainingMetrics(tasks)
     sums = torch.zeros(len(figures.names), dtype=torch.float64)
     logits, labels, vad, values = map(torch.from_numpy, (logits, labels, vad, values))
     for part in torch.arange(90).split(32):
-        sums += figures.of_batch({"classify": logits[part], "regressA": values[part]}, labels[part], vad[part])
-    means = figures.by_task((sums / 90).tolist())
+        sums += figures.batch_sums({"classify": logits[part], "regressA": values[part]}, labels[part], vad[part])
+    means = figures.to_dict((sums / 90).tolist())
     assert means["classify"]["Acc"] == pytest.approx(100 * reference.accuracy_score(labels, logits.argmax(1)))
     assert means["classify"]["Loss"] == pytest.approx(classification_metrics(logits, labels)["Loss"])
     assert means["regressA"] == {"Loss": pytest.approx(reference.mean_squared_error(vad[:, 1], values[:, 0]))}

@@ -14,8 +14,8 @@ from models import MODELS, checkpoint, free_options
 from models.multitask import MultiTask, RegressionHead
 from models.original import convert_original, is_original
 from training.config import build_parser
+from training.device import setup_device
 from training.losses import dimension_loss
-from training.runtime import decide
 from utils.files import UserError
 from utils.tasks import TASKS, Task
 
@@ -136,7 +136,7 @@ def test_a_model_of_ones_own_is_one_class_and_one_line(tmp_path, monkeypatch):
     saved = tmp_path / "Demo_Own" / TASKS["classify"].checkpoint("PublicTest")
     assert checkpoint.load_model(saved)[1]["options"] == {"dropout": 0.0}
     with pytest.raises(UserError, match="only networks that classify and share a trunk"):
-        refit.refit(saved, mainpro_FER.DATASETS["Demo"](limit=9), decide("cpu", "fp32", "off"))
+        refit.refit(saved, mainpro_FER.DATASETS["Demo"](limit=9), setup_device("cpu", "fp32", "off"))
 
 
 def test_a_regression_without_a_dimension_is_no_task():

@@ -106,7 +106,7 @@ def test_the_other_parameters_step_as_with_sgd():
 @pytest.mark.parametrize("recipe", [Recipe(optimizer="muon"), Recipe(optimizer="sgd"), RECIPES["paper"]])
 def test_every_parameter_is_in_one_group_and_is_decayed_as_the_recipe_says(recipe):
     model = MultiTask(base=8)
-    optimizer = build_optimizer(model, recipe)
+    optimizer = build_optimizer(model, recipe, torch.tensor(0.1))
     grouped = [(p, group) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(id(p) for p, _ in grouped) == sorted(id(p) for p in model.parameters())
     for parameter, group in grouped:

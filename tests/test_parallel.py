@@ -17,8 +17,8 @@ from models.multitask import MultiTask
 from tests.conftest import ROOT
 from tests.test_training import FLAGS, PROGRAM, RUN_NAME, TABLES
 from training.config import RECIPES
+from training.device import setup_device
 from training.learner import MultiTaskLearner
-from training.runtime import decide
 from utils.distributed import check_share
 from utils.files import UserError
 
@@ -81,7 +81,7 @@ def test_dropout_is_a_function_of_the_seed_the_step_and_the_process(monkeypatch)
     for seed, number, rank in [(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
         monkeypatch.setenv("RANK", str(rank))
         torch.manual_seed(seed)
-        model, runtime = MultiTask(tasks, base=8, dropout=0.5), decide("cpu", "fp32", "off")
+        model, runtime = MultiTask(tasks, base=8, dropout=0.5), setup_device("cpu", "fp32", "off")
         learner = MultiTaskLearner(model, tasks, RECIPES["paper"], {}, {"mean": 0.5, "std": 1.0}, runtime)
         torch.manual_seed(99)
         learner.step(batch, number, 2)

@@ -22,7 +22,7 @@ from models import checkpoint
 from tests.conftest import ROOT
 from tests.test_pictures import COLOUR, GREY, pasted
 from tests.test_visualize import PREPROCESSING, make_model, save
-from training.runtime import choose
+from training.device import select_device
 from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS
 
@@ -150,9 +150,9 @@ def test_probabilities_are_calibrated_by_the_checkpoint(tmp_path, recognizer):
 def test_heat_is_grad_cam(tmp_path, sharing):
     """Against the plain formula, whose gradients take a way of their own: the map is a leaf before the head."""
     model = make_model(sharing=sharing)
-    networks = ready_to_predict(load_networks(save(tmp_path, model)), choose("cpu", "fp32"))
+    networks = ready_to_predict(load_networks(save(tmp_path, model)), select_device("cpu", "fp32"))
     faces = torch.from_numpy(np.stack([draw_face(k, (0, 0, 0), k) for k in (3, 5)]))
-    found = heat_maps(networks, faces, torch.tensor([3, 5]), choose("cpu", "fp32"))
+    found = heat_maps(networks, faces, torch.tensor([3, 5]), select_device("cpu", "fp32"))
     trunk = model.trunks["shared" if sharing == "trunk" else "classify"]
     for number, emotion in enumerate((3, 5)):
         pixels = normalise(center_crop(faces[number : number + 1]), **PREPROCESSING)

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -23,9 +22,9 @@ from data.batches import center_crop, normalise
 from inference import networks
 from models import checkpoint
 from tests.conftest import ROOT, run_program
+from training.device import setup_device
 from training.report import write_pictures
 from training.run import Run, RunFolder
-from training.runtime import decide
 from utils.files import UserError
 from utils.tasks import TASKS
 
@@ -137,15 +136,15 @@ def test_best_checkpoints_load_safely_and_hold_the_results_of_their_epoch(finish
 
 def test_a_loaded_checkpoint_gives_the_recorded_results(finished):
     from data.faces import Faces
+    from training.device import setup_device
     from training.engine import evaluate
-    from training.runtime import decide
 
     dataset = DATASETS["Demo"](None, False, 24)
     path = finished / RUN_NAME / TASKS["classify"].checkpoint("PublicTest")
     model, content = checkpoint.load_model(path)
     faces = dataset.splits["PrivateTest"]
     assert isinstance(faces, Faces)
-    runtime = decide("cpu", "fp32", "off")
+    runtime = setup_device("cpu", "fp32", "off")
     network = runtime.for_inference(model)
     found = evaluate(network, faces, content["tasks"], content["preprocessing"], runtime, content["evaluation"])
     for name, figures in content["results"]["PrivateTest"].items():
@@ -295,7 +294,7 @@ def test_a_run_that_goes_on_on_another_device_keeps_its_crops(tmp_path, monkeypa
 def test_a_processor_that_continues_in_fp16_says_what_is_faster(tmp_path, capsys, precision):
     settings = SimpleNamespace(run_name=RUN_NAME)
     content = {"data": "", "device": f"cuda (Tesla T4), {precision}, TF32 off"}
-    RunFolder(settings, decide("cpu", precision), tmp_path, "").check_same_data(content)
+    RunFolder(settings, setup_device("cpu", precision), tmp_path, "").check_same_data(content)
     told = capsys.readouterr().out
     assert "began on cuda (Tesla T4)" in told and "continues on cpu" in told
     assert ("--precision fp32" in told) == (precision == "fp16")
@@ -303,7 +302,7 @@ def test_a_processor_that_continues_in_fp16_says_what_is_faster(tmp_path, capsys
 
 def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path):
     settings = SimpleNamespace(dataset="Demo", model="Narrow", run_name=RUN_NAME)
-    for runtime, machine in ((decide("cpu", "fp32"), " --device cpu"), (decide("auto", "fp32"), "")):
+    for runtime, machine in ((setup_device("cpu", "fp32"), " --device cpu"), (setup_device("auto", "fp32"), "")):
         for compiled, more in ((False, ""), (True, " --compile on")):
             folder = RunFolder(settings, replace(runtime, compiled=compiled), tmp_path, "")
             assert folder.resume_flags() == f'--resume --dataset Demo --model Narrow{machine}{more} --out "{tmp_path}"'
@@ -367,18 +366,6 @@ def test_a_compiled_network_learns_the_same_to_rounding(finished, tmp_path):
     for name, value in weights[0].items():
         assert torch.allclose(value.float(), weights[1][name].float(), atol=0.02), name
     assert not all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
-
-
-@pytest.mark.slow
-def test_compilation_that_does_not_work_is_told_before_the_earlier_run_is_touched(tmp_path):
-    (tmp_path / "data.txt").write_text("of an earlier run")
-    missing = {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", PROGRAM, *FLAGS, "--device", "cpu", "--compile", "on", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | missing, capture_output=True, text=True)
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    told = r"^error: --compile on does not work here \(.*/nowhere/g\+\+.*\): leave it out\.$"
-    assert re.search(told, done.stderr, re.M), done.stderr
-    assert (tmp_path / "data.txt").read_text() == "of an earlier run"
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from data import DATASETS
 from data.subjects.folds import FOLD_RULES, FOLDS
 from data.votes import TARGETS
 from models import MODELS, free_options, network_class
+from training.device import DEVICES, PRECISIONS, SWITCHES, has_gpu
 from training.losses import CONSTRAINTS
-from training.runtime import DEVICES, PRECISIONS, SWITCHES, has_gpu
 from utils.files import UserError, path_argument
 from utils.tasks import TASKS
 

@@ -1,11 +1,11 @@
-"""Train an epoch, predict, evaluate. All return plain values; none knows files or the command line."""
+"""Train an epoch, predict, evaluate. All return plain values; none knows files or arguments."""
 
 import time
 from contextlib import contextmanager
 
 import torch
 
-from data.batches import center_crop, four_crop, mirrored_pair, normalise, ten_crop
+from data.batches import center_crop, four_crop, normalise, ten_crop
 from training.metrics import measure, sum_dtype
 from utils.distributed import gather_unequal, ranks
 from utils.files import UserError
@@ -14,9 +14,12 @@ from utils.tasks import TASKS
 from utils.text import counted
 
 # {name: (B, 48, 48) -> (B, crops, 44, 44)}
-CROPS = {"center": center_crop, "mirror": mirrored_pair, "fourcrop": four_crop, "tencrop": ten_crop}
+CROPS = {"center": center_crop, "fourcrop": four_crop, "tencrop": ten_crop}
 # Crops per forward pass: what fills a GPU, and what stays in a processor's cache.
-EVALUATION_CROPS = {"cuda": 2560, "cpu": 120}
+EVALUATION_CROPS = {"cuda": 2560, "cpu": 120, "mps": 120}
+# What PyTorch's errors say when a device has no memory left; the processor's have no class.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+DIVERGED = "Checkpoints written before it are good. Try a smaller --lr, or --precision fp32."
 
 
 class FiniteCheck:
@@ -27,17 +30,14 @@ class FiniteCheck:
 
     def watch(self, loss, step):
         """Look at the scalar `loss` of `step`."""
-        new = (self.first_bad < 0) & ~torch.isfinite(loss.detach())
-        self.first_bad = torch.where(new, step, self.first_bad)
+        is_first = (self.first_bad < 0) & ~torch.isfinite(loss.detach())
+        self.first_bad = torch.where(is_first, step, self.first_bad)
 
     def verify(self, epoch):
-        """Raise UserError naming epoch and step when a loss was not finite. Waits for the device."""
+        """Raise UserError when a loss was not finite, naming its step. Waits for the device."""
         step = self.first_bad.item()
         if step >= 0:
-            raise UserError(
-                f"The loss stopped being a finite number in epoch {epoch}, step {step}. The checkpoints "
-                "written before it are good. Try a smaller --lr, or --precision fp32."
-            )
+            raise UserError(f"The loss is not finite in epoch {epoch}, step {step}. {DIVERGED}")
 
 
 @contextmanager
@@ -45,24 +45,28 @@ def memory_advice(advice):
     """Turn running out of memory into a UserError that ends with the advice."""
     try:
         yield
-    except RuntimeError as error:  # CUDA's own error is one too; the processor's allocator has no other
-        if not any(sign in str(error) for sign in ("out of memory", "can't allocate memory", "not enough memory")):
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
         raise UserError(f"Memory ran out {advice}.") from error
 
 
-def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda: False, announce=None):
+def train_one_epoch(
+    learner, faces, plan, epoch, label, start=None, stop=lambda: False, announce=None
+):
     """Train on the batches of `plan`.
 
-    learner: a `Learner`; faces, plan: as its `plan` takes and gives them; label, announce: see `Progress`; start:
-    {"step", "sums", "seconds"} of an interrupted epoch; stop: asked between steps, True ends the epoch early. Returns
-    (figures, position): figures are the means per image as the learner names them, None when stopped early, and
-    position is what `start` takes to go on from. Raises UserError when a loss is not finite or memory runs out. Waits
-    for the device only now and then, to show figures.
+    learner: a `Learner`; faces, plan: as its `plan` takes and returns them; label, announce: see
+    `Progress`; start: the mid-epoch state of an interrupted epoch; stop: asked between steps, True
+    ends the epoch early. Returns (metrics, mid_epoch_state): metrics are means per image as the
+    learner names them, None when stopped early; the state, {"step", "sums", "seconds"}, is what
+    `start` takes. Raises UserError when a loss is not finite or memory runs out. Waits for the
+    device only to show the loss, now and then.
     """
     began, device = time.perf_counter(), learner.runtime.device
     learner.model.train()
-    start = start or {"step": 0, "sums": torch.zeros(len(learner.figures), dtype=torch.float64), "seconds": 0.0}
+    zeros = torch.zeros(len(learner.metrics), dtype=torch.float64)
+    start = start or {"step": 0, "sums": zeros, "seconds": 0.0}
     step, check = start["step"], FiniteCheck(device)
     sums = start["sums"].to(device, sum_dtype(device), copy=True)
     images = plan.images_per_step
@@ -72,9 +76,9 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
         Progress(label, plan.steps * images, step * images, announce) as progress,
     ):
         for batch in learner.batches(faces, plan, step):
-            loss, figures = learner.step(batch, epoch * plan.steps + step, plan.steps)
+            loss, batch_sums = learner.step(batch, epoch * plan.steps + step, plan.steps)
             check.watch(loss, step)
-            sums += figures
+            sums += batch_sums
             step += 1
             if progress.add(images):
                 check.verify(epoch)
@@ -82,56 +86,59 @@ def train_one_epoch(learner, faces, plan, epoch, label, start=None, stop=lambda:
             if step < plan.steps and stop():
                 break
     check.verify(epoch)
-    position = {"step": step, "sums": sums.cpu().double(), "seconds": start["seconds"] + time.perf_counter() - began}
+    seconds = start["seconds"] + time.perf_counter() - began
+    mid_epoch_state = {"step": step, "sums": sums.cpu().double(), "seconds": seconds}
     if step < plan.steps:
-        return None, position
-    return learner.as_figures((sums / (plan.steps * images)).tolist()), position
+        return None, mid_epoch_state
+    return learner.to_dict((sums / (plan.steps * images)).tolist()), mid_epoch_state
 
 
 def share_of(faces):
-    """The part of `Faces` that this process predicts where several do; together their parts are all, by rank."""
+    """The part of `Faces` that this process predicts; all parts together are all faces, by rank."""
     rank, processes = ranks()
-    return faces.select(slice(len(faces) * rank // processes, len(faces) * (rank + 1) // processes))
+    count = len(faces)
+    return faces.select(slice(count * rank // processes, count * (rank + 1) // processes))
 
 
 @torch.inference_mode()
 def predict(network, images, preprocessing, runtime, crops="center", label=None):
     """Outputs of a network, averaged over the crops of each image.
 
-    network: as `runtime.for_inference` gives it, or any in evaluation mode; images (N, 48, 48) uint8
-    -> {task: (N, width)} float32 on runtime.device. crops: a key of `CROPS`. Averaged are logits and values, as
-    the metrics see them. label: of the progress bar, None for no bar.
+    network: as `runtime.for_inference` returns it, or any in evaluation mode; images (N, 48, 48)
+    uint8 -> {task: (N, width)} float32 on runtime.device. crops: a key of `CROPS`; logits and
+    values are averaged. label: of the progress bar, None for no bar.
     """
-    make_crops = CROPS[crops]
+    make_crops, batches = CROPS[crops], []
     per_image = make_crops(images[:1]).shape[1]
-    batches = []
-    with Progress(label, len(images)) as progress:
-        for part in images.split(
-            max(1, EVALUATION_CROPS.get(runtime.device.type, EVALUATION_CROPS["cpu"]) // per_image)
-        ):
-            pixels = make_crops(part.to(runtime.device)).flatten(0, 1)[:, None]  # (B * crops, 1, 44, 44)
-            with memory_advice("while faces were looked at: free some memory, or take another --device"):
-                with runtime.autocast():
-                    outputs = network(normalise(pixels, **preprocessing))
-            batches.append({name: out.view(len(part), per_image, -1).mean(1) for name, out in outputs.items()})
+    at_a_time = max(1, EVALUATION_CROPS[runtime.device.type] // per_image)
+    with (
+        memory_advice("while faces were evaluated: free some memory, or use another --device"),
+        Progress(label, len(images)) as progress,
+    ):
+        for part in images.split(at_a_time):
+            pixels = make_crops(part.to(runtime.device)).flatten(0, 1)[:, None]
+            with runtime.autocast():
+                outputs = network(normalise(pixels, **preprocessing))
+            for name, output in outputs.items():
+                outputs[name] = output.view(len(part), per_image, -1).mean(1)
+            batches.append(outputs)
             progress.add(len(part))
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    tasks = batches[0].keys()
+    columns = zip(*(batch.values() for batch in batches), strict=True)
+    return dict(zip(tasks, map(torch.cat, columns), strict=True))
 
 
 def check_predictions(outputs, label):
     """Raise UserError when not all of {task: (N, width)} are finite; label: what was predicted."""
     if not all(output.isfinite().all() for output in outputs.values()):
-        raise UserError(
-            f"What the network predicts stopped being finite numbers ({label}): its training diverged. The checkpoints "
-            "written before are good. Try a smaller --lr, or --precision fp32."
-        )
+        raise UserError(f"The network's predictions are not finite ({label}). {DIVERGED}")
 
 
 def evaluate(network, faces, tasks, preprocessing, runtime, crops="center", label="evaluating"):
     """{task: metrics} of one split (`Faces`); tasks are names from `TASKS`.
 
-    network: as in `predict`. Where several processes run, each predicts its part of the faces and all get the figures
-    of the whole. Raises UserError when what the network predicts is not finite.
+    network: as in `predict`. Of several processes each predicts its part of the faces, and all get
+    the metrics of the whole. Raises UserError when a prediction is not finite.
     """
     outputs = predict(network, share_of(faces).images, preprocessing, runtime, crops, label)
     outputs = {name: gather_unequal(output) for name, output in outputs.items()}

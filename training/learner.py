@@ -1,32 +1,34 @@
-"""A network and all that changes with it while it learns: its batches, one step of training, its whole state."""
+"""A network and all that changes while it learns: its batches, one training step, its state."""
 
 import numpy as np
 import torch
 
 from data.batches import normalise, plan_epoch, training_batches
+from training.captured import CapturedStep
 from training.losses import Objective
-from training.metrics import TrainingFigures
-from training.optim import WeightAverage, build_optimizer, learning_rate, set_learning_rate
+from training.metrics import TrainingMetrics
+from training.optim import WeightAverage, build_optimizer, learning_rate
 from utils.distributed import distribute, gather, ranks
 
 
 class Learner:
-    """What `train_one_epoch` works on; the base of every way to learn.
+    """What `train_one_epoch` works on; the base class of every way to learn.
 
-    model: a network as `MODELS` builds it; recipe: how it is trained; runtime: `Runtime`. `model` is the network being
-    trained, `averaged` the one with its averaged weights, to evaluate and save.
+    model: a network as `MODELS` builds it; recipe: how it is trained; runtime: `Runtime`. `model`
+    is the network being trained, `averaged` the one with averaged weights, to evaluate and save.
 
-    A way to learn adds its optimizer and gives `figures`, the names of what a step measures, `plan`, `batches` and
-    `step`. Of each batch `step` returns (loss, sums): the scalar that it minimised and the sums over the batch of the
-    `figures`, (n,) float64 (float32 on mps), both on the device; it waits for nothing.
+    A subclass adds its optimizer, whose learning rate is the tensor `rate`, and gives `metrics`,
+    the names of what a step measures, `plan`, `batches` and `device_step`.
     """
 
-    figures = ()
+    metrics = ()
 
     def __init__(self, model, recipe, runtime):
         self.recipe, self.runtime = recipe, runtime
         self.model = runtime.place(model)
         self.average = WeightAverage(self.model, recipe.averaging)
+        self.rate = torch.zeros((), device=runtime.device)
+        self._captured = None
 
     @property
     def averaged(self):
@@ -38,60 +40,92 @@ class Learner:
         raise NotImplementedError
 
     def batches(self, faces, plan, first=0):
-        """What `step` takes, from step `first` of the plan on, on the device."""
+        """Yield what `step` takes, tensors on the device or None, from step `first` on."""
         raise NotImplementedError
 
-    def step(self, batch, number, steps_per_epoch):
-        """Learn from one batch; number: of this step in the whole run."""
+    def step(self, batch, global_step, steps_per_epoch):
+        """Learn from one batch; returns what `device_step` returns. Does not wait for the device.
+
+        global_step: of the whole run, from 0. On CUDA the device's part is captured as a graph at
+        the first step and replayed from then on, where the runtime allows it.
+        """
+        if self._captured is None and self.runtime.replays_steps:
+            self._captured = CapturedStep(self, batch)  # uses random numbers: before the seeds
+        self.rate.fill_(learning_rate(self.recipe, global_step, steps_per_epoch))
+        self.seed_device(global_step)
+        result = (self._captured or self.device_step)(batch)
+        self.average.update(global_step)
+        return result
+
+    def seed_device(self, global_step):
+        """Make the random numbers of the next step reproducible after an interruption."""
+
+    def device_step(self, batch):
+        """The part of a step that runs on the device: never reads a value back, so that it replays.
+
+        Returns (loss, sums), both on the device: the scalar that was minimised and the sums over
+        the batch of the `metrics`, (n,) float64 (float32 on mps).
+        """
         raise NotImplementedError
 
-    def as_figures(self, means):
-        """The mean per image of each of the `figures` as the records take it."""
-        return dict(zip(self.figures, means, strict=True))
+    def to_dict(self, means):
+        """The mean per image of each of the `metrics` as {name: value}."""
+        return dict(zip(self.metrics, means, strict=True))
 
     def parts(self):
         """{name: everything that changes while learning}, each with a `state_dict`."""
         return {"net": self.model, "averaged": self.averaged, "optimizer": self.optimizer}
 
+    def optimizers(self):
+        """The optimizers among the `parts`."""
+        return [part for part in self.parts().values() if isinstance(part, torch.optim.Optimizer)]
+
     def state_dict(self):
-        """Everything that a checkpoint needs to go on from here."""
+        """Everything that a checkpoint needs to continue from here."""
         return {name: part.state_dict() for name, part in self.parts().items()}
 
     def load_state_dict(self, state):
-        """Load what `state_dict` gave. Raises what PyTorch does when it does not fit."""
+        """Load what `state_dict` returned. Raises what PyTorch raises when it does not fit."""
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
+        for optimizer in self.optimizers():  # which now have rates of their own
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate
+        self._captured = None  # its addresses are those of the state before
 
 
 class MultiTaskLearner(Learner):
     """Learns categories and V/A/D together.
 
-    tasks: names from `TASKS`; recipe: `Recipe`; tables: of the constraints (see `losses.constraint_tables`);
-    preprocessing: {"mean", "std"} of the pixels in 0..1; taught (N, 7): a teacher's probabilities of the training
-    faces, where these are, or None. What dropout hides derives from the seed last given to `torch.manual_seed`.
+    tasks: names from `TASKS`; recipe: `Recipe`; tables: of the constraints, see
+    `losses.constraint_tables`; preprocessing: {"mean", "std"} of the pixels in 0..1; teacher_probs
+    (N, 7): a teacher's probabilities of the training faces, on their device, or None. Dropout
+    derives from the seed last given to `torch.manual_seed`.
     """
 
-    def __init__(self, model, tasks, recipe, tables, preprocessing, runtime, taught=None):
+    def __init__(self, model, tasks, recipe, tables, preprocessing, runtime, teacher_probs=None):
         super().__init__(model, recipe, runtime)
-        self.preprocessing, self.taught, self.seed = preprocessing, taught, torch.initial_seed()
+        self.preprocessing, self.teacher_probs = preprocessing, teacher_probs
+        self.seed = torch.initial_seed()
         self.network = runtime.compile(distribute(self.model, runtime.device))
-        self.optimizer = build_optimizer(self.model, recipe, runtime.matrix_dtype)
+        self.optimizer = build_optimizer(self.model, recipe, self.rate, runtime.matrix_dtype)
         self.scaler = runtime.scaler()
         tables = {name: table.to(runtime.device) for name, table in tables.items()}
         self.objective = Objective(tasks, recipe, tables, runtime.matrix_dtype)
-        self.measured = TrainingFigures(self.objective.tasks)
-        self.figures, self.as_figures = self.measured.names, self.measured.by_task
+        self.measured = TrainingMetrics(self.objective.tasks)
+        self.metrics, self.to_dict = self.measured.names, self.measured.to_dict
 
     def parts(self):
         """See `Learner`."""
         return super().parts() | {"scaler": self.scaler}
 
     def load_state_dict(self, state):
-        """See `Learner`. The scaler of a run in another precision may have been at rest, with nothing to load."""
-        super().load_state_dict(state | {"scaler": state["scaler"] or self.scaler.state_dict()})
+        """See `Learner`. The scaler of a run in another precision has nothing to load."""
+        scaler = state["scaler"] or self.scaler.state_dict()
+        super().load_state_dict(state | {"scaler": scaler})
 
     def plan(self, faces, seed, epoch):
-        """See `Learner`. faces: `Faces` as `Runtime.keep` gives them."""
+        """See `Learner`. faces: `Faces` on the device."""
         recipe, device = self.recipe, faces.labels.device
         return plan_epoch(
             len(faces), recipe.batch_size, seed, epoch, device, *ranks(),
@@ -99,33 +133,33 @@ class MultiTaskLearner(Learner):
         )  # fmt: skip
 
     def batches(self, faces, plan, first=0):
-        """Yield (pictures (B, 1, 44, 44) float, labels (B,), and vad (B, 3), taught (B, 7), votes (B, 7) or None)."""
-        annotations = faces.labels, faces.vad, self.taught, faces.votes
-        for crops, *targets in training_batches(plan, self.runtime.device, faces.images, *annotations, first=first):
+        """Yield (pictures (B, 1, 44, 44) float, labels (B,), vad, teacher_probs, votes).
+
+        vad (B, 3), teacher_probs (B, 7) and votes (B, 7) are None where there are none.
+        """
+        annotations = faces.labels, faces.vad, self.teacher_probs, faces.votes
+        for crops, *targets in training_batches(plan, faces.images, *annotations, first=first):
             yield normalise(crops, **self.preprocessing), *targets
 
-    def step(self, batch, number, steps_per_epoch):
-        """See `Learner`. batch: as `batches` yields it; loss and sums are those of the batch of all processes."""
+    def seed_device(self, global_step):
+        """See `Learner`. Dropout is a function of the seed, the step and this process."""
         if self.recipe.dropout:
-            self._set_chance(number)
-        set_learning_rate(self.optimizer, learning_rate(self.recipe, number, steps_per_epoch))
+            mixed = np.random.SeedSequence((self.seed, global_step, ranks()[0])).generate_state(1)
+            torch.manual_seed(int(mixed[0]))
+
+    def device_step(self, batch):
+        """See `Learner`. batch: as `batches` yields it; the result is that of all processes."""
         pictures, *targets = batch
         with self.runtime.autocast():
             outputs = self.network(pictures)
         outputs = {name: gather(output) for name, output in outputs.items()}
-        labels, vad, taught, votes = (None if target is None else gather(target) for target in targets)
-        loss = self.objective(self.model, outputs, labels, vad, taught, votes)
+        targets = [None if target is None else gather(target) for target in targets]
+        loss = self.objective(self.model, outputs, *targets)
         self.scaler.scale(loss).backward()
         if self.recipe.clip_value is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.recipe.clip_value)
-        self.scaler.step(self.optimizer)  # in fp16 this waits for the device, to leave out a step that overflowed
+        self.scaler.step(self.optimizer)  # in fp16 this waits: a step that overflowed is left out
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.update(number)
-        return loss, self.measured.of_batch(outputs, labels, vad)
-
-    def _set_chance(self, number):
-        """Make chance on every device a function of the seed, the step and this process, so that a run can go on."""
-        mixed = np.random.SeedSequence((self.seed, number, ranks()[0])).generate_state(1)
-        torch.manual_seed(int(mixed[0]))
+        return loss.detach(), self.measured.batch_sums(outputs, *targets[:2])

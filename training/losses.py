@@ -1,8 +1,4 @@
-"""What is minimised: category and V/A/D losses, their consistency, and orthogonal convolutions."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import product
+"""The objective: category and V/A/D losses, their consistency, orthogonal convolutions."""
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +13,15 @@ SIGNS = "-0+"  # negative, zero, positive
 SOFTNESS = 0.25  # of the borders between them, in annotation units
 # The signs of each dimension that contradict each emotion, by the original project's annotators.
 CONTRADICTIONS = {
-    "Valence": {"Angry": "0+", "Disgust": "0+", "Fear": "0+", "Happy": "-0", "Sad": "0+", "Neutral": "-+"},
-    "Arousal": {"Angry": "-", "Disgust": "-", "Happy": "-0", "Sad": "0+", "Surprise": "-0", "Neutral": "-+"},
+    "Valence": {
+        "Angry": "0+", "Disgust": "0+", "Fear": "0+", "Happy": "-0", "Sad": "0+", "Neutral": "-+",
+    },
+    "Arousal": {
+        "Angry": "-", "Disgust": "-", "Happy": "-0", "Sad": "0+", "Surprise": "-0",
+        "Neutral": "-+",
+    },
     "Dominance": {"Disgust": "-0", "Fear": "0+", "Happy": "-", "Sad": "0+", "Surprise": "0+"},
-}
+}  # fmt: skip
 
 
 def check_shapes(output, target, width):
@@ -33,9 +34,10 @@ def check_shapes(output, target, width):
 
 
 def category_loss(logits, labels, smoothing=0.0, votes=None):
-    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6. ValueError for other shapes.
+    """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6.
 
-    votes (B, 7) uint8: what counts are their shares, see `data.votes.vote_shares`; None: the labels.
+    votes (B, 7) uint8: their shares are the target, see `data.votes.vote_shares`; None: the labels.
+    Raises ValueError for other shapes.
     """
     check_shapes(logits, labels, len(EMOTIONS))
     target = labels if votes is None else vote_shares(votes, labels)
@@ -45,9 +47,9 @@ def category_loss(logits, labels, smoothing=0.0, votes=None):
 def dimension_loss(values, target, mse_weight=1.0, ccc_weight=0.0):
     """mse_weight * mean squared error + ccc_weight * (1 - CCC of the batch).
 
-    values (B, 1) float, target (B,) float, both in annotation units. The second term makes shrinking
-    towards the mean costly: a constant prediction has CCC 0 whatever its squared error. Raises ValueError for other
-    shapes.
+    values (B, 1) float, target (B,) float, both in annotation units. The second term makes
+    shrinking towards the mean costly: a constant prediction has CCC 0 whatever its squared error.
+    Raises ValueError for other shapes.
     """
     check_shapes(values, target, 1)
     values = values[:, 0]
@@ -61,16 +63,16 @@ def sign_shares(labels, vad):
     """P(s | c, k): the share of class c whose dimension k is negative, zero or positive.
 
     labels (N,) int64, vad (N, 3) float -> (7, 3, 3) float32 indexed [class, dimension, sign], each
-    [c, k] summing to 1. Laplace-smoothed: 1 is added to every count, so a class without faces is uniform.
+    [c, k] summing to 1. Laplace-smoothed: 1 is added to every count.
     """
     counts = torch.ones((len(EMOTIONS), vad.shape[1], len(SIGNS)), dtype=torch.float64)
-    hits = F.one_hot(signs(vad) + 1, len(SIGNS)).cpu().double()  # (N, 3, 3); Apple's GPUs have no float64
+    hits = F.one_hot(signs(vad) + 1, len(SIGNS)).cpu().double()  # (N, 3, 3); mps has no float64
     counts.index_add_(0, labels.cpu(), hits)
     return (counts / counts.sum(dim=2, keepdim=True)).float()
 
 
 def sign_membership(values):
-    """Smooth membership of V/A/D values in negative, zero, positive: (B, K) -> (B, K, 3), sums to 1.
+    """Smooth membership of values in negative, zero, positive: (B, K) -> (B, K, 3), sums to 1.
 
     Two sigmoids at the borders of the zero band; differentiable everywhere.
     """
@@ -80,163 +82,125 @@ def sign_membership(values):
 
 
 def contradictions():
-    """(7, 3, 3) float32 indexed [class, dimension, sign]: 1 where `CONTRADICTIONS` has the sign, else 0."""
-    table = [[[sign in of.get(name, "") for sign in SIGNS] for of in CONTRADICTIONS.values()] for name in EMOTIONS]
-    return torch.tensor(table, dtype=torch.float32)
+    """(7, 3, 3) float32 [class, dimension, sign]: 1 where `CONTRADICTIONS` has the sign, else 0."""
+    table = torch.zeros(len(EMOTIONS), len(CONTRADICTIONS), len(SIGNS))
+    for dimension, signs_of in enumerate(CONTRADICTIONS.values()):
+        for emotion, contradicting in signs_of.items():
+            table[EMOTIONS.index(emotion), dimension, [SIGNS.index(s) for s in contradicting]] = 1
+    return table
 
 
 def contradiction_loss(logits, values, penalty):
-    """Mean over images of sum_{c,k,s} p_c q_s(y_k) T[c,k,s]; gradients reach logits and values.
+    """Mean over images of sum_{c,k,s} p_c q_s(y_k) T[c,k,s], between 0 and K.
 
-    logits (B, 7), values (B, K) in annotation units, penalty T (7, K, 3) within 0..1. It is small when the predicted
-    category and the signs of the predicted V/A/D go together. Between 0 and K. Raises ValueError for other shapes.
+    logits (B, 7), values (B, K) in annotation units, penalty T (7, K, 3) within 0..1. Small when
+    the predicted category and the signs of the predicted V/A/D go together; both get gradients.
     """
-    _check_table(logits, values, penalty)
-    return torch.einsum("bc,bks,cks->b", logits.softmax(dim=1), sign_membership(values), penalty).mean()
+    membership = sign_membership(values)
+    return torch.einsum("bc,bks,cks->b", logits.softmax(dim=1), membership, penalty).mean()
 
 
-def sign_score_loss(logits, values, shares):
-    """Mean over images of sum_{k,s} (sum_c p_c P(s | c, k) - q_s(y_k))^2; gradients reach logits and values.
-
-    logits (B, 7), values (B, K) in annotation units, shares P (7, K, 3) as in `sign_shares`. The quadratic score
-    (Brier 1950) of the signs that the predicted category implies, with those of the predicted V/A/D as what occurred:
-    a proper one, least where what is implied is the true distribution of the signs, whichever class that favours.
-    Between 0 and 2 K. Raises ValueError for other shapes.
-    """
-    _check_table(logits, values, shares)
-    implied = torch.einsum("bc,cks->bks", logits.softmax(dim=1), shares)
-    return (implied - sign_membership(values)).square().sum(dim=(1, 2)).mean()
-
-
-def _check_table(logits, values, table):
-    if table.shape != (logits.shape[1], values.shape[1], len(SIGNS)) or len(logits) != len(values):
-        raise ValueError(
-            f"shapes do not fit: logits {tuple(logits.shape)}, values {tuple(values.shape)}, table {tuple(table.shape)}"
-        )
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """How categories and V/A/D are tied.
-
-    table: from labels and vad of the training faces to (7, 3, 3), indexed [class, dimension, sign]. loss: from logits
-    (B, 7), values (B, K) and the table's K columns to a scalar.
-    """
-
-    table: Callable
-    loss: Callable
-
-
+# {name of a constraint: its penalty from labels (N,) and vad (N, 3) of the training faces}
 CONSTRAINTS = {
-    # What is rare among the training annotations is penalised.
-    "table": Constraint(lambda labels, vad: 1 - sign_shares(labels, vad), contradiction_loss),
-    # What the original project's annotators call a contradiction is.
-    "original": Constraint(lambda labels, vad: contradictions(), contradiction_loss),
-    "score": Constraint(sign_shares, sign_score_loss),
+    "table": lambda labels, vad: 1 - sign_shares(labels, vad),  # penalises what is rare among them
+    "original": lambda labels, vad: contradictions(),
 }
 
 
 def constraint_tables(labels, vad):
-    """{name of a constraint: its table (7, 3, 3)} from the training annotations; {} without V/A/D."""
-    return {} if vad is None else {name: tie.table(labels, vad) for name, tie in CONSTRAINTS.items()}
+    """{name of a constraint: its table (7, 3, 3)}; {} without V/A/D annotations."""
+    return {} if vad is None else {name: make(labels, vad) for name, make in CONSTRAINTS.items()}
 
 
 def orthogonality(kernel, stride):
-    """Distance of a convolution from having orthonormal rows, a scalar.
+    """Distance of a convolution from having orthonormal rows: || Conv(K, K) - I ||, a scalar.
 
-    kernel (out, in, k, k), of any precision, in which matrices are multiplied; what they give is squared and added up
-    in float32 at least. Wang et al., "Orthogonal Convolutional Neural Networks", CVPR 2020:
-    || Conv(K, K, padding=P, stride=S) - I_r0 || with P = floor((k - 1) / S) * S, so that exactly
-    the shifts at which two output positions overlap are sampled, and I_r0 is the identity at shift 0.
-    Calculated as a matrix product of what overlaps at each shift, a fifth of the work of that convolution: opposite
-    shifts give transposed products.
+    kernel (out, in, k, k), in whose precision it is convolved; the norm is in float32 at least.
+    Padding floor((k - 1) / S) * S and stride S sample the shifts at which two output positions
+    overlap; I is the identity at shift 0. Wang et al., "Orthogonal Convolutional Neural Networks",
+    CVPR 2020.
     """
-    size = kernel.shape[-1]
-    kernel = kernel.permute(0, 2, 3, 1)  # slices in space are faster where the channels lie together
-    precise = torch.promote_types(kernel.dtype, torch.float32)
-
-    def facing(down, across):
-        rows, columns = (slice(max(0, shift), size + min(0, shift)) for shift in (down, across))
-        return kernel[:, rows, columns].flatten(1)
-
-    def overlap(down, across):
-        return (facing(down, across) @ facing(-down, -across).T).to(precise)
-
-    shifts = range(-((size - 1) // stride * stride), size, stride)
-    total = (overlap(0, 0) - torch.eye(len(kernel), dtype=precise, device=kernel.device)).square().sum()
-    for down, across in product(shifts, shifts):
-        if (down, across) > (0, 0):
-            total = total + 2 * overlap(down, across).square().sum()
-    return total.clamp_min(torch.finfo(precise).tiny).sqrt()  # its gradient at 0 would not be finite
+    padding = (kernel.shape[-1] - 1) // stride * stride
+    overlaps = F.conv2d(kernel, kernel, stride=stride, padding=padding)  # (out, out, h, w)
+    overlaps = overlaps.to(torch.promote_types(kernel.dtype, torch.float32))
+    middle = overlaps.shape[-1] // 2
+    identity = torch.zeros_like(overlaps)
+    identity[:, :, middle, middle].fill_diagonal_(1)
+    return torch.linalg.vector_norm(overlaps - identity)
 
 
 def matrix_orthogonality(kernel):
-    """|| W W^T - I || of a 1x1 convolution as a matrix W (out, in), or || W^T W - I || where it has more rows."""
-    matrix = kernel.flatten(1)
-    matrix = matrix if len(matrix) <= matrix.shape[1] else matrix.T
-    return orthogonality(matrix[:, :, None, None], 1)
+    """|| W W^T - I || of a 1x1 convolution W (out, in), || W^T W - I || where it has more rows."""
+    rows, columns = kernel.shape[:2]
+    return orthogonality(kernel if rows <= columns else kernel.transpose(0, 1), 1)
 
 
 def orthogonality_loss(model, dtype=torch.float32):
-    """Sum over the residual blocks of `model` of the distances of their kernels from orthogonality, in `dtype`.
+    """Sum of the distances from orthogonality over the residual blocks of `model`, in `dtype`.
 
-    As the original project has it: the first convolution of every block, and the shortcuts as matrices; eleven kernels
-    of a ResNet-18.
+    As in the original project: the first convolution of every block, and the shortcuts as matrices;
+    eleven kernels of a ResNet-18.
     """
     blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
-    total = sum(orthogonality(block.conv1.weight.to(dtype), block.conv1.stride[0]) for block in blocks)
-    shortcuts = [layer for block in blocks for layer in block.shortcut.modules() if isinstance(layer, nn.Conv2d)]
-    return total + sum(matrix_orthogonality(shortcut.weight.to(dtype)) for shortcut in shortcuts)
+    total = 0.0
+    for block in blocks:
+        total += orthogonality(block.conv1.weight.to(dtype), block.conv1.stride[0])
+        for layer in block.shortcut.modules():
+            if isinstance(layer, nn.Conv2d):
+                total += matrix_orthogonality(layer.weight.to(dtype))
+    return total
 
 
-def taught_loss(recipe, logits, labels, taught, votes):
-    """Category loss of labels or votes, and with weight `recipe.teacher` that of a teacher's probabilities (B, 7)."""
+def distillation_loss(recipe, logits, labels, teacher_probs, votes):
+    """Category loss of labels or votes, and that of a teacher's probabilities (B, 7) or None.
+
+    The teacher's has the weight `recipe.teacher`, the other the rest.
+    """
     loss = category_loss(logits, labels, recipe.label_smoothing, votes)
-    if taught is None:
+    if teacher_probs is None:
         return loss
-    return (1 - recipe.teacher) * loss + recipe.teacher * F.cross_entropy(logits, taught)
+    return (1 - recipe.teacher) * loss + recipe.teacher * F.cross_entropy(logits, teacher_probs)
 
 
-# {kind of task: its weighted loss, from a recipe, outputs (B, width), targets (B,), and a teacher's probabilities and
-# votes, (B, 7) each or None}
-LOSSES = {
-    "classification": taught_loss,
-    "regression": lambda recipe, values, target, taught, votes: (
-        recipe.dimension_weight * dimension_loss(values, target, recipe.mse_weight, recipe.ccc_weight)
-    ),
-}
+def regression_loss(recipe, values, target, teacher_probs, votes):
+    """The weighted `dimension_loss`; teacher and votes have no part in it."""
+    loss = dimension_loss(values, target, recipe.mse_weight, recipe.ccc_weight)
+    return recipe.dimension_weight * loss
+
+
+# {kind of task: its weighted loss, of outputs (B, width) and targets (B,)}
+LOSSES = {"classification": distillation_loss, "regression": regression_loss}
 
 
 class Objective:
     """The weighted sum that training minimises.
 
-    tasks: names from `TASKS`. recipe: a `training.config.Recipe`. tables: as `constraint_tables` gives them, on the
-    device; {} where the data has no V/A/D. dtype: of the matrix products of the orthogonality.
+    tasks: names from `TASKS`. recipe: `training.config.Recipe`. tables: as `constraint_tables`
+    returns them, on the device. dtype: of the convolutions of the orthogonality.
     """
 
     def __init__(self, tasks, recipe, tables, dtype=torch.float32):
-        self.dtype = dtype
-        self.tasks = [TASKS[name] for name in tasks]
-        self.recipe = recipe
+        self.tasks, self.recipe, self.dtype = [TASKS[name] for name in tasks], recipe, dtype
         self.dimensions = [task for task in self.tasks if task.kind == "regression"]
-        categories = any(task.kind == "classification" for task in self.tasks)
-        self.table, self.constraint = None, CONSTRAINTS[recipe.constraint]
-        if tables and recipe.consistency and categories and self.dimensions:
-            self.table = tables[recipe.constraint][:, [task.dimension for task in self.dimensions]]
+        self.table = None
+        if tables and recipe.consistency and "classify" in tasks and self.dimensions:
+            columns = [task.dimension for task in self.dimensions]
+            self.table = tables[recipe.constraint][:, columns]
 
-    def __call__(self, model, outputs, labels, vad, taught=None, votes=None):
-        """Total loss, a scalar.
+    def __call__(self, model, outputs, labels, vad, teacher_probs=None, votes=None):
+        """Total loss, a scalar, of the `outputs` of `model`.
 
-        outputs: what the model returned; labels (B,), vad (B, 3), taught (B, 7), votes (B, 7), all but labels or None.
+        labels (B,), vad (B, 3), teacher_probs (B, 7), votes (B, 7); all but labels may be None.
         """
-        recipe = self.recipe
-        total = sum(
-            LOSSES[task.kind](recipe, outputs[task.name], task_target(task, labels, vad), taught, votes)
-            for task in self.tasks
-        )
+        recipe, total = self.recipe, 0.0
+        for task in self.tasks:
+            target = task_target(task, labels, vad)
+            loss = LOSSES[task.kind](recipe, outputs[task.name], target, teacher_probs, votes)
+            total = total + loss
         if self.table is not None:
             values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)
-            total = total + recipe.consistency * self.constraint.loss(outputs["classify"], values, self.table)
+            penalty = contradiction_loss(outputs["classify"], values, self.table)
+            total = total + recipe.consistency * penalty
         if recipe.orthogonality:
             total = total + recipe.orthogonality * orthogonality_loss(model, self.dtype)
         return total

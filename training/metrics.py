@@ -1,8 +1,8 @@
-"""How good it is: figures per task, computed where the predictions are, once per epoch.
+"""Metrics per task, computed where the predictions are, once per epoch.
 
-Every figure is finite. Degenerate inputs have these values: CCC and PCC of a constant are 0 (also
-for one image); the F1 of a class that neither occurs nor is predicted is left out of the macro mean,
-as scikit-learn does it.
+Every metric is finite. Degenerate inputs have these values: CCC and PCC of a constant are 0 (also
+for one image); the F1 of a class that neither occurs nor is predicted is left out of the macro
+mean, as scikit-learn does it.
 """
 
 import torch
@@ -26,7 +26,7 @@ def concordance(prediction, target):
 
 
 def pearson(prediction, target):
-    """Pearson correlation coefficient, in [-1, 1], 0 if one is constant: (..., N) and (..., N) -> (...)."""
+    """Pearson correlation coefficient, in [-1, 1], 0 if one is constant; (..., N) -> (...)."""
     x, y = (values - values.mean(-1, keepdim=True) for values in (prediction, target))
     # A constant far from 0 leaves rounding noise after centring; that is not variation.
     constant = (prediction == prediction[..., :1]).all(-1) | (target == target[..., :1]).all(-1)
@@ -40,25 +40,28 @@ def signs(values):
 
 
 def sign_agreement(prediction, target):
-    """SAGR: share of images whose predicted and true values have the same of the three `signs`: (..., N) -> (...)."""
+    """SAGR: the share of images whose prediction has the sign of the target; (..., N) -> (...)."""
     return (signs(prediction) == signs(target)).to(prediction.dtype).mean(-1)
 
 
 def confusion_matrix(predicted, labels, classes=CLASSES):
     """(N,) and (N,) int64 -> (classes, classes) int64; rows are true classes, columns predicted."""
-    return torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
+    counts = torch.bincount(labels * classes + predicted, minlength=classes * classes)
+    return counts.view(classes, classes)
 
 
 def macro_f1(confusion):
-    """Mean of the per-class F1 = 2 TP / (true + predicted) over the classes in either; (..., C, C) -> (...)."""
+    """Mean over classes of F1 = 2 TP / (true + predicted), where defined; (..., C, C) -> (...)."""
     hits = confusion.diagonal(dim1=-2, dim2=-1).double()
     total = (confusion.sum(dim=-2) + confusion.sum(dim=-1)).double()
     return (2 * hits / total.clamp_min(1)).sum(dim=-1) / (total > 0).sum(dim=-1).clamp_min(1)
 
 
 def classification_metrics(logits, labels):
-    """Acc (percent), Loss (mean cross-entropy), F1 (macro, 0..1), the confusion matrix as lists, and the temperature
-    that fits these logits best; of the faces whose label is not -1.
+    """Metrics of logits (N, C) on the faces whose label (N,) is not -1.
+
+    Acc (percent), Loss (mean cross-entropy), F1 (macro, 0..1), the confusion matrix as lists, and
+    the temperature that fits these logits best.
     """
     logits, labels = logits[labels >= 0], labels[labels >= 0]
     confusion = confusion_matrix(logits.argmax(dim=1), labels, logits.shape[1])
@@ -72,7 +75,7 @@ def classification_metrics(logits, labels):
 
 
 def regression_metrics(values, target):
-    """Loss (mean squared error, annotation units squared), CCC, PCC and SAGR; values (N, 1), target (N,)."""
+    """Loss (mean squared error), CCC, PCC and SAGR of values (N, 1) and a target (N,)."""
     x, y = values[:, 0].double(), target.double()
     return {
         "Loss": F.mse_loss(x, y).item(),
@@ -91,46 +94,54 @@ def task_target(task, labels, vad):
 
 
 def measure(tasks, outputs, labels, vad):
-    """{task name: metrics} over a whole split. outputs: {task name: (N, width)}, all on one device."""
-    return {task.name: METRICS[task.kind](outputs[task.name].float(), task_target(task, labels, vad)) for task in tasks}
+    """{task name: metrics} of a whole split. outputs: {task name: (N, width)}, on one device."""
+    metrics = {}
+    for task in tasks:
+        target = task_target(task, labels, vad)
+        metrics[task.name] = METRICS[task.kind](outputs[task.name].float(), target)
+    return metrics
 
 
-# {(kind of task, training metric): its sum over a batch, from outputs (B, width) and targets (B,)}
+# {(kind of task, metric): its sum over a batch, from outputs (B, width) and targets (B,)}
 TRAINING_SUMS = {
-    ("classification", "Acc"): lambda logits, labels: 100 * (logits.argmax(dim=1) == labels).sum(),
-    ("classification", "Loss"): lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum"),
-    ("regression", "Loss"): lambda values, target: (values[:, 0] - target).square().sum(),
+    ("classification", "Acc"): lambda x, labels: 100 * (x.argmax(dim=1) == labels).sum(),
+    ("classification", "Loss"): lambda x, labels: F.cross_entropy(x, labels, reduction="sum"),
+    ("regression", "Loss"): lambda x, target: (x[:, 0] - target).square().sum(),
 }
 
 
 def sum_dtype(device):
-    """The type of number in which a device adds up: float64, which Apple's GPUs lack."""
+    """The dtype of sums on a device: float64, which Apple's GPUs lack."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-class TrainingFigures:
-    """Training figures of an epoch, to be summed over its batches on the device and read once, at the end.
+class TrainingMetrics:
+    """Metrics of an epoch, summed over its batches on the device and read once, at the end.
 
-    The weights change during the epoch, so these are means over what each step saw (augmented images, before its
-    update). tasks: list of `Task`; names: [(task name, metric)].
+    The weights change during the epoch, so these are means over what each step saw (augmented
+    images, before its update). tasks: list of `Task`; names: [(task name, metric)].
     """
 
     def __init__(self, tasks):
-        self._measured = [(task, metric) for task in tasks for metric in task.rules.training_metrics]
+        pairs = ((task, metric) for task in tasks for metric in task.rules.training_metrics)
+        self._measured = list(pairs)
         self.names = [(task.name, metric) for task, metric in self._measured]
 
     @torch.no_grad()
-    def of_batch(self, outputs, labels, vad):
-        """Sums over a batch, (n,) of `sum_dtype`: outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None."""
-        sums = [
-            TRAINING_SUMS[task.kind, metric](outputs[task.name], task_target(task, labels, vad))
-            for task, metric in self._measured
-        ]
-        return torch.stack([part.to(sum_dtype(labels.device)) for part in sums])
+    def batch_sums(self, outputs, labels, vad):
+        """Sums over a batch, (n,) of `sum_dtype`.
 
-    def by_task(self, means):
+        outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None.
+        """
+        sums = []
+        for task, metric in self._measured:
+            target = task_target(task, labels, vad)
+            sums.append(TRAINING_SUMS[task.kind, metric](outputs[task.name], target))
+        return torch.stack([value.to(sum_dtype(labels.device)) for value in sums])
+
+    def to_dict(self, means):
         """{task name: {metric: mean per image}}. means: n floats."""
-        result = {task: {} for task, _ in self.names}
+        metrics = {task: {} for task, _ in self.names}
         for (task, metric), value in zip(self.names, means, strict=True):
-            result[task][metric] = value
-        return result
+            metrics[task][metric] = value
+        return metrics

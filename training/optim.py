@@ -10,7 +10,7 @@ from training.muon import Muon
 
 
 def learning_rate(recipe, step, steps_per_epoch):
-    """Learning rate of `step` (from 0, over the whole run of recipe.epochs * steps_per_epoch steps)."""
+    """Learning rate of `step` (from 0, over the whole run of recipe.epochs * steps_per_epoch)."""
     if recipe.schedule == "staircase":
         epoch = step // steps_per_epoch
         stairs = max(0, (epoch - recipe.decay_from) // recipe.decay_every + 1)
@@ -24,51 +24,49 @@ def learning_rate(recipe, step, steps_per_epoch):
 
 
 class WeightAverage:
-    """Exponential moving average of the weights and the running statistics of a network.
+    """Exponential moving average of a network's weights and running statistics.
 
-    `model` is a network of its own that holds the average, or with share 0 the network itself. The average reaches as
-    far back as a `share` of the steps so far: the decay after `step` steps is (1 + step) / (1 + step + 1 / share), the
-    same at the same part of a run of any length.
+    `model` is a copy that holds the average, or the network itself where `share` is 0. The average
+    covers about a `share` of the steps so far: the decay after `step` steps is
+    (1 + step) / (1 + step + 1 / share), so that runs of any length average over the same part.
     """
 
     def __init__(self, model, share):
         self.model, self.share = deepcopy(model) if share else model, share
-        # The only whole numbers in a state are counts of batches, which nothing reads.
-        pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
-        pairs = [pair for pair in pairs if pair[0].is_floating_point()]
+        states = self.model.state_dict().values(), model.state_dict().values()
+        # The only integers in a state are the batch counts of batch norms, which nothing reads.
+        pairs = [pair for pair in zip(*states, strict=True) if pair[0].is_floating_point()]
         self._averaged, self._current = [list(side) for side in zip(*pairs, strict=True)]
 
     def update(self, step):
         """Take in the weights as they are after step `step` (from 0) of the whole run."""
-        if not self.share:
-            return
-        decay = (1 + step) / (1 + step + 1 / self.share)
-        get_ema_multi_avg_fn(decay)(self._averaged, self._current, None)
+        if self.share:
+            decay = (1 + step) / (1 + step + 1 / self.share)
+            get_ema_multi_avg_fn(decay)(self._averaged, self._current, None)
 
 
-def build_optimizer(model, recipe, dtype=torch.float32):
+def build_optimizer(model, recipe, rate, dtype=torch.float32):
     """The recipe's optimizer; norms and biases have weight decay only where the recipe says so.
 
-    dtype: of the matrix products inside Muon.
+    rate: the learning rate, a float32 tensor () that is changed in place. dtype: of the matrix
+    products inside Muon.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     # The stem of a grey picture has one input channel: nothing to orthogonalise.
-    kernels = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1 and recipe.optimizer == "muon"]
+    is_muon = recipe.optimizer == "muon"
+    kernels = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1 and is_muon]
     taken = {id(p) for p in kernels}
     weights = [p for p in parameters if p.ndim > 1 and id(p) not in taken]
+    biases = [p for p in parameters if p.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": recipe.weight_decay * recipe.decay_all},
+        {"params": biases, "weight_decay": recipe.weight_decay * recipe.decay_all},
     ]
     if kernels:
-        groups.append({"params": kernels, "weight_decay": recipe.kernel_decay, "orthogonal": True})
-        return Muon(groups, recipe.learning_rate, recipe.momentum, dtype)
+        groups.append(
+            {"params": kernels, "weight_decay": recipe.kernel_decay, "orthogonal": True}
+        )
+        return Muon(groups, rate, recipe.momentum, dtype)
     return torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+        groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
     )
-
-
-def set_learning_rate(optimizer, value):
-    """Give every parameter group the learning rate `value`."""
-    for group in optimizer.param_groups:
-        group["lr"] = value

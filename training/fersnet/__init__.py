@@ -1,1 +1,1 @@
-"""What only FERSNet needs: its losses and step, guides, measures of synthesized faces, cross-validation."""
+"""What only FERSNet needs: its step and losses, guides, metrics of synthesis, folds."""

@@ -1,4 +1,4 @@
-"""FERSNet over one fold: recognize, synthesize, measure. All return plain values; none knows files."""
+"""FERSNet on one fold: recognize, synthesize, measure. All return values; none knows files."""
 
 import torch
 import torch.nn.functional as F
@@ -7,22 +7,21 @@ from data.batches import normalise
 from training.engine import check_predictions
 from training.fersnet.guides import PREPROCESSING, logits_of
 from training.fersnet.similarity import structural_similarity
-from training.fersnet.views import VIEWS
 from training.metrics import classification_metrics
 
 BATCH = 64  # faces of a forward pass without learning
 
 
 @torch.inference_mode()
-def recognize(network, images, runtime, view=VIEWS[""]):
-    """Logits (N, classes) float32 of faces (N, S, S) uint8, seen in a view (see `views`).
+def recognize(network, images, runtime):
+    """Logits (N, classes) float32 of faces (N, S, S) uint8.
 
     network: in evaluation mode, on runtime.device.
     """
     logits = []
     for part in images.split(BATCH):
         with runtime.autocast():
-            outputs = network(view(normalise(part[:, None], **PREPROCESSING)))
+            outputs = network(normalise(part[:, None], **PREPROCESSING))
         logits.append(logits_of(outputs))
     return torch.cat(logits)
 
@@ -44,7 +43,7 @@ def to_bytes(pictures):
 
 
 def synthesize_each(network, images, expressions, runtime):
-    """Each face (N, S, S) uint8 with each of the expressions, numbers of classes: (N, expressions, S, S) uint8."""
+    """Faces (N, S, S) uint8 with each expression (class ids): (N, expressions, S, S) uint8."""
     wanted = torch.tensor(list(expressions), device=images.device)
     sources = images.repeat_interleave(len(wanted), dim=0)
     synthesized = synthesize(network, sources, wanted.repeat(len(images)), runtime)
@@ -52,66 +51,65 @@ def synthesize_each(network, images, expressions, runtime):
 
 
 def counterparts(faces):
-    """For each face the number of a face of the same subject with each expression, -1 where there is none.
+    """(N, classes) int64: the row of a face of the same subject with each expression, or -1.
 
-    (N, classes) int64. Of several the last is taken, which in a dataset of sequences is where the expression is
+    Of several the last is taken, which in a dataset of sequences is where the expression is
     strongest; a face's own expression has -1.
     """
-    classes, numbers = len(faces.class_names), torch.arange(len(faces), device=faces.labels.device)
-    table = torch.full((len(faces.subject_names) * classes,), -1, device=numbers.device)
-    table.scatter_reduce_(0, faces.subjects * classes + faces.labels, numbers, "amax")
+    classes, rows = len(faces.class_names), torch.arange(len(faces), device=faces.labels.device)
+    table = torch.full((len(faces.subject_names) * classes,), -1, device=rows.device)
+    table.scatter_reduce_(0, faces.subjects * classes + faces.labels, rows, "amax")
     return table.view(-1, classes)[faces.subjects].scatter(1, faces.labels[:, None], -1)
 
 
 def sequence_accuracy(logits, labels, sequences):
-    """Percent of the sequences whose frames, with a vote each, name the expression.
+    """Percent of the sequences whose expression is what most of their frames are read as.
 
-    logits (N, classes), labels and sequences (N,) int64; a sequence has one label. Of expressions with as many votes
-    the one with the greater sum of probabilities is taken.
+    logits (N, classes), labels and sequences (N,) int64; a sequence has one label. Ties go to the
+    expression with the greatest sum of probabilities.
     """
     numbers = sequences.unique(return_inverse=True)[1]
     votes = F.one_hot(logits.argmax(dim=1), logits.shape[1]).double()
-    weights = votes + logits.double().softmax(dim=1) / (2 * len(logits))  # which never outweighs a vote
-    sums = weights.new_zeros(int(numbers.max()) + 1, logits.shape[1]).index_add_(0, numbers, weights)
+    weights = votes + logits.double().softmax(dim=1) / (2 * len(logits))  # less than a vote
+    sums = weights.new_zeros(int(numbers.max()) + 1, logits.shape[1])
+    sums.index_add_(0, numbers, weights)
     true = labels.new_zeros(len(sums)).index_copy_(0, numbers, labels)
     return 100 * (sums.argmax(dim=1) == true).double().mean().item()
 
 
-def recognition_figures(network, faces, runtime):
-    """Figures of a network on the held-out `SubjectFaces`, its confusion matrix among them.
+def recognition_metrics(network, faces, runtime):
+    """`classification_metrics` of a network on held-out `SubjectFaces`, and SeqAcc by sequence.
 
-    By face and, SeqAcc, by sequence (see `sequence_accuracy`). Raises UserError when what the network predicts is not
-    finite.
+    Raises UserError when a prediction is not finite.
     """
-    logits = recognize(network, faces.images, runtime).cpu()  # where there is float64, which Apple's GPUs lack
+    logits = recognize(network, faces.images, runtime).cpu()  # mps has no float64
     check_predictions({"classify": logits}, "held-out faces")
     labels = faces.labels.cpu()
-    return {
-        **classification_metrics(logits, labels),
-        "SeqAcc": sequence_accuracy(logits, labels, faces.sequences.cpu()),
-    }
+    by_sequence = sequence_accuracy(logits, labels, faces.sequences.cpu())
+    return classification_metrics(logits, labels) | {"SeqAcc": by_sequence}
 
 
 def evaluate_fold(network, faces, runtime):
-    """`recognition_figures` of a network on the held-out `SubjectFaces`, and figures of synthesis.
+    """`recognition_metrics` of a network on held-out `SubjectFaces`, and metrics of synthesis.
 
-    One that synthesizes adds L1 (mean absolute difference, pixels in 0..1) and SSIM between each synthesized face and
-    the real one of the same subject with that expression, over all such pairs, and CopyL1 and CopySSIM, the same for
-    the face that it was synthesized from: what a network reaches that changes nothing. None where the fold has no
-    pair. Raises UserError as they do.
+    L1 (mean absolute difference, pixels in 0..1) and SSIM between each synthesized face and the
+    real one of the same subject with that expression; CopyL1 and CopySSIM, the same for the face
+    that it was synthesized from: what a network reaches that changes nothing. None where the fold
+    has no such pair. A network that does not synthesize has none of them.
     """
-    figures = recognition_figures(network, faces, runtime)
+    metrics = recognition_metrics(network, faces, runtime)
     if network.synthesizes:
         real = counterparts(faces)
         source, expression = (real >= 0).nonzero(as_tuple=True)
-        figures |= dict.fromkeys(("L1", "SSIM", "CopyL1", "CopySSIM"))
+        metrics |= dict.fromkeys(("L1", "SSIM", "CopyL1", "CopySSIM"))
         if len(source):
             synthesized = synthesize(network, faces.images[source], expression, runtime)
             wanted = _unit(faces.images[real[source, expression]])
-            for prefix, pictures in (("", _unit(synthesized)), ("Copy", _unit(faces.images[source]))):
-                figures[f"{prefix}L1"] = (pictures - wanted).abs().mean().item()
-                figures[f"{prefix}SSIM"] = structural_similarity(pictures, wanted).mean().item()
-    return figures
+            for prefix, images in (("", synthesized), ("Copy", faces.images[source])):
+                pictures = _unit(images)
+                metrics[f"{prefix}L1"] = (pictures - wanted).abs().mean().item()
+                metrics[f"{prefix}SSIM"] = structural_similarity(pictures, wanted).mean().item()
+    return metrics
 
 
 def _unit(images):
@@ -119,35 +117,11 @@ def _unit(images):
     return images[:, None].cpu().float() / 255
 
 
-def synthesize_others(network, faces, runtime):
-    """Each of `SubjectFaces` with every other expression: (images (M, S, S) uint8, expressions (M,) int64)."""
-    classes = len(faces.class_names)
-    wanted = torch.arange(classes, device=faces.labels.device).repeat(len(faces))
-    source = torch.arange(len(faces), device=wanted.device).repeat_interleave(classes)
-    other = wanted != faces.labels[source]
-    source, wanted = source[other], wanted[other]
-    return synthesize(network, faces.images[source], wanted, runtime), wanted
-
-
-def judged(judge, faces, synthesized, wanted, runtime):
-    """What `judge` reads in the held-out faces and in what `synthesize_others` made of them, in each of the `VIEWS`.
-
-    judge: a classifier that shares nothing with the network. Returns, in percent, {"TargetShare" + view: how many it
-    reads as the wanted expression, "JudgeAcc" + view: how many of the real faces it reads rightly}.
-    """
-    shares = {}
-    for name, view in VIEWS.items():
-        for figure, images, labels in (("TargetShare", synthesized, wanted), ("JudgeAcc", faces.images, faces.labels)):
-            hits = recognize(judge, images, runtime, view).argmax(dim=1) == labels
-            shares[figure + name] = 100 * hits.float().mean().item()
-    return shares
-
-
 def synthesize_to_balance(network, faces, count, seed, runtime):
     """`count` synthesized faces that enlarge `faces` and make its classes as equal as can be.
 
-    Returns (images (count, S, S) uint8, labels (count,) int64) on the faces' device. Each is synthesized from a random
-    face of another expression.
+    Returns (images (count, S, S) uint8, labels (count,) int64) on the faces' device. Each is
+    synthesized from a random face of another expression.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = faces.labels.cpu()
@@ -156,14 +130,15 @@ def synthesize_to_balance(network, faces, count, seed, runtime):
     source = torch.empty_like(wanted)
     for label in range(len(present)):
         others, mine = (labels != label).nonzero()[:, 0], wanted == label
-        source[mine] = others[torch.randint(len(others), (int(mine.sum()),), generator=generator)]
+        drawn = torch.randint(len(others), (int(mine.sum()),), generator=generator)
+        source[mine] = others[drawn]
     device = faces.labels.device
     wanted = wanted.to(device)
     return synthesize(network, faces.images[source.to(device)], wanted, runtime), wanted
 
 
 def shares_to_balance(present, count):
-    """How many of `count` new faces each class gets, so that the smallest classes are filled up first.
+    """How many of `count` new faces each class gets: the smallest classes are filled up first.
 
     present: (classes,) int64, faces there are. Returns (classes,) int64 that sum to `count`.
     """

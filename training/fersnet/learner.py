@@ -1,16 +1,16 @@
-"""FERSNet while it learns: its pairs, its losses, one training step of network and discriminator.
+"""FERSNet while it learns: pairs, losses, one training step of network and discriminator.
 
-Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on Selective
-Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a small network that learnt to tell
-the subjects of the training folds apart (`training.fersnet.guides.identity_network`). Two things are not from there,
-and `--recipe paper` leaves them out: the labels are smoothed for the recognition; another such network, which learnt
-the expressions, reads glimpses of the synthesized face (`training.fersnet.views`). The weights of the losses are those
-of the recipe.
+Losses as in Zhao et al., "Deep Multi-task Learning for Facial Expression Recognition and Synthesis
+Based on Selective Feature Sharing", ICPR 2020, arXiv 2007.04514. The identity features come from a
+small network that learnt to tell the subjects of the training folds apart
+(`training.fersnet.guides.identity_network`). Two additions are not in the paper, and
+`--recipe paper` leaves them out: label smoothing, and another such network, which learnt the
+expressions and reads random views of the synthesized face (`training.fersnet.views`).
 """
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,21 +18,19 @@ import torch.nn.functional as F
 from data.batches import normalise, plan_epoch, random_crops
 from data.subjects.pairs import choose_targets, shifts
 from training.fersnet.guides import PREPROCESSING, batch_norms
-from training.fersnet.views import glimpse
+from training.fersnet.views import random_blurred_view
 from training.learner import Learner
 from training.metrics import sum_dtype
-from training.optim import learning_rate, set_learning_rate
 
-GLIMPSES = 2  # of each synthesized face that the network which knows the expressions reads
+VIEWS_PER_FACE = 2  # of each synthesized face, for the network that knows the expressions
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """What one step sees, on the device.
+class PairBatch(NamedTuple):
+    """The input of one step, on the device.
 
-    faces, real (B, 1, S, S) float in 0..1; labels, target_labels, real_labels (B,) int64; known (B,) bool. real is
-    the target: a face of the same subject with the expression that is to be synthesized, where one is known, and else
-    the face itself; real_labels are its expressions.
+    faces, real (B, 1, S, S) float in 0..1; labels, target_labels, real_labels (B,) int64; known
+    (B,) bool. real is the target: a face of the same subject with the expression to be synthesized
+    where one is known, else the face itself; real_labels are its expressions.
     """
 
     faces: torch.Tensor
@@ -45,7 +43,7 @@ class PairBatch:
 
 @contextmanager
 def without_running_statistics(model):
-    """Batch norms normalise by their batch but do not take it into their running statistics.
+    """Batch norms normalise by their batch but leave their running statistics unchanged.
 
     Those are to describe real faces, which are all that the network is tested on.
     """
@@ -61,7 +59,7 @@ def without_running_statistics(model):
 
 @contextmanager
 def frozen(module):
-    """The weights of `module` get no gradient; what goes through it does."""
+    """The weights of `module` get no gradient; its input does."""
     module.requires_grad_(False)
     try:
         yield
@@ -70,7 +68,7 @@ def frozen(module):
 
 
 def masked_l1(synthesized, real, known):
-    """Mean absolute difference over the faces that are `known` (B,) to have a real target; 0 without any."""
+    """Mean absolute difference over the faces that are `known` (B,); 0 where none is."""
     each = (synthesized - real).abs().mean(dim=(1, 2, 3))
     return (each * known).sum() / known.sum().clamp_min(1)
 
@@ -78,80 +76,93 @@ def masked_l1(synthesized, real, known):
 class FERSNetLearner(Learner):
     """Learns to recognize and, where it has a discriminator, to synthesize.
 
-    model: `FERSNet`; discriminator, identity, expression: `Discriminator` and two trained `SmallClassifier`, or None
-    where the model does not synthesize, the last also where the recipe gives it no weight; recipe: `FERSNetRecipe`.
+    model: `FERSNet`; recipe: `FERSNetRecipe`; discriminator, identity, expression: `Discriminator`
+    and two trained `SmallClassifier`, or None where the model does not synthesize, the last also
+    where the recipe gives it no weight.
     """
 
-    figures = ("Acc", "Loss", "L1", "Identity", "Expression", "Adversarial", "Cycle", "Discriminator")
+    metrics = (
+        "Acc", "Loss", "L1", "Identity", "Expression", "Adversarial", "Cycle", "Discriminator",
+    )  # fmt: skip
 
     def __init__(self, model, discriminator, identity, expression, recipe, runtime):
         super().__init__(model, recipe, runtime)
         self.optimizer = self._adam(self.model)
-        self.discriminator = None
+        self.discriminator = self.expression = None
         if discriminator is not None:
             self.discriminator = runtime.place(discriminator)
             self.discriminator_optimizer = self._adam(self.discriminator)
             self.identity = runtime.place(identity).eval().requires_grad_(False)
-            self.expression = None
             if recipe.expression:
                 self.expression = runtime.place(expression).eval().requires_grad_(False)
 
     def _adam(self, model):
-        recipe = self.recipe
         return torch.optim.Adam(
-            model.parameters(), recipe.learning_rate, betas=(0.5, 0.999), weight_decay=recipe.weight_decay, fused=True
-        )
+            model.parameters(), self.rate, betas=(0.5, 0.999),
+            weight_decay=self.recipe.weight_decay, fused=True,
+        )  # fmt: skip
 
     def parts(self):
         """See `Learner`."""
         parts = super().parts()
         if self.discriminator is not None:
             names = ("discriminator", "discriminator_optimizer", "identity", "expression")
-            parts |= {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+            parts |= {name: getattr(self, name) for name in names if getattr(self, name)}
         return parts
 
-    def as_figures(self, means):
-        """See `Learner`. Without a discriminator there is nothing but the recognition to tell of."""
-        figures = super().as_figures(means)
-        return figures if self.discriminator is not None else {name: figures[name] for name in ("Acc", "Loss")}
+    def to_dict(self, means):
+        """See `Learner`. Without a discriminator there are only the metrics of recognition."""
+        metrics = super().to_dict(means)
+        if self.discriminator is None:
+            return {name: metrics[name] for name in ("Acc", "Loss")}
+        return metrics
 
     def plan(self, faces, seed, epoch):
         """See `Learner`. faces: `SubjectFaces` on the device."""
-        targets = partial(choose_targets, faces.labels, faces.subjects, len(faces.class_names))
-        places = shifts(faces.size)
-        return plan_epoch(
-            len(faces), self.recipe.batch_size, seed, epoch, faces.labels.device, places=places, targets=targets
+        targets = partial(
+            choose_targets, faces.labels, faces.subjects, len(faces.class_names)
         )
+        return plan_epoch(
+            len(faces), self.recipe.batch_size, seed, epoch, faces.labels.device,
+            places=shifts(faces.size), targets=targets,
+        )  # fmt: skip
 
     def batches(self, faces, plan, first=0):
         """Yield a `PairBatch` a step; a face and its target are cropped alike."""
         for step in range(first, plan.steps):
             parts = plan.batch(step)
-            order, target, target_labels = (parts.pop(name) for name in ("order", "target", "target_class"))
-            known = target >= 0
+            order, target = parts.pop("order"), parts.pop("target")
+            target_labels, known = parts.pop("target_class"), target >= 0
             target = torch.where(known, target, order)
             sources, real = (
-                normalise(random_crops(faces.images[rows], **parts, size=faces.size), **PREPROCESSING)
+                normalise(
+                    random_crops(faces.images[rows], **parts, size=faces.size), **PREPROCESSING
+                )
                 for rows in (order, target)
             )
-            yield PairBatch(sources, faces.labels[order], target_labels, real, faces.labels[target], known)
+            labels, real_labels = faces.labels[order], faces.labels[target]
+            yield PairBatch(sources, labels, target_labels, real, real_labels, known)
 
-    def step(self, batch, number, steps_per_epoch):
-        """See `Learner`. batch: a `PairBatch`; number: of this step in the whole run of the fold.
+    def seed_device(self, global_step):
+        """See `Learner`. The processor's random state is in every checkpoint, a GPU's is not."""
+        if self.runtime.device.type != "cpu":
+            torch.manual_seed(int(torch.randint(2**62, ())))
 
-        The discriminator learns `discriminator_steps` times from the same faces, synthesized in evaluation mode; then
-        the network learns once.
+    def device_step(self, batch):
+        """See `Learner`. batch: the fields of a `PairBatch`.
+
+        The discriminator learns `discriminator_steps` times from the same faces, synthesized in
+        evaluation mode; then the network learns once.
         """
-        rate = learning_rate(self.recipe, number, steps_per_epoch)
-        set_learning_rate(self.optimizer, rate)
-        parts = dict.fromkeys(self.figures, batch.faces.new_zeros(()))
+        batch = PairBatch(*batch)
+        parts = dict.fromkeys(self.metrics, batch.faces.new_zeros(()))
         if self.discriminator is not None and self.recipe.discriminator_steps:
-            set_learning_rate(self.discriminator_optimizer, rate)
             synthesized = self._synthesize(batch)
             for _ in range(self.recipe.discriminator_steps):
                 parts["Discriminator"] = self._discriminator_step(batch, synthesized)
+        target_labels = None if self.discriminator is None else batch.target_labels
         with self.runtime.autocast():
-            outputs = self.model(batch.faces, None if self.discriminator is None else batch.target_labels)
+            outputs = self.model(batch.faces, target_labels)
         logits, labels = outputs["classify"], batch.labels
         loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         if self.discriminator is not None:
@@ -160,11 +171,10 @@ class FERSNetLearner(Learner):
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.update(number)
         parts["Loss"] = F.cross_entropy(logits.detach(), labels)
         parts["Acc"] = 100 * (logits.argmax(dim=1) == labels).float().mean()
-        means = torch.stack([parts[name].detach() for name in self.figures])
-        return loss, means.to(sum_dtype(means.device)) * len(labels)
+        means = torch.stack([parts[name].detach() for name in self.metrics])
+        return loss.detach(), means.to(sum_dtype(means.device)) * len(labels)
 
     def _weighted(self, parts):
         recipe = self.recipe
@@ -198,7 +208,7 @@ class FERSNetLearner(Learner):
     def _synthesis_losses(self, batch, synthesized):
         with self.runtime.autocast(), frozen(self.discriminator):
             scores = self.discriminator(synthesized, batch.target_labels)
-            features, wanted = self.identity.embed(synthesized), self.identity.embed(batch.real)
+        features, wanted = self.identity.embed(synthesized), self.identity.embed(batch.real)
         losses = {
             "L1": masked_l1(synthesized, batch.real, batch.known),
             "Identity": (features - wanted).square().sum(dim=1).mean(),
@@ -209,8 +219,8 @@ class FERSNetLearner(Learner):
                 again = self.model(synthesized, batch.labels)["synthesized"]
             losses["Cycle"] = F.mse_loss(again, batch.faces)
         if self.expression is not None:
-            glimpses = torch.cat([glimpse(synthesized) for _ in range(GLIMPSES)])
-            with self.runtime.autocast():
-                read = self.expression(glimpses)
-            losses["Expression"] = F.cross_entropy(read, batch.target_labels.repeat(GLIMPSES))
+            views = [random_blurred_view(synthesized) for _ in range(VIEWS_PER_FACE)]
+            read = self.expression(torch.cat(views))
+            targets = batch.target_labels.repeat(VIEWS_PER_FACE)
+            losses["Expression"] = F.cross_entropy(read, targets)
         return losses

@@ -18,7 +18,7 @@ from models.fersnet import Discriminator, SmallClassifier
 from training.config import PATHS, Settings
 from training.fersnet.engine import (
     counterparts,
-    recognition_figures,
+    recognition_metrics,
     recognize,
     synthesize_each,
     synthesize_to_balance,
@@ -292,7 +292,7 @@ class FoldRun(RunFolder):
             label_smoothing=recipe.label_smoothing,
             fixed_norms=True,
             after_epoch=lambda tuned: tested.append(
-                recognition_figures(tuned, self.held_out, self.runtime)
+                recognition_metrics(tuned, self.held_out, self.runtime)
             ),
         )
         result = {"TunedFaces": len(labels), "tuned_confusion": tested[-1]["confusion"]}

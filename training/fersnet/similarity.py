@@ -10,16 +10,17 @@ K1, K2 = 0.01, 0.03
 def structural_similarity(x, y):
     """Structural similarity of each pair, float64 (B,), 1 where they are equal.
 
-    x, y: (B, 1, H, W) floats in 0..1, H and W at least 11. The mean over all places where the window lies
-    within the picture. In double precision: the variances are small differences of large numbers. Raises ValueError
-    for other shapes.
+    x, y: (B, 1, H, W) floats in 0..1, H and W at least 11. The mean over all places where the
+    window lies within the picture. In float64: variances are small differences of large numbers.
+    Raises ValueError for other shapes.
     """
     if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 1 or min(x.shape[2:]) < WINDOW:
-        raise ValueError(f"pictures must be two of (B, 1, H, W), at least 11x11: {tuple(x.shape)}, {tuple(y.shape)}")
+        raise ValueError(
+            "expected two pictures of shape (B, 1, H, W), at least 11x11, got "
+            f"{tuple(x.shape)} and {tuple(y.shape)}"
+        )
     x, y = x.double(), y.double()
-    mean_x, mean_y, square_x, square_y, product = (
-        gaussian_means(values, SIGMA, WINDOW // 2) for values in (x, y, x * x, y * y, x * y)
-    )
+    mean_x, mean_y, square_x, square_y, product = map(window_means, (x, y, x * x, y * y, x * y))
     variance_x, variance_y = square_x - mean_x.square(), square_y - mean_y.square()
     covariance = product - mean_x * mean_y
     c1, c2 = K1**2, K2**2
@@ -28,11 +29,9 @@ def structural_similarity(x, y):
     return (luminance * structure).mean((1, 2, 3))
 
 
-def gaussian_means(pictures, sigma, reach):
-    """Gaussian mean around each pixel that has a whole window, (B, 1, H, W) floats -> (B, 1, H - 2 reach, W - 2 reach).
-
-    The window goes `reach` pixels to each side; sigma: in pixels.
-    """
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).to(pictures) / sigma).square())
+def window_means(pictures):
+    """Gaussian mean in each window, (B, 1, H, W) -> (B, 1, H - 10, W - 10)."""
+    offsets = torch.arange(WINDOW).to(pictures) - WINDOW // 2
+    weights = torch.exp(-0.5 * (offsets / SIGMA).square())
     weights = weights / weights.sum()
     return conv2d(conv2d(pictures, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))

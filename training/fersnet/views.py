@@ -1,44 +1,62 @@
-"""What remains of a picture for eyes that are not sharp. Pictures are floats (B, 1, S, S) in 0..1.
+"""Blurred views of pictures, floats (B, 1, S, S) in 0..1.
 
-Patterns of single pixels, which a network may read and people do not see, do not survive it.
+Patterns of single pixels, which a network may read and people do not see, do not survive them.
+Blur and shift are matrix products: differentiable, and deterministic on every device.
 """
+
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 
-from training.fersnet.similarity import gaussian_means
-
-SIGMA = 1.0  # of the blur, in pixels of a picture of 48
-MOST_SIGMA, MOST_SHIFT, MOST_NOISE = 1.5, 3, 0.1  # of a glimpse
+SIGMA = 1.0  # of the blur, in pixels of a picture of 48x48
+# Of a random view: the largest blur (in such pixels), shift (pixels) and noise (of 0..1).
+MAX_SIGMA, MAX_SHIFT, MAX_NOISE = 1.5, 3, 0.1
+MIN_SIGMA = 0.1
 SIDE = 48
 
 
+@lru_cache
+def neighbours(size, reach, device):
+    """(2 reach + 1, size * size) float32: per offset, a matrix that picks each pixel's neighbour.
+
+    Beyond the edge the pixels are those of the mirror image, without the edge itself.
+    """
+    offsets = torch.arange(-reach, reach + 1)[:, None]
+    places = (torch.arange(size) + offsets).abs()  # (2 reach + 1, size)
+    places = size - 1 - (size - 1 - places).abs()
+    return F.one_hot(places, size).flatten(1).float().to(device)
+
+
+def blur_matrix(sigma, size):
+    """(size, size): Gaussian blur along one side, within three standard deviations.
+
+    sigma: a tensor (), in pixels of a picture of 48x48, at most `MAX_SIGMA`.
+    """
+    scale = size / SIDE
+    reach = max(1, round(3 * MAX_SIGMA * scale))
+    offsets = torch.arange(-reach, reach + 1, device=sigma.device)
+    sigma = sigma * scale
+    weights = torch.exp(-0.5 * (offsets / sigma).square())
+    weights = weights * (offsets.abs() <= (3 * sigma).round().clamp_min(1))
+    weights = weights / weights.sum()
+    return (weights @ neighbours(size, reach, sigma.device)).view(size, size)
+
+
 def blurred(pictures, sigma=SIGMA):
-    """Pictures after a Gaussian blur, mirrored at their edges; sigma: in pixels of a picture of 48x48."""
-    sigma = sigma * pictures.shape[-1] / SIDE
-    reach = max(1, round(3 * sigma))
-    return gaussian_means(F.pad(pictures, (reach,) * 4, mode="reflect"), sigma, reach)
+    """Pictures after a Gaussian blur, mirrored at their edges; sigma: as in `blur_matrix`."""
+    sigma = torch.full((), sigma, device=pictures.device)
+    matrix = blur_matrix(sigma, pictures.shape[-1]).to(pictures.dtype)
+    return matrix @ pictures @ matrix.T
 
 
-def halved(pictures):
-    """Pictures made smaller, to 24x24, each pixel the mean of what it covers, and enlarged again."""
-    small = F.interpolate(pictures, size=SIDE // 2, mode="area")
-    return F.interpolate(small, size=pictures.shape[-1], mode="bilinear", align_corners=False)
-
-
-# {what is added to the name of a figure: the view of the pictures that it is about}
-VIEWS = {"": lambda pictures: pictures, "Halved": halved, "Blurred": blurred}
-
-
-def any_view(pictures):
-    """Pictures in one of the `VIEWS`, by chance."""
-    return list(VIEWS.values())[int(torch.randint(len(VIEWS), ()))](pictures)
-
-
-def glimpse(pictures):
-    """Pictures blurred, shifted and with noise, each as much as chance has it, the same for all of them."""
-    sigma, noise = (torch.rand(2) * torch.tensor([MOST_SIGMA, MOST_NOISE])).tolist()
-    top, left = torch.randint(2 * MOST_SHIFT + 1, (2,)).tolist()
-    size = pictures.shape[-1]
-    padded = F.pad(blurred(pictures, max(sigma, 0.1)), (MOST_SHIFT,) * 4, mode="replicate")
-    return padded[..., top : top + size, left : left + size] + noise * torch.randn(pictures.shape).to(pictures)
+def random_blurred_view(pictures):
+    """Pictures blurred, shifted and noisy, at random strengths, the same for all of them."""
+    size, device = pictures.shape[-1], pictures.device
+    strengths = torch.rand(2, device=device)
+    sigma, noise = strengths[0] * MAX_SIGMA, strengths[1] * MAX_NOISE
+    shifts = torch.randint(2 * MAX_SHIFT + 1, (2,), device=device) - MAX_SHIFT
+    places = torch.arange(size, device=device) + shifts[:, None]  # beyond the edge: the edge
+    matrix = blur_matrix(sigma.clamp_min(MIN_SIGMA), size).to(pictures.dtype)
+    down, across = matrix[places.clamp(0, size - 1)]
+    return down @ pictures @ across.T + noise * torch.randn(pictures.shape, device=device)

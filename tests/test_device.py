@@ -1,11 +1,10 @@
-"""What `decide` changes in the process: memory that large tensors use again."""
+"""What `setup_device` changes in the process: memory that large tensors use again."""
 
 import os
 import platform
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,16 +14,16 @@ from models.multitask import MultiTask
 from models.resnet import ResNet18
 from tests.conftest import ROOT
 from training.config import RECIPES
+from training.device import has_gpu, has_kernels, setup_device, why_no_gpu
 from training.engine import predict
 from training.learner import MultiTaskLearner
 from training.losses import sign_shares
-from training.runtime import Runtime, decide, has_gpu, has_kernels, why_no_gpu
 from utils.files import UserError
 
 FAULTS = """
 import resource
 import torch
-from training.runtime import decide
+from training.device import setup_device
 
 def count():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -32,7 +31,7 @@ def count():
         torch.ones(64 << 20, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-reasons = decide("cpu", "fp32", training=True).reasons
+reasons = setup_device("cpu", "fp32", training=True).reasons
 for _ in range(4):
     count()  # until the pieces that alignment leaves fit together
 print(count(), any("freed memory" in reason for reason in reasons))
@@ -41,9 +40,9 @@ print(count(), any("freed memory" in reason for reason in reasons))
 ONE_PICTURE = """
 import torch
 from models.resnet import ResNet18
-from training.runtime import decide
+from training.device import setup_device
 
-runtime = decide("cpu", "{precision}")
+runtime = setup_device("cpu", "{precision}")
 torch.set_num_threads(2)
 for _ in range(12):
     network = runtime.place(ResNet18(base=8))
@@ -71,12 +70,12 @@ def test_large_tensors_use_freed_memory_again_unless_the_user_tuned_it(tuned, ke
 
 
 def test_whoever_does_not_train_keeps_nothing():
-    assert not any("freed memory" in reason for reason in decide("cpu", "fp32").reasons)
+    assert not any("freed memory" in reason for reason in setup_device("cpu", "fp32").reasons)
 
 
 @pytest.mark.parametrize(("channels", "layout"), [(8, torch.contiguous_format), (16, torch.channels_last)])
 def test_few_channels_keep_their_layout(channels, layout):
-    placed = decide("cpu", "fp32").place(ResNet18(base=channels))
+    placed = setup_device("cpu", "fp32").place(ResNet18(base=channels))
     assert placed.layer1[0].conv1.weight.is_contiguous(memory_format=layout)
 
 
@@ -85,17 +84,6 @@ def test_a_narrow_network_learns_from_one_picture_without_crashing(precision):
     """In a process of its own: in channels-last layout it was aborted, or died of a segmentation fault."""
     done = subprocess.run([sys.executable, "-c", ONE_PICTURE.format(precision=precision)], cwd=ROOT)
     assert done.returncode == 0
-
-
-@pytest.mark.parametrize(("free", "device"), [(10**9, "meta"), (100_000, "cpu")])
-def test_faces_stay_in_host_memory_when_the_gpu_is_full(monkeypatch, free, device):
-    faces = Faces(torch.zeros(40, 48, 48, dtype=torch.uint8), torch.zeros(40, dtype=torch.int64), None)
-    runtime = Runtime(SimpleNamespace(type="cuda"), "fp32", False, 1, ())
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
-    monkeypatch.setattr(Faces, "to", lambda self, device: replace(self, images=self.images.to("meta")))
-    splits, reason = runtime.keep({"Training": faces})
-    assert splits["Training"].images.device.type == device
-    assert ("host" in reason) == (device == "cpu")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +110,7 @@ def test_a_gpu_without_kernels_falls_back_to_the_processor_with_a_sentence(monke
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (3, 7))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_90"])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla K80")
-    runtime = decide("auto", "fp32")
+    runtime = setup_device("auto", "fp32")
     assert runtime.device.type == "cpu"
     assert "no kernels for Tesla K80 (compute capability 3.7), only sm_75, sm_90, compute_90" in runtime.reasons[0]
     assert not has_gpu("auto") and has_gpu("cuda")
@@ -141,11 +129,11 @@ def test_more_processes_than_gpus_is_a_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="3 processes need a GPU each, and there are 2: start 2"):
-        decide("cuda", "fp32")
+        setup_device("cuda", "fp32")
 
 
 def test_the_records_say_how_many_processes_there_are(monkeypatch):
-    runtime = decide("cpu", "fp32")
+    runtime = setup_device("cpu", "fp32")
     assert "process" not in runtime.describe()
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert runtime.describe().endswith(", fp32, 2 processes")
@@ -174,13 +162,13 @@ def test_an_apple_gpu_that_is_not_there_is_a_sentence():
     if torch.backends.mps.is_available():
         pytest.skip("there is one")
     with pytest.raises(UserError, match="--device mps: this PyTorch finds no Apple GPU"):
-        decide("mps")
+        setup_device("mps")
 
 
 def make_learner(precision="fp16"):
     torch.manual_seed(0)
     recipe = replace(RECIPES["demo"], learning_rate=0.1, consistency=0.0)
-    runtime = decide("cpu", precision, "off")
+    runtime = setup_device("cpu", precision, "off")
     tasks, tables, pixels = ("classify", "regressV"), {}, {"mean": 0.5, "std": 0.25}
     return MultiTaskLearner(MultiTask(tasks, base=16), tasks, recipe, tables, pixels, runtime)
 
@@ -235,6 +223,6 @@ def test_running_out_of_memory_while_evaluating_is_a_sentence():
     def network(pixels):
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    runtime = decide("cpu", "fp32", "off")
-    with pytest.raises(UserError, match="Memory ran out while faces were looked at"):
+    runtime = setup_device("cpu", "fp32", "off")
+    with pytest.raises(UserError, match="Memory ran out while faces were evaluated"):
         predict(network, torch.zeros(2, 48, 48, dtype=torch.uint8), {"mean": 0.5, "std": 0.25}, runtime)
