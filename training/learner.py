@@ -90,6 +90,7 @@ class Learner:
             part.load_state_dict(state[name])
         for optimizer in self.optimizers():  # which now have rates of their own
             for group in optimizer.param_groups:
+                self.rate.copy_(torch.as_tensor(group["lr"]))
                 group["lr"] = self.rate
         self._captured = None  # its addresses are those of the state before
 
