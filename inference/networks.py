@@ -9,7 +9,7 @@ from models import checkpoint
 from models.original import is_original
 from training.engine import predict
 from utils.files import UserError
-from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
+from utils.tasks import EMOTIONS, TASKS
 
 RELEASED = Path(__file__).resolve().parent.parent / "FER2013_ResNet18RegressionTwoOutputs"
 RELEASED_LABELS = "released.t7"  # learnt FER2013's labels
