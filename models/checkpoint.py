@@ -13,7 +13,7 @@ import torch
 
 from models import MODELS
 from models.original import ORIGINAL_PREPROCESSING, convert_original, is_original, unwrapped
-from utils.files import UserError, atomic_write
+from utils.files import UserError, atomic_write, one_line
 from utils.tasks import EMOTIONS, TASKS, VAD_LIMIT
 
 # What NumPy numbers in a file are made of, under the names of NumPy 1 and 2; executes nothing.
@@ -115,7 +115,7 @@ def load_model(path, task=None):
         model = MODELS[content["model"]](tasks, content["sharing"], **options)
         model.load_state_dict(content["net"])
     except (RuntimeError, LookupError, ValueError, TypeError) as error:
-        raise _misfit(path, content["model"]) from error
+        raise _misfit(path, content["model"], error) from error
     return model.eval(), content
 
 
@@ -128,11 +128,11 @@ def _load_original(path, content, task):
     try:
         return convert_original(content["net"], task), content | description
     except (RuntimeError, IndexError) as error:
-        raise _misfit(path, "ResNet-18") from error
+        raise _misfit(path, "ResNet-18", error) from error
 
 
-def _misfit(path, model):
-    return UserError(f"The weights in {path} do not fit a {model}. {AGAIN}")
+def _misfit(path, model, error):
+    return UserError(f"The weights in {path} do not fit a {model} ({one_line(error)}). {AGAIN}")
 
 
 def _check_description(path, content):

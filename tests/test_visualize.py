@@ -723,7 +723,7 @@ def test_checkpoints_that_are_none_are_told(tmp_path, checkpoints, monkeypatch):
     ("changes", "message"),
     [
         ({"class_names": ["Joy", "Fear"]}, "other emotions"),
-        ({"model": "Unknown"}, "unknown here"),
+        ({"model": "Unknown"}, "unknown"),
     ],
 )
 def test_checkpoints_of_something_else_are_told(tmp_path, changes, message):

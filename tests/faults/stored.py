@@ -85,7 +85,7 @@ def checkpoint_cases():
         "a deviation of zero": (having(preprocessing={"mean": 0.5, "std": 0.0}), "preprocessing"),
         "an unknown network": (having(model="VGG19"), "VGG19, which is unknown"),
         "a list of networks": (having(model=["a"]), "unknown"),
-        "an unknown task": (having(tasks=["smile"]), "tasks"),
+        "an unknown task": (having(tasks=["smile"]), "smile"),
         "a task as a number": (having(tasks=7), "tasks"),
         "another sharing": (having(sharing="some"), "sharing"),
         "a trunk per task": (having(sharing="none"), "do not fit"),
