@@ -24,10 +24,12 @@ def run(*flags):
     return visualize.main(visualize.build_parser().parse_args([str(flag) for flag in arguments]))
 
 
-@pytest.mark.parametrize("folder", [RELEASED, RELEASED_SYNTHESIZER])
-def test_the_card_is_about_the_file(folder):
-    file = folder / "released.t7"
-    card = (folder / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    "file",
+    [RELEASED / "released.t7", RELEASED / "photographs.t7", RELEASED_SYNTHESIZER / "released.t7"],
+)
+def test_the_card_is_about_the_file(file):
+    card = (file.parent / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256(file.read_bytes()).hexdigest() in re.findall(r"[0-9a-f]{64}", card)
     assert file.name in card and file.stat().st_size < 25e6
 
@@ -64,6 +66,36 @@ def test_the_network_is_that_of_its_records():
             assert written == pytest.approx(figure, abs=1e-3)
         if name == "classify":
             assert content["epoch"] == max(range(len(rows)), key=lambda epoch: float(rows[epoch]["PubtestAcc"]))
+
+
+def test_the_network_for_photographs_is_that_of_its_records():
+    """Epoch, accuracy and errors are those of the row that is best on the public split."""
+    folder = RELEASED / "photographs"
+    content = checkpoint.load(RELEASED / "photographs.t7")
+    for name, task in TASKS.items():
+        with open(folder / f"AccProcess_{name}.csv", newline="") as table:
+            rows = list(csv.DictReader(table))
+        for split, prefix in (("PublicTest", "Pubtest"), ("PrivateTest", "Pritest")):
+            metric = content["results"][split][name][task.rules.decisive]
+            written = rows[content["epoch"]][f"{prefix}{task.rules.decisive}{task.letter}"]
+            assert float(written) == pytest.approx(metric, abs=1e-3)
+        if name == "classify":
+            best = max(range(len(rows)), key=lambda epoch: float(rows[epoch]["PubtestAcc"]))
+            assert content["epoch"] == best
+
+
+def test_the_card_has_the_figures_of_the_two_networks_side_by_side():
+    """Accuracy on corrupted faces and on photographs, as the programs of benchmarks wrote them."""
+    card = (RELEASED / "README.md").read_text(encoding="utf-8")
+    folder = RELEASED / "photographs"
+    faces = json.loads((folder / "corruptions.json").read_text())
+    photographs = json.loads((folder / "photographs.json").read_text())
+    for name in (f"{RELEASED.name}/{file}" for file in ("released.t7", "photographs.t7")):
+        figures = [photographs[name][figure] for figure in ("accuracy", "mean recall")]
+        for targets in ("labels", "majority"):
+            figures += [faces[name][targets][figure] for figure in ("clean", "mean of 21")]
+        for figure in figures:
+            assert "{value:.1f} [{low:.1f}, {high:.1f}]".format(**figure) in card, (name, figure)
 
 
 def test_a_picture_is_shown_without_any_training(tmp_path, capsys):
