@@ -123,4 +123,4 @@ def test_the_checkpoints_of_a_run_come_before_those_that_were_released(tmp_path)
 
 def test_the_file_in_use_is_named(tmp_path, capsys):
     assert run("--out", tmp_path, "--checkpoints", RELEASED) == 0
-    assert "released.t7" in capsys.readouterr().out
+    assert "photographs.t7" in capsys.readouterr().out
