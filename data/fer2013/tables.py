@@ -5,6 +5,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, VAD_LIMIT
 
 PIXELS = FACE_SIZE * FACE_SIZE
 LONGEST_HEADER = 1 << 16  # bytes
+LONGEST_LINE = 1 << 20  # characters; one with 2,304 pixels has up to 10,000
 SEPARATORS = (",", ";", "\t")
 VAD = tuple(name.lower() for name in DIMENSIONS)
 # FER+'s names, in the order of EMOTIONS.
@@ -136,7 +138,8 @@ def read_rows(file, header, split=None):
     """
     with file_errors(file.name), file.open() as stream:
         text = io.TextIOWrapper(stream, header.encoding, errors="replace", newline="")
-        reader = csv.reader(text, delimiter=header.separator)
+        lines = iter(partial(text.readline, LONGEST_LINE), "")  # csv refuses a longer field
+        reader = csv.reader(lines, delimiter=header.separator)
         records = (record for record in reader if len(record) > 1 or "".join(record).strip())
         next(records, None)  # the header
         for number, record in enumerate(records, 1):
