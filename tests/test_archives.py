@@ -321,8 +321,13 @@ PEAK = """
 import resource, sys
 from data.fer2013.prepare import main
 codes = [main([name]) for name in sys.argv[1:]]
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print("codes", *codes, "peak", peak * (1 if sys.platform == "darwin" else 1024))
+if sys.platform == "linux":  # where ru_maxrss begins with that of the process that started this one
+    lines = open("/proc/self/status").read().splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+else:
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+print("codes", *codes, "peak", peak)
 """
 
 
