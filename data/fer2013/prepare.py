@@ -46,9 +46,10 @@ def ensure(place, h5_path=None, fallback=None):
     if paths[-1].is_dir() or paths[-1].suffix not in H5_SUFFIXES:
         raise UserError(f"{paths[-1]} is a folder or not named .h5: give a name such as data.h5")
     current = fingerprint(place)
-    prepared = [path for path in paths if store.read_attributes(path)]
+    attributes = {path: store.read_attributes(path) for path in paths}
+    prepared = [path for path in paths if attributes[path]]
     for path in prepared:
-        if store.read_attributes(path)["fingerprint"] == current:
+        if attributes[path]["fingerprint"] == current:
             return path
     with open_files(place) as files:
         source, unused = find_source(files)

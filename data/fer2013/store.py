@@ -51,7 +51,8 @@ def read_attributes(path):
 
     `counts` and `notes` are decoded; `fingerprint` is None in files of earlier versions.
     """
-    if is_foreign(path) or (attributes := _open_attributes(path)) is None:
+    attributes = _open_attributes(path) or {}
+    if "format_version" not in attributes:
         return {}
     counts, notes = (json.loads(attributes.get(name, "[]")) for name in ("counts", "notes"))
     return {"fingerprint": None, **attributes, "counts": dict(counts), "notes": notes}
