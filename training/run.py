@@ -18,7 +18,7 @@ from training.evaluate import evaluate_chosen
 from training.losses import constraint_tables
 from training.report import best_epochs, title_of, write_pictures, write_tables
 from utils.distributed import is_first, wait_for_all
-from utils.files import UNFINISHED, UserError, as_user_error, atomic_write, move_aside
+from utils.files import UserError, as_user_error, atomic_write, move_aside, unfinished_files
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
 FORMAT = 5  # of last.t7 and of the result of a fold
@@ -45,7 +45,7 @@ def discard_unfinished(out, run_name, kinds=RUN_FILES):
     patterns = [glob.escape(name) for name in REPORT_FILES]
     patterns += [f"{glob.escape(run_name)}/{kind}" for kind in kinds]
     for pattern in patterns:
-        for path in Path(out).glob(f"{pattern}.????????{UNFINISHED}"):
+        for path in unfinished_files(out, pattern):
             path.unlink(missing_ok=True)
 
 

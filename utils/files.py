@@ -6,7 +6,6 @@ when it is complete, so a reader (Excel, a resumed run) never sees half of one.
 
 import argparse
 import errno
-import glob
 import hashlib
 import os
 import secrets
@@ -34,9 +33,9 @@ class FileInUse(PermissionError):
     """Another program has the file open, on Windows."""
 
 
-def unfinished_files(path):
-    """Temporary files that a killed program left of writing `path`."""
-    return Path(path).parent.glob(f"{glob.escape(Path(path).name)}.????????{UNFINISHED}")
+def unfinished_files(folder, pattern):
+    """Temporary files in `folder` that a killed program left of writing files of a glob pattern."""
+    return Path(folder).glob(f"{pattern}.????????{UNFINISHED}")
 
 
 def is_unfinished(path):
