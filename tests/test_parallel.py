@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from data.batches import plan_epoch
+from data.faces import Faces
 from models import checkpoint
 from models.multitask import MultiTask
 from tests.conftest import ROOT
@@ -62,9 +63,12 @@ def test_two_processes_have_the_gradients_of_one(tmp_path, sharing):
 
 
 @pytest.mark.parametrize(("count", "batch", "processes"), [(50, 12, 3), (7, 12, 3), (64, 8, 2)])
-def test_the_processes_together_see_what_one_sees(count, batch, processes):
-    whole = plan_epoch(count, batch, 0, 1)
-    parts = [plan_epoch(count, batch, 0, 1, "cpu", rank, processes) for rank in range(processes)]
+def test_the_processes_together_see_what_one_sees(monkeypatch, count, batch, processes):
+    whole, parts = plan_epoch(count, batch, 0, 1), []
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    for rank in range(processes):
+        monkeypatch.setenv("RANK", str(rank))
+        parts.append(plan_epoch(count, batch, 0, 1))
     for step in range(whole.steps):
         seen = [plan.batch(step)["order"] for plan in parts]
         assert len({len(order) for order in seen}) == 1
@@ -76,14 +80,13 @@ def test_the_processes_together_see_what_one_sees(count, batch, processes):
 
 def test_dropout_is_a_function_of_the_seed_the_step_and_the_process(monkeypatch):
     seen, tasks = [], ("classify",)
+    faces = Faces(torch.zeros(4, 48, 48, dtype=torch.uint8), torch.arange(4), None)
     monkeypatch.setattr(F, "dropout", lambda features, *_: seen.append(torch.rand(8).tolist()) or features)
     batch = (torch.zeros(4, 1, 44, 44), torch.arange(4), None, None, None)
     for seed, number, rank in [(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
         monkeypatch.setenv("RANK", str(rank))
-        torch.manual_seed(seed)
-        model, runtime = MultiTask(tasks, base=8, dropout=0.5), setup_device("cpu", "fp32", "off")
-        learner = MultiTaskLearner(model, tasks, RECIPES["paper"], {}, {"mean": 0.5, "std": 1.0}, runtime)
-        torch.manual_seed(99)
+        model, runtime = MultiTask(tasks, base=8, dropout=0.5), setup_device("cpu", "fp32")
+        learner = MultiTaskLearner(model, RECIPES["paper"], faces, seed, runtime)
         learner.step(batch, number, 2)
     assert seen[0] == seen[1] and len({tuple(each) for each in seen}) == 4
 

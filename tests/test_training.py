@@ -144,9 +144,9 @@ def test_a_loaded_checkpoint_gives_the_recorded_results(finished):
     model, content = checkpoint.load_model(path)
     faces = dataset.splits["PrivateTest"]
     assert isinstance(faces, Faces)
-    runtime = setup_device("cpu", "fp32", "off")
+    runtime = setup_device("cpu", "fp32")
     network = runtime.for_inference(model)
-    found = evaluate(network, faces, content["tasks"], content["preprocessing"], runtime, content["evaluation"])
+    found = evaluate(network, faces, content["preprocessing"], runtime, content["evaluation"])
     for name, figures in content["results"]["PrivateTest"].items():
         for metric, value in figures.items():
             expected = value if metric == "confusion" else pytest.approx(value, abs=1e-5)
@@ -303,7 +303,7 @@ def test_a_processor_that_continues_in_fp16_says_what_is_faster(tmp_path, capsys
 def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path):
     settings = SimpleNamespace(dataset="Demo", model="Narrow", run_name=RUN_NAME)
     for runtime, machine in ((setup_device("cpu", "fp32"), " --device cpu"), (setup_device("auto", "fp32"), "")):
-        for compiled, more in ((False, ""), (True, " --compile on")):
+        for compiled, more in ((False, ""), (True, " --compile")):
             folder = RunFolder(settings, replace(runtime, compiled=compiled), tmp_path, "")
             assert folder.resume_flags() == f'--resume --dataset Demo --model Narrow{machine}{more} --out "{tmp_path}"'
 
@@ -360,7 +360,7 @@ def test_paper_recipe_takes_a_step(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_network_learns_the_same_to_rounding(finished, tmp_path):
-    assert run(tmp_path, "--compile", "on") == 0
+    assert run(tmp_path, "--compile") == 0
     weights = [checkpoint.load(folder / RUN_NAME / "last.t7")["learner"]["net"] for folder in (finished, tmp_path)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
@@ -402,7 +402,7 @@ def test_each_process_asks_the_teacher_about_its_share_of_the_faces(monkeypatch,
     shares = []
     for rank in range(processes):
         monkeypatch.setenv("RANK", str(rank))
-        shares.append(mainpro_FER.ask_teacher(settings, faces, SimpleNamespace(device="cpu"), None))
+        shares.append(mainpro_FER.ask_teacher(settings, faces, SimpleNamespace(device="cpu"), {}))
     assert {len(share) for share in shares} <= {25 // processes, 25 // processes + 1}
     assert torch.equal(torch.cat(shares), faces.images[:, 0, :7])
 

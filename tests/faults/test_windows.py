@@ -157,7 +157,7 @@ def test_what_only_linux_has_is_not_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "platform", "win32")
-        decided = setup_device("cpu", "fp32", "off", training=True)
+        decided = setup_device("cpu", "fp32")
     assert decided.device == torch.device("cpu") and not any("freed memory" in reason for reason in decided.reasons)
 
 
