@@ -34,7 +34,9 @@ def main(path, sharing):
     loss, _ = learner.step((pictures.double(), labels, vad.double(), None, None), 0, 2)
     if distributed.is_first():
         gradients = {name: parameter.grad for name, parameter in learner.model.named_parameters()}
-        buffers = {name: value for name, value in learner.model.named_buffers() if "running" in name}
+        buffers = {
+            name: value for name, value in learner.model.named_buffers() if "running" in name
+        }
         torch.save({"loss": loss.detach(), "gradients": gradients, "buffers": buffers}, path)
     distributed.wait_for_all()
     distributed.shutdown()

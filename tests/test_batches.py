@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from data.batches import center_crop, draw_crops, four_crop, normalise, plan_epoch, random_crops, ten_crop
+from data.batches import (
+    center_crop,
+    draw_crops,
+    four_crop,
+    normalise,
+    plan_epoch,
+    random_crops,
+    ten_crop,
+)
 
 
 @pytest.fixture
@@ -32,7 +40,12 @@ def crops_of_plan(images, **options):
     """[(crop, its image, top, left, flip, turn, zoom)] of a plan, in its order."""
     plan = plan_epoch(len(images), len(images), 3, 2, partial(draw_crops, **options))
     order, *parts = plan.batch(0).values()
-    return zip(random_crops(images[order], *parts)[:, 0].numpy(), images[order].numpy(), *parts, strict=True)
+    return zip(
+        random_crops(images[order], *parts)[:, 0].numpy(),
+        images[order].numpy(),
+        *parts,
+        strict=True,
+    )
 
 
 def test_random_crops_are_slices(images):
@@ -56,7 +69,9 @@ def test_random_numbers_fill_their_ranges():
     plan = plan_epoch(4000, 64, 0, 0, partial(draw_crops, rotation=10, scaling=0.2)).columns
     degrees, zoom = plan["turn"].rad2deg(), plan["zoom"]
     assert -10 <= degrees.min() < -9.9 and 9.9 < degrees.max() <= 10 and degrees.mean().abs() < 0.5
-    assert 0.8 <= zoom.min() < 0.801 and 1.199 < zoom.max() <= 1.2 and (zoom.mean() - 1).abs() < 0.01
+    assert (
+        0.8 <= zoom.min() < 0.801 and 1.199 < zoom.max() <= 1.2 and (zoom.mean() - 1).abs() < 0.01
+    )
     assert set(plan["top"].tolist()) == set(plan["left"].tolist()) == set(range(5))
     assert 0.45 < plan["flip"].float().mean() < 0.55
 

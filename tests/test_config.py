@@ -5,8 +5,18 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from training import config
-from training.config import DEFAULT_MODEL, FERSNET_RECIPES, RECIPES, Recipe, Settings
-from training.config import build_parser, check_effects, flag, resolve, resumed
+from training.config import (
+    DEFAULT_MODEL,
+    FERSNET_RECIPES,
+    RECIPES,
+    Recipe,
+    Settings,
+    build_parser,
+    check_effects,
+    flag,
+    resolve,
+    resumed,
+)
 from training.optim import learning_rate
 from utils.files import UserError
 
@@ -132,7 +142,13 @@ def test_settings_are_restored_and_must_not_change_when_resuming():
     assert resumed(parse(flags), saved) == resumed(parse(), saved) == saved
     moved = resumed(parse("--data /elsewhere/fer"), saved)
     assert moved == replace(saved, data="/elsewhere/fer")
-    for other in ("--seed 4", "--seed 0", "--tasks classify", "--recipe default", "--drop-duplicates"):
+    for other in (
+        "--seed 4",
+        "--seed 0",
+        "--tasks classify",
+        "--recipe default",
+        "--drop-duplicates",
+    ):
         with pytest.raises(UserError, match=other.split()[0]):
             resumed(parse(other), saved)
 

@@ -78,7 +78,9 @@ def test_the_first_step_whose_loss_is_not_finite_is_named():
         train_one_epoch(FakeLearner(1.0, 2.0, float("nan"), 1.0, float("inf")), 4, None)
 
 
-@pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "Allocator: can't allocate memory"])
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory. Tried", "Allocator: can't allocate memory"]
+)
 def test_running_out_of_memory_says_what_to_do(message, images):
     with pytest.raises(UserError, match="--bs 1"):
         train_one_epoch(FakeLearner(1.0, error=RuntimeError(message)), 0, None)

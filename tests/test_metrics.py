@@ -32,9 +32,14 @@ def test_classification_equals_scikit_learn(seed, classes):
     found = classification_metrics(torch.from_numpy(logits), torch.from_numpy(labels))
     assert found["Acc"] == pytest.approx(100 * reference.accuracy_score(labels, predicted))
     assert found["F1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
-    assert found["confusion"] == reference.confusion_matrix(labels, predicted, labels=range(7)).tolist()
+    assert (
+        found["confusion"]
+        == reference.confusion_matrix(labels, predicted, labels=range(7)).tolist()
+    )
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert found["Loss"] == pytest.approx(reference.log_loss(labels, probabilities, labels=range(7)))
+    assert found["Loss"] == pytest.approx(
+        reference.log_loss(labels, probabilities, labels=range(7))
+    )
 
 
 def test_f1_leaves_out_a_class_that_neither_occurs_nor_is_predicted():

@@ -15,7 +15,7 @@ from inference.videos import video
 from models import checkpoint
 from tests.faults import entry
 from tests.samples import SPLIT_FILES, write_csv
-from tests.test_training import FLAGS, RUN_NAME, TABLES
+from tests.runs import FLAGS, RUN_NAME, TABLES
 from tests.test_visualize import make_model, save, write_faces
 from training.device import setup_device
 from utils import files, lock
