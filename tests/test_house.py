@@ -68,7 +68,9 @@ def test_commands_in_documents_work_in_every_shell():
     """cmd passes on what follows a #, and PowerShell 5 has no &&."""
     commands = []
     for path in ROOT.rglob("*.md"):
-        blocks = re.findall(r"^```\w*\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        blocks = re.findall(
+            r"^```\w*\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        )
         lines = "\n".join(blocks).splitlines()
         commands += [line for line in lines if line.startswith(("python ", "pip ", "torchrun "))]
     assert len(commands) > 20
@@ -77,5 +79,7 @@ def test_commands_in_documents_work_in_every_shell():
 
 @pytest.mark.slow
 def test_the_tests_can_be_collected_without_the_calls_of_unix():
-    done = subprocess.run([sys.executable, "-c", WITHOUT_UNIX], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_UNIX], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

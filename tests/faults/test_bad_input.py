@@ -1,4 +1,4 @@
-"""Damaged files and wrong options: an exit code, one sentence, nothing lost, nothing left behind."""
+"""Damaged files and wrong options: an exit code, one sentence, nothing lost or left behind."""
 
 import math
 import shutil
@@ -16,9 +16,8 @@ from data.demo.drawing import draw_face
 from data.fer2013.prepare import ensure
 from models import checkpoint
 from tests.conftest import run_program
-from tests.harness import make_model, save_checkpoints
 from tests.programs import enter, error_line, start
-from tests.samples import contents, png, three_splits, write_zip
+from tests.samples import contents, png, three_splits, write_files, write_zip
 from utils.interrupt import StopRequest
 from utils.tasks import TASKS
 
@@ -28,10 +27,10 @@ LONG = 300 * "x"  # longer than the name of a file may be
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def good(tmp_path_factory, checkpoints):
     """A folder of intact files: data/, checkpoints/, face.png, and run/ to resume."""
     folder = tmp_path_factory.mktemp("good")
-    save_checkpoints(folder / "checkpoints", make_model())
+    shutil.copytree(checkpoints, folder / "checkpoints")
     Image.fromarray(FACE).save(folder / "face.png")
     flags = ["--dataset", "Demo", "--model", "Narrow", "--limit", 8, "--bs", 4, "--epochs", 1]
     assert run_program(folder / "run", *flags) == 0
@@ -71,45 +70,27 @@ class Trap:
 
 
 def change(content, **changes):
-    """Change entries of a checkpoint; None removes one."""
     content.update(changes)
-    for name in [name for name, value in changes.items() if value is None]:
-        del content[name]
-
-
-def scale_bias(content, factor):
-    content["net"]["heads.classify.bias"] *= factor
 
 
 CHECKPOINTS = [  # what is changed, a keyword
     (partial(change, extra=Trap()), "damaged"),
-    (partial(change, net=None), "no network"),
     (partial(change, net=3), "checkpoint"),
-    (partial(change, preprocessing=None), "preprocessing"),
-    (partial(change, preprocessing={"mean": math.nan, "std": 1.0}), "preprocessing"),
-    (partial(change, preprocessing={"mean": 0.5, "std": 0.0}), "preprocessing"),
-    (partial(change, model="VGG19"), "VGG19"),
-    (partial(change, model=["a"]), "unknown"),
-    (partial(change, tasks=["smile"]), "smile"),
     (partial(change, tasks=7), "tasks"),
-    (partial(change, sharing="some"), "sharing"),
+    (partial(change, model=["a"]), "unknown"),
     (partial(change, sharing="none"), "fit"),
-    (partial(change, model="ResNet18RegressionTwoOutputs"), "fit"),
-    (lambda content: content["net"].popitem(), "fit"),
-    (lambda content: content["net"].update(more=torch.zeros(1)), "fit"),
-    (partial(scale_bias, factor=math.nan), "finite"),
-    (partial(scale_bias, factor=math.inf), "finite"),
     (partial(change, class_names=["Joy", "Fear"]), "emotions"),
-    (partial(change, class_names=7), "emotions"),
+    (partial(change, preprocessing={"mean": math.nan, "std": 1.0}), "preprocessing"),
+    (lambda content: content["net"]["heads.classify.bias"].fill_(math.inf), "finite"),
 ]
 
 
 @pytest.mark.parametrize(("edit", "keyword"), CHECKPOINTS)
-def test_checkpoints(refused, tmp_path, edit, keyword):
-    path = save_checkpoints(tmp_path / "bad", make_model(), ["classify"]) / NAME
-    content = checkpoint.load(path)
+def test_checkpoints(refused, good, tmp_path, edit, keyword):
+    content = checkpoint.load(good / "checkpoints" / NAME)
     edit(content)
-    torch.save(content, path)
+    (tmp_path / "bad").mkdir()
+    torch.save(content, tmp_path / "bad" / NAME)
     network = f"--checkpoints {{bad}}/{NAME} --device cpu --out {{out}}"
     refused(f"visualize {{good}}/face.png {network}", NAME, keyword)
     refused(f"inference.evaluate --data {{good}}/data {network}", NAME, keyword)
@@ -135,38 +116,21 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk
 
 
-PICTURES = {  # {name: content, or a share of a whole picture}
+PICTURES = {
     "empty.jpg": b"",
     "text.jpg": b"this is no picture\n" * 50,
-    "zeros.jpg": bytes(5000),
-    "page.jpg": b"<!DOCTYPE html><html></html>",
     "drawing.png": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
-    "short.jpg": 0.1,
-    "half.jpg": 0.6,
-    "half.png": 0.6,
-    "half.gif": 0.6,
-    "half.bmp": 0.6,
-    "half.tif": 0.6,
-    "half.webp": 0.6,
+    "half.png": png(FACE)[:999],
     "pixels.png": png_header(50, 50),
-    "flat.png": png_header(0, 50),
-    "huge.png": png_header(2_000_000_000, 2_000_000_000),
     "large.png": png_header(30_000, 30_000),
-    "empty.mp4": b"",
+    "huge.png": png_header(2_000_000_000, 2_000_000_000),
     "text.avi": b"this is no video\n" * 50,
-    "absent.jpg": None,
 }
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_and_videos(refused, tmp_path, name):
-    path, content = tmp_path / "bad" / name, PICTURES[name]
-    path.parent.mkdir()
-    if isinstance(content, float):
-        Image.fromarray(FACE).save(path)
-        content = path.read_bytes()[: int(path.stat().st_size * content)]
-    if content is not None:
-        path.write_bytes(content)
+    write_files(tmp_path / "bad", {name: PICTURES[name]})
     network = "--checkpoints {good}/checkpoints --device cpu --out {out}"
     refused(f"visualize {{bad}}/{name} {network}", name, code=1)
 
@@ -178,13 +142,10 @@ OPTIONS = [  # command, keywords
     (f"{TRAIN} --faster", "--faster"),
     (f"{TRAIN} --device", "--device"),
     (f"{TRAIN} --bs 0", "--bs"),
-    (f"{TRAIN} --bs many", "--bs"),
     (f"{TRAIN} --epochs -7", "--epochs"),
     (f"{TRAIN} --lr nan", "--lr"),
-    (f"{TRAIN} --lr -1", "--lr"),
     (f"{TRAIN} --rotation 1e999", "--rotation"),
     (f"{TRAIN} --tasks smile", "--tasks"),
-    (f"{TRAIN} --recipe best", "--recipe"),
     (f"{TRAIN} --data {LONG}", "xxx", "too long"),
     (f"{TRAIN} --out {LONG}", "xxx", "too long"),
     (f"{TRAIN} --out {{good}}/face.png", "face.png", "another --out"),
@@ -196,10 +157,8 @@ OPTIONS = [  # command, keywords
     (f"{SHOW} --csv {LONG}", "xxx", "too long"),
     (f"{SHOW} --out {{good}}/data/data.zip", "data.zip", "choose another"),
     (f"{SHOW} --csv {{good}}/data --no-pictures", "data", "folder"),
-    (f"{SHOW} --json {{good}}/data --no-pictures", "data", "folder"),
     ("visualize", "give"),
     (f"{EVALUATE} --split Training", "--split"),
-    (f"{EVALUATE} --crops 5", "--crops"),
     (f"{EVALUATE} --gold {LONG}", "xxx", "too long"),
     (f"{EVALUATE} --out {{good}}/face.png", "face.png", "choose another"),
     (f"data.fer2013.prepare {LONG}", "xxx", "too long"),
@@ -224,29 +183,20 @@ def test_huge_values_are_refused_or_work(flag, good, tmp_path, monkeypatch, caps
         assert code in (0, 130) and "error: " not in capsys.readouterr().err
 
 
-def save(array, name, **options):
-    return lambda folder: Image.fromarray(array).save(folder / name, **options)
-
-
-ODD = {
-    "one pixel": save(FACE[:1, :1], "a.png"),
-    "one row": save(FACE[:1], "a.png"),
-    "one column": save(FACE[:, :1], "a.png"),
-    "20,000 columns": save(np.zeros((1, 20_000), np.uint8), "a.png"),
-    "a PNG named .jpg": lambda folder: (folder / "a.jpg").write_bytes(png(FACE)),
-    "broken metadata": save(FACE, "a.jpg", exif=b"Exif\0\0junk"),
-    "bytes after the end": lambda folder: (folder / "a.png").write_bytes(png(FACE) + b"junk"),
-}
-
-
-@pytest.mark.parametrize("write", ODD.values(), ids=ODD)
-def test_odd_pictures_are_read(write, good, tmp_path, capsys):
-    (tmp_path / "odd").mkdir()
-    write(tmp_path / "odd")
+def test_odd_pictures_are_read(good, tmp_path, capsys):
+    odd = {
+        "pixel.png": png(FACE[:1, :1]),
+        "row.png": png(FACE[:1]),
+        "column.png": png(FACE[:, :1]),
+        "long.png": png(np.zeros((1, 20_000), np.uint8)),
+        "named.jpg": png(FACE),
+        "more.png": png(FACE) + b"junk",
+    }
+    write_files(tmp_path / "odd", odd)
     flags = ["--checkpoints", good / "checkpoints", "--device", "cpu", "--out", tmp_path / "out"]
     assert enter("visualize", tmp_path / "odd", *flags) == 0
     assert "error" not in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_emotion.png"]
+    assert len(list((tmp_path / "out").iterdir())) == len(odd)
 
 
 PEAK = """

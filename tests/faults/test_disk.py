@@ -9,7 +9,6 @@ import pytest
 
 from models import checkpoint
 from tests.conftest import run_program
-from tests.harness import make_model, save_checkpoints
 from tests.programs import enter, error_line
 from tests.runs import FLAGS, RUN_NAME, assert_same_run
 from tests.samples import SPLIT_FILES, contents, png, write_csv, write_files
@@ -64,38 +63,14 @@ def test_training_on_a_full_disk(tmp_path, whole, monkeypatch, capsys, size):
     assert_same_run(whole, tmp_path)
 
 
-@pytest.mark.slow
-def test_every_record_on_a_full_disk(tmp_path, capsys):
-    """A finished run that is resumed writes its tables, workbook and curves once more."""
-    command = ["mainpro_FER", *TRAINING, "--out", tmp_path]
-    assert enter(*command) == 0
-    before, named = files(tmp_path), set()
-    for size in sorted({path.stat().st_size for path in tmp_path.glob("*")} - {0}):
-        (tmp_path / "run.log").unlink(missing_ok=True)
-        capsys.readouterr()
-        with room(size - 1):
-            code = enter(*command, "--resume")
-        if code == 0:  # everything larger was written before
-            continue
-        error = error_line(capsys)
-        assert code == 2 and "room" in error
-        kinds = ("AccProcess_", "data.txt", ".xlsx", ".png", "run.log")
-        named.add(next(kind for kind in kinds if kind in error))
-        assert files(tmp_path) == before
-    assert {"AccProcess_", "data.txt", ".xlsx", ".png"} <= named
-    assert enter(*command, "--resume") == 0
-    assert files(tmp_path) == before
-
-
 @pytest.mark.parametrize("flag", ["--out", "--csv", "--json"])
-def test_visualize_on_a_full_disk(tmp_path, capsys, flag):
-    save_checkpoints(tmp_path / "checkpoints", make_model())
+def test_visualize_on_a_full_disk(tmp_path, checkpoints, capsys, flag):
     pictures = {f"{n}.png": png(np.full((64, 64), 40 + n, np.uint8)) for n in range(9)}
     write_files(tmp_path / "faces", pictures)
     (tmp_path / "out").mkdir()
     place = tmp_path / "out" if flag == "--out" else tmp_path / "out" / "faces.txt"
     flags = [] if flag == "--out" else ["--no-pictures"]
-    flags += ["--face", "none", "--checkpoints", tmp_path / "checkpoints", "--device", "cpu"]
+    flags += ["--face", "none", "--checkpoints", checkpoints, "--device", "cpu"]
     with room(500):
         assert enter("visualize", tmp_path / "faces", *flags, flag, place) == 2
     error = error_line(capsys)

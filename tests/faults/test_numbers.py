@@ -1,4 +1,4 @@
-"""Degenerate data: one image, a batch of one, absent classes, constant targets. All metrics are finite."""
+"""Degenerate data: one image, a batch of one, absent classes, constant targets."""
 
 import csv
 import math
@@ -50,4 +50,6 @@ def test_divergence_in_the_last_step_is_an_error(tmp_path):
     """The loss of that step is still finite; what the network predicts afterwards is not."""
     with pytest.raises(UserError, match="finite"):
         list(train_on(tmp_path, [0, 1], [(1, 0, -1), (0, 1, 0)], "--bs 2 --lr 1e30"))
-    assert not list((tmp_path / "out").rglob("*.csv")) and not list((tmp_path / "out").rglob("*.t7"))
+    assert not list((tmp_path / "out").rglob("*.csv")) and not list(
+        (tmp_path / "out").rglob("*.t7")
+    )

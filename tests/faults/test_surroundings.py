@@ -2,21 +2,21 @@
 
 import csv
 import os
+import shutil
 import socket
 import sys
 
 import numpy as np
 import pytest
 
-from tests.harness import make_model, save_checkpoints
 from tests.programs import enter, start
 from tests.runs import FLAGS
 from tests.samples import SPLIT_FILES, contents, drawn_face, png, write_csv, write_files, write_zip
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """An archive of faces, a picture and checkpoints; names have spaces and letters of all kinds."""
+def folder(tmp_path, checkpoints):
+    """An archive of faces, a picture and checkpoints, under names of all kinds of letters."""
     place = tmp_path / "mein Ordner \N{GREEK SMALL LETTER ALPHA}\N{CJK UNIFIED IDEOGRAPH-4E2D}"
     rng = np.random.default_rng(0)
     (place / "data").mkdir(parents=True)
@@ -26,8 +26,10 @@ def folder(tmp_path):
         write_csv(place / name, rng.integers(0, 256, (7, 48, 48)), range(7), vad)
         members[f"caf\N{LATIN SMALL LETTER E WITH ACUTE}/{name}"] = (place / name).read_bytes()
         (place / name).unlink()
-    write_zip(place / "data" / "Gesichter f\N{LATIN SMALL LETTER U WITH DIAERESIS}r alle.zip", members)
-    save_checkpoints(place / "checkpoints", make_model())
+    write_zip(
+        place / "data" / "Gesichter f\N{LATIN SMALL LETTER U WITH DIAERESIS}r alle.zip", members
+    )
+    shutil.copytree(checkpoints, place / "checkpoints")
     write_files(place / "Bilder \N{GREEK SMALL LETTER OMEGA}", {"a.png": png(drawn_face(3))})
     return place
 
