@@ -2,8 +2,8 @@
 
     python benchmarks/visualize_memory.py [--quick]
 
-10,000 drawn faces (--quick: 3,000) are written to a temporary folder as small PNGs and read by the released network
-on the processor, with --face none --crops center --no-pictures --csv.
+10,000 drawn faces (--quick: 3,000) are written to a temporary folder as small PNGs and read by the
+released network on the processor, with --face none --crops center --no-pictures --csv.
 """
 
 import subprocess
@@ -18,8 +18,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import asked_for_quick, describe_machine, print_table  # noqa: E402
-from data.demo.demo import draw_faces  # noqa: E402
+from benchmarks.common import asked_for_quick, describe_machine, print_table
+from data.demo.demo import draw_faces
 
 EVERY = 1000  # pictures from row to row of the table
 
@@ -33,7 +33,9 @@ def write_pictures(folder, count):
 
 
 def measure(pictures, table):
-    """Run visualize.py on a folder; [[pictures, resident MB, pictures/s since the row before]] as text."""
+    """Run visualize.py on a folder; [[pictures, resident MB, pictures/s since the row before]] as
+    text.
+    """
     flags = "--face none --crops center --no-pictures --device cpu --csv".split()
     command = [sys.executable, ROOT / "visualize.py", pictures, *flags, table]
     rows, started = [], time.perf_counter()
@@ -42,7 +44,9 @@ def measure(pictures, table):
         for count, _ in enumerate(process.stdout, 1):
             if count % EVERY == 0:
                 now, resident = time.perf_counter(), psutil.Process(process.pid).memory_info().rss
-                rows.append([f"{count:,}", f"{resident / 1e6:.0f}", f"{EVERY / (now - started):.0f}"])
+                rows.append(
+                    [f"{count:,}", f"{resident / 1e6:.0f}", f"{EVERY / (now - started):.0f}"]
+                )
                 started = now
     if process.returncode:
         raise SystemExit(process.returncode)
@@ -55,7 +59,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder) / "pictures"
         write_pictures(pictures, 3000 if quick else 10_000)
-        print_table(["pictures", "resident MB", "pictures/s"], measure(pictures, Path(folder) / "faces.csv"))
+        print_table(
+            ["pictures", "resident MB", "pictures/s"], measure(pictures, Path(folder) / "faces.csv")
+        )
 
 
 if __name__ == "__main__":

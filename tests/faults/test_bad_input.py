@@ -154,7 +154,7 @@ OPTIONS = [  # command, keywords
     (f"{SHOW} --smooth nan", "smooth"),
     (f"{SHOW} --checkpoints {LONG}", "xxx", "too long"),
     (f"{SHOW} --out {LONG}", "xxx", "too long"),
-    (f"{SHOW} --csv {LONG}", "xxx", "too long"),
+    (f"{SHOW} --no-pictures --csv {LONG}", "xxx", "too long"),
     (f"{SHOW} --out {{good}}/data/data.zip", "data.zip", "choose another"),
     (f"{SHOW} --csv {{good}}/data --no-pictures", "data", "folder"),
     ("visualize", "give"),
