@@ -12,7 +12,6 @@ from benchmarks import (
     fersnet_additions,
     fersnet_judge,
     fersnet_table,
-    time_to_accuracy,
 )
 from benchmarks.judge import VIEWS, synthesize_others
 from data.subjects.faces import SubjectFaces
@@ -63,21 +62,6 @@ def test_every_line_of_a_study_is_a_recipe_of_its_own(study):
         ablation.line_recipe(changes, 20, 64, False) for changes in ablation.STUDIES[study].values()
     ]
     assert made[0] == (tuple(TASKS), False, RECIPES["default"]) and len(set(made)) == len(made)
-
-
-def test_minutes_are_read_from_the_log_and_accuracies_from_the_table(tmp_path):
-    (tmp_path / "run.log").write_text(
-        "2026-01-01 00:00:00 new run: x\n"
-        "2026-01-01 00:02:30 epoch 0: training 90.0 s (10 images/s), evaluation 30.0 s\n"
-        "2026-01-01 00:04:30 epoch 1: training 60.0 s (10 images/s), evaluation 30.0 s\n"
-    )
-    (tmp_path / "AccProcess_classify.csv").write_text(
-        "Epoch,PubtestAcc,PritestAcc,TrainAcc\n0,50.5,49.0,40.0\n1,60.25,61.5,50.0\n"
-    )
-    assert time_to_accuracy.read_run(tmp_path) == [
-        (0, 1.5, 2.0, 50.5, 49.0),
-        (1, 2.5, 3.5, 60.25, 61.5),
-    ]
 
 
 def write_run(folder, seed, folds):
