@@ -64,19 +64,6 @@ def test_test_modules_import_no_other_test_module_and_nothing_private():
         assert not re.findall(r"^ *from \S+ import .*\b_\w+", text, re.MULTILINE), path
 
 
-def test_commands_in_documents_work_in_every_shell():
-    """cmd passes on what follows a #, and PowerShell 5 has no &&."""
-    commands = []
-    for path in ROOT.rglob("*.md"):
-        blocks = re.findall(
-            r"^```\w*\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL
-        )
-        lines = "\n".join(blocks).splitlines()
-        commands += [line for line in lines if line.startswith(("python ", "pip ", "torchrun "))]
-    assert len(commands) > 20
-    assert [line for line in commands if "#" in line or "&&" in line] == []
-
-
 @pytest.mark.slow
 def test_the_tests_can_be_collected_without_the_calls_of_unix():
     done = subprocess.run(
