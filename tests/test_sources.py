@@ -50,10 +50,10 @@ FOREIGN = {"raf/training.csv": b"path,face_x,expression,valence,arousal\n1/a.jpg
 CHOICES = [  # (files, what is read, names of what is not used)
     (MEMBERS | WHOLE, ANNOTATED, ["fer2013.csv"]),
     (MEMBERS | WHOLE | VOTES, ANNOTATED, ["fer2013.csv"]),
-    (MEMBERS | PICTURES, ANNOTATED, ["140"]),
+    (MEMBERS | PICTURES, ANNOTATED, ["70"]),
     (WHOLE | BY_SPLIT, FACES, NAMES),
-    (WHOLE | PICTURES, FACES, ["140"]),
-    (BY_SPLIT | PICTURES, FACES, ["140"]),
+    (WHOLE | PICTURES, FACES, ["70"]),
+    (BY_SPLIT | PICTURES, FACES, ["70"]),
     (MEMBERS | {"train_corrected/x.csv": table([sample_row(7)])}, ANNOTATED, ["x.csv"]),
     (WHOLE | {"train_labels.csv": b"image,label\na.jpg,5\n"}, FACES, ["train_labels.csv"]),
     (WHOLE | FOREIGN, FACES, ["training.csv"]),
