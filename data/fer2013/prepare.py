@@ -125,8 +125,10 @@ def prepare(source, unused, h5_path, current):
             rows[row.split].append(row.values)
     _check_splits(source, rows, dropped)
     splits = {split: to_arrays(rows.pop(split)) for split in SPLITS if split in rows}
-    is_drawn = not source.is_annotated and draw_public_split(splits)
-    notes = [PUBLIC_NOTE] * is_drawn + missing_classes(splits)
+    notes = []
+    if not source.is_annotated and splits.keys() == {"Training", "PrivateTest"}:
+        splits, notes = draw_public_split(splits), [PUBLIC_NOTE]
+    notes += missing_classes(splits)
     with as_user_error(h5_path, WRITE_REMEDY):
         _move_aside_better(h5_path, source.vad_origin)
         with atomic_write(h5_path) as temporary:
@@ -163,13 +165,10 @@ def _check_splits(source, rows, dropped):
 
 
 def draw_public_split(splits):
-    """Move a tenth of the training faces of each class to a public split, if there is none.
+    """{split: arrays} with a tenth of the training faces of each class as the public split.
 
-    splits: {split: arrays}. The seed is fixed. An image that occurs more than once is not taken, so
-    that no face is in both. Returns whether a split was drawn.
+    The seed is fixed. An image that occurs more than once is not taken, so that no face is in both.
     """
-    if "PublicTest" in splits or not {"Training", "PrivateTest"} <= splits.keys():
-        return False
     training = splits["Training"]
     images = [face.tobytes() for face in training["pixel"]]
     counts = Counter(images)
@@ -180,15 +179,13 @@ def draw_public_split(splits):
         of_class = training["label"] == label
         size = round(PUBLIC_SHARE * of_class.sum())
         is_drawn[generator.permutation(np.flatnonzero(of_class & is_single))[:size]] = True
-    if not is_drawn.any():  # one image with its copies
-        is_drawn = np.array([image == images[0] for image in images])
-    if is_drawn.all():
-        return False
-    private = splits.pop("PrivateTest")
-    splits["Training"] = {name: array[~is_drawn] for name, array in training.items()}
-    splits["PublicTest"] = {name: array[is_drawn] for name, array in training.items()}
-    splits["PrivateTest"] = private
-    return True
+    if not is_drawn.any():
+        is_drawn[np.flatnonzero(is_single)[:1]] = True
+    return {
+        "Training": {name: array[~is_drawn] for name, array in training.items()},
+        "PublicTest": {name: array[is_drawn] for name, array in training.items()},
+        "PrivateTest": splits["PrivateTest"],
+    }
 
 
 def missing_classes(splits):

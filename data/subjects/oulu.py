@@ -19,7 +19,6 @@ STANDARD_LOCATIONS = ("Oulu-CASIA", "Oulu-CASIA.zip")  # in the data folder
 DOCUMENTED = ("vl_acropped", "strong")  # the folders above those of the subjects
 SUBJECT_NAME = re.compile(r"P\d{3}", re.IGNORECASE)
 IMAGE_NAME = re.compile(r"(\d+)\.\w+")
-MAX_NAMED = 5  # missing subjects in the description
 NOTHING = (
     "has no folders of subjects (P001, P002, ...): give the folder or archive that contains "
     "Preprocess Img, or its VL_Acropped/Strong"
@@ -43,8 +42,7 @@ def load(path=None, find_face=None):
                   for path, file in paths.items() if path.is_relative_to(root)]  # fmt: skip
         _check_complete(frames, place)
         faces = read_faces(frames, place, CLASSES, find_face)
-    missing = _missing(faces.subject_names)
-    return replace(faces, description=f"Oulu-CASIA: {faces.description}{missing}{note}")
+    return replace(faces, description=f"Oulu-CASIA: {faces.description}{note}")
 
 
 def _find_root(images, place):
@@ -93,11 +91,3 @@ def _check_complete(frames, place):
                     f"{place} has no images of {class_name} of {subject}: the folder "
                     f"{subject}/{folder} is missing or empty, copy it again"
                 )
-
-
-def _missing(subjects):
-    """A clause that names the subjects left out, by their numbers; "" where there are none."""
-    last = int(subjects[-1][1:])
-    missing = [name for name in map("P{:03}".format, range(1, last + 1)) if name not in subjects]
-    more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
-    return f", none of {', '.join(missing[:MAX_NAMED])}{more}" if missing else ""
