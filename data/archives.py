@@ -5,7 +5,6 @@ members is unpacked once into a temporary folder: a program for each of 36,000 i
 """
 
 import csv
-import glob
 import gzip
 import lzma
 import os
@@ -131,7 +130,8 @@ def _raise_unlisted(error):
 
 def _is_ignored_folder(path):
     is_code = os.path.exists(path / "__init__.py")
-    is_around = path.parent.resolve().is_relative_to(path.resolve())  # a link back
+    target = path.resolve()
+    is_around = any(parent.resolve().is_relative_to(target) for parent in path.parents)  # a link
     is_hidden = path.name.startswith((".", "__"))
     return is_hidden or path.name in IGNORED_FOLDERS or is_code or is_around
 
@@ -217,13 +217,7 @@ def _list_tar(path, name, stack):
 
 def _list_rar(path, name, stack):
     blocks = []
-    try:
-        archive = rarfile.RarFile(path, info_callback=lambda info: blocks.append(info.type))
-    except rarfile.NeedFirstVolume:
-        first = f"{glob.escape(path.name.rpartition('.part')[0])}.part*1.rar"
-        if any(path.parent.glob(first)):
-            return {}  # its members are read with the first part
-        raise
+    archive = rarfile.RarFile(path, info_callback=lambda info: blocks.append(info.type))
     stack.enter_context(archive)
     if archive.needs_password():
         raise rarfile.PasswordRequired(name)
