@@ -35,7 +35,7 @@ def load(path=None, find_face=None):
     """
     place = standard_place(STANDARD_LOCATIONS, "Oulu-CASIA") if path is None else Path(path)
     with open_files(place) as files:
-        images = find_images(files, place)
+        images = find_images(files)
         root, note = _find_root(images, place)
         paths = {PurePosixPath(name): file for name, file in images.items()}
         frames = [_frame(file, path.relative_to(root), place)
