@@ -171,7 +171,7 @@ def test_a_damaged_file_is_prepared_anew_or_refused(folder, damage):
         try:
             assert in_memory(load(source)) == ANNOTATED
         except UserError as error:
-            assert "data.h5 is damaged" in str(error)
+            assert "data.h5" in str(error)
 
 
 def other_hdf5(path):
