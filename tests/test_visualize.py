@@ -29,7 +29,7 @@ from data.fer2013 import prepare
 from inference import figures, places, results
 from inference.detector import Box
 from inference.networks import load_networks
-from inference.recognizer import EmotionRecognizer, Face
+from inference.videos.recognizer import EmotionRecognizer, Face
 from models import checkpoint
 from models.multitask import MultiTask
 from tests.test_pictures import pasted

@@ -14,7 +14,7 @@ from inference import results
 from inference.detector import is_face_already, suppressed
 from inference.figures import COLOURS
 from inference.places import placing
-from inference.recognizer import Face
+from inference.videos.recognizer import Face
 from inference.videos.tracks import SMOOTH, Smoother, Tracker
 from utils.files import UserError, as_text, rename
 from utils.images import AGAIN, Unreadable, check_file, in_batches, prefetch, to_grey
