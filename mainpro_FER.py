@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 
 import torch
 
@@ -160,11 +161,17 @@ def ask_teacher(settings, training, runtime, last):
     return gather_unequal(mine.to(runtime.device)).to(training.labels.device)
 
 
+@cache
+def face_detector():
+    """The detector of `largest_face`."""
+    from inference.detection import FaceDetector  # slow to import
+
+    return FaceDetector()
+
+
 def largest_face(grey):
     """(left, top, side) of the largest face in a frame, uint8 (H, W), or None."""
-    from inference.detector import find_faces  # slow to import
-
-    boxes = find_faces(grey)
+    boxes = face_detector().detect(grey)
     return (boxes[0].left, boxes[0].top, boxes[0].side) if boxes else None
 
 
