@@ -138,7 +138,7 @@ class EmotionRecognizer:
             raise UserError(f"crops must be one of {', '.join(CROPS)}, got {crops}.")
         self.crops, self.explain = crops, explain
         self.detector = FaceDetector(confidence, face)
-        self.runtime = select_device(device, precision, "off")
+        self.runtime = select_device(device, precision)
         with torch.random.fork_rng(devices=[]):  # networks are made of random numbers
             self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
         self.temperature = temperature_of(self.networks)

@@ -1,6 +1,7 @@
 """Corrupted training faces against Pillow and SciPy, and which faces are corrupted how."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from data.batches import plan_epoch, training_batches
+from data.batches import draw_crops, plan_epoch, training_batches
 from data.corruptions import NEUTRAL, SIDES, corrupt, draw_corruptions
 from data.demo.demo import draw_faces
 
@@ -34,12 +35,7 @@ def by_pillow(crops, change):
     return np.stack([np.asarray(image) for image in changed]).astype(int)
 
 
-def test_faces_without_corruption_stay_as_they_are(crops):
-    noise = torch.randn(len(crops), 44, 44)
-    assert np.array_equal(corrupted(crops, noise), crops[:, 0].numpy())
-
-
-@pytest.mark.parametrize("quality", [5, 10, 30, 60])
+@pytest.mark.parametrize("quality", [5, 60])
 def test_jpeg_is_that_of_pillow_but_for_rounding(crops, quality):
     def encode(image):
         stream = io.BytesIO()
@@ -59,7 +55,7 @@ def test_the_blocks_of_jpeg_can_begin_anywhere(crops):
     assert np.abs(corrupted(crops, quality=20, shift=3) - whole.numpy().astype(int)).mean() < 0.01
 
 
-@pytest.mark.parametrize("sigma", [0.3, 1.0, 1.8])
+@pytest.mark.parametrize("sigma", [0.3, 1.8])
 def test_blur_is_that_of_scipy(crops, sigma):
     inner = slice(8, -8)  # they differ in what they see beyond the border
     grey = crops[:, 0].numpy().astype(float)
@@ -68,16 +64,17 @@ def test_blur_is_that_of_scipy(crops, sigma):
     assert np.abs(difference[:, inner, inner]).max() < 0.51  # rounded
 
 
-@pytest.mark.parametrize("side", [14, 24, 44])
-@pytest.mark.parametrize(("number", "filter"), [(1, Image.BILINEAR), (2, Image.BICUBIC)])
-def test_resizing_is_like_that_of_pillow(crops, side, number, filter):
-    pixels = round(side * 44 / 48)
-    expected = by_pillow(
-        crops, lambda image: image.resize((pixels, pixels), Image.BILINEAR).resize((44, 44), filter)
-    )
+@pytest.mark.parametrize("side", [14, 44])
+@pytest.mark.parametrize(("number", "method"), [(1, Image.BILINEAR), (2, Image.BICUBIC)])
+def test_resizing_is_like_that_of_pillow(crops, side, number, method):
+    small = (round(side * 44 / 48),) * 2
+
+    def resize(image):
+        return image.resize(small, Image.BILINEAR).resize((44, 44), method)
+
     found = corrupted(crops, resizing=2 * SIDES.index(side) + number)
     # PyTorch's cubic has another coefficient (-0.75 for -0.5), and Pillow rounds in between.
-    assert np.abs(found - expected).mean() < (0.6 if number == 1 else 1.5)
+    assert np.abs(found - by_pillow(crops, resize)).mean() < (0.6 if number == 1 else 1.5)
 
 
 def test_exposure_and_noise_equal_their_formulas(crops):
@@ -119,7 +116,7 @@ def test_a_share_of_zero_leaves_all_faces_as_they_are(crops):
 
 
 def batches(images, seed=0, epoch=0, first=0, **options):
-    plan = plan_epoch(len(images), 8, seed, epoch, **options)
+    plan = plan_epoch(len(images), 8, seed, epoch, partial(draw_crops, **options))
     return [crops for (crops,) in training_batches(plan, images, first=first)]
 
 
@@ -135,10 +132,14 @@ def test_corruption_is_a_function_of_seed_and_epoch_also_from_the_middle():
     assert not torch.equal(batches(images, epoch=1, corruption=0.8)[0], whole[0])
 
 
-def test_the_processes_together_see_the_noise_of_one():
+def test_the_processes_together_see_the_noise_of_one(monkeypatch):
     images = torch.from_numpy(draw_faces(16, seed=0)[0]).view(-1, 48, 48)
     whole = batches(images, corruption=1.0)
-    parts = [batches(images, corruption=1.0, rank=rank, processes=2) for rank in range(2)]
+    parts = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        parts.append(batches(images, corruption=1.0))
     for step, batch in enumerate(whole):
         together = torch.stack([part[step] for part in parts], dim=1).flatten(0, 1)
         assert torch.equal(batch, together)
