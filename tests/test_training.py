@@ -296,15 +296,6 @@ def test_a_run_that_goes_on_on_another_device_keeps_its_crops(tmp_path, interrup
     assert_same_tables(tmp_path / "moved", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_a_processor_that_continues_in_fp16_says_what_is_faster(tmp_path, capsys, precision):
-    content = {"data": "", "device": f"cuda (Tesla T4), {precision}, TF32 off"}
-    settings, runtime = SimpleNamespace(run_name=RUN_NAME), setup_device("cpu", precision)
-    RunFolder(settings, runtime, tmp_path, "").check_same_data(content)
-    told = capsys.readouterr().out
-    assert "Tesla T4" in told and ("--precision fp32" in told) == (precision == "fp16")
-
-
 def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path):
     settings = SimpleNamespace(dataset="Demo", model="Narrow", run_name=RUN_NAME)
     for asked, machine in (("cpu", " --device cpu"), ("auto", "")):
