@@ -37,7 +37,7 @@ from inference.networks import (
     ready_to_predict,
     temperature_of,
 )
-from inference.recognizer import CLOSE, EmotionRecognizer
+from inference.videos.recognizer import CLOSE, EmotionRecognizer
 from training.calibration import calibration_metrics, calibration_terms
 from training.device import DEVICES, setup_device
 from utils.files import UserError, atomic_write, exit_code, path_argument

@@ -27,7 +27,7 @@ from benchmarks.common import (
     spell,
     write_json,
 )
-from inference.recognizer import EmotionRecognizer
+from inference.videos.recognizer import EmotionRecognizer
 from training.device import DEVICES, setup_device
 from utils.files import UserError, exit_code, path_argument
 from utils.images import in_batches, prefetch, read_image

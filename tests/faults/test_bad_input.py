@@ -171,6 +171,7 @@ def test_options(refused, case):
     refused(*case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--bs", "--limit", "--epochs", "--lr"])
 def test_huge_values_are_refused_or_work(flag, good, tmp_path, monkeypatch, capsys):
     asked = iter(range(4))  # a run without end is asked to stop
@@ -230,7 +231,7 @@ def test_an_output_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
         return evaluate(*arguments, **options)
 
     monkeypatch.setattr(mainpro_FER, "evaluate", evaluate_and_remove)
-    flags = ["--dataset", "Demo", "--model", "Narrow", "--limit", 8, "--bs", 4, "--epochs", 2]
+    flags = "--dataset Demo --model Narrow --limit 8 --bs 4 --epochs 2 --eval center".split()
     assert run_program(out, *flags) == 0
     assert all((out / f"AccProcess_{name}.csv").exists() for name in TASKS)
     assert checkpoint.load(out / "Demo_Narrow" / "last.t7")["epoch"] == 1

@@ -42,7 +42,9 @@ def files(folder):
     return {name: data for name, data in contents(folder).items() if name != "run.log"}
 
 
-@pytest.mark.parametrize("size", [1000, 20_000, 200_000])
+@pytest.mark.parametrize(
+    "size", [20_000, *(pytest.param(size, marks=pytest.mark.slow) for size in (1000, 200_000))]
+)
 def test_training_on_a_full_disk(tmp_path, whole, monkeypatch, capsys, size):
     command = ["mainpro_FER", *TRAINING, "--out", tmp_path]
     asked = iter(range(4))

@@ -60,6 +60,7 @@ def test_no_program_opens_a_socket(folder, monkeypatch):
     assert not opened
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name of a file is text")
 def test_names_that_are_no_text(folder, tmp_path):
     odd = tmp_path / os.fsdecode(b"caf\xe9 \xff")

@@ -52,6 +52,7 @@ def assert_refused(capsys, path, *command):
     assert path.read_bytes() == before and not list(path.parent.rglob("*.unfinished"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AccProcess.xlsx", f"{RUN_NAME}/last.t7"])
 def test_a_new_run_beside_an_open_file_of_the_last_one(held, tmp_path, capsys, name):
     command = ["mainpro_FER", *TRAINING, "--out", tmp_path]
@@ -68,6 +69,7 @@ def test_a_new_run_beside_an_open_file_of_the_last_one(held, tmp_path, capsys, n
     assert moved == before
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_while_its_tables_are_open(held, tmp_path, capsys):
     command = ["mainpro_FER", *TRAINING, "--out", tmp_path]
     assert enter(*command) == 0
