@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as reference
 
 from training.metrics import (
-    TrainingMetrics,
+    batch_sums,
     classification_metrics,
     concordance,
     confusion_matrix,
@@ -15,8 +15,8 @@ from training.metrics import (
     pearson,
     regression_metrics,
     sign_agreement,
+    training_metrics,
 )
-from utils.tasks import TASKS
 
 
 def random_classes(seed, count=500, classes=7):
@@ -32,9 +32,14 @@ def test_classification_equals_scikit_learn(seed, classes):
     found = classification_metrics(torch.from_numpy(logits), torch.from_numpy(labels))
     assert found["Acc"] == pytest.approx(100 * reference.accuracy_score(labels, predicted))
     assert found["F1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
-    assert found["confusion"] == reference.confusion_matrix(labels, predicted, labels=range(7)).tolist()
+    assert (
+        found["confusion"]
+        == reference.confusion_matrix(labels, predicted, labels=range(7)).tolist()
+    )
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert found["Loss"] == pytest.approx(reference.log_loss(labels, probabilities, labels=range(7)))
+    assert found["Loss"] == pytest.approx(
+        reference.log_loss(labels, probabilities, labels=range(7))
+    )
 
 
 def test_f1_leaves_out_a_class_that_neither_occurs_nor_is_predicted():
@@ -78,7 +83,6 @@ def test_constant_predictions_of_a_constant_target():
 
 def test_one_image():
     found = measure(
-        [TASKS["classify"], TASKS["regressV"]],
         {"classify": torch.eye(7)[:1], "regressV": torch.tensor([[0.5]])},
         torch.tensor([0]),
         torch.tensor([[1.0, 0.0, 0.0]]),
@@ -106,17 +110,21 @@ def test_concordance_of_a_shifted_copy_is_below_its_correlation():
     assert concordance(target + 1, target).item() < 0.5
 
 
-def test_training_figures_equal_those_of_all_batches_together():
+def test_training_metrics_equal_those_of_all_batches_together():
     labels, logits = random_classes(3, 90)
     rng = np.random.default_rng(0)
     vad, values = rng.uniform(-2, 2, (90, 3)).astype("f4"), rng.normal(size=(90, 1)).astype("f4")
-    tasks = [TASKS["classify"], TASKS["regressA"]]
-    figures = TrainingMetrics(tasks)
-    sums = torch.zeros(len(figures.names), dtype=torch.float64)
+    metrics = training_metrics(("classify", "regressA"))
+    sums = torch.zeros(len(metrics), dtype=torch.float64)
     logits, labels, vad, values = map(torch.from_numpy, (logits, labels, vad, values))
     for part in torch.arange(90).split(32):
-        sums += figures.batch_sums({"classify": logits[part], "regressA": values[part]}, labels[part], vad[part])
-    means = figures.to_dict((sums / 90).tolist())
-    assert means["classify"]["Acc"] == pytest.approx(100 * reference.accuracy_score(labels, logits.argmax(1)))
-    assert means["classify"]["Loss"] == pytest.approx(classification_metrics(logits, labels)["Loss"])
-    assert means["regressA"] == {"Loss": pytest.approx(reference.mean_squared_error(vad[:, 1], values[:, 0]))}
+        outputs = {"classify": logits[part], "regressA": values[part]}
+        sums += batch_sums(metrics, outputs, labels[part], vad[part])
+    names = [(task.name, metric) for task, metric in metrics]
+    means = dict(zip(names, (sums / 90).tolist(), strict=True))
+    accuracy = reference.accuracy_score(labels, logits.argmax(1))
+    assert means == {
+        ("classify", "Acc"): pytest.approx(100 * accuracy),
+        ("classify", "Loss"): pytest.approx(classification_metrics(logits, labels)["Loss"]),
+        ("regressA", "Loss"): pytest.approx(reference.mean_squared_error(vad[:, 1], values[:, 0])),
+    }

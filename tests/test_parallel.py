@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from data.batches import plan_epoch
+from data.faces import Faces
 from models import checkpoint
 from models.multitask import MultiTask
 from tests.conftest import ROOT
-from tests.test_training import FLAGS, PROGRAM, RUN_NAME, TABLES
+from tests.runs import FLAGS, PROGRAM, RUN_NAME, TABLES
 from training.config import RECIPES
 from training.device import setup_device
 from training.learner import MultiTaskLearner
@@ -23,14 +24,21 @@ from utils.distributed import check_share
 from utils.files import UserError
 
 pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available() or sys.platform == "win32", reason="this PyTorch has no gloo"
+    not torch.distributed.is_available() or sys.platform == "win32",
+    reason="this PyTorch has no gloo",
 )
 
 
 def launcher(processes):
     """The beginning of a command that runs a Python program alone or by torchrun."""
     alone = [sys.executable]
-    several = [*alone, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    several = [
+        *alone,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+    ]
     return alone if processes == 1 else several
 
 
@@ -62,28 +70,34 @@ def test_two_processes_have_the_gradients_of_one(tmp_path, sharing):
 
 
 @pytest.mark.parametrize(("count", "batch", "processes"), [(50, 12, 3), (7, 12, 3), (64, 8, 2)])
-def test_the_processes_together_see_what_one_sees(count, batch, processes):
-    whole = plan_epoch(count, batch, 0, 1)
-    parts = [plan_epoch(count, batch, 0, 1, "cpu", rank, processes) for rank in range(processes)]
+def test_the_processes_together_see_what_one_sees(monkeypatch, count, batch, processes):
+    whole, parts = plan_epoch(count, batch, 0, 1), []
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    for rank in range(processes):
+        monkeypatch.setenv("RANK", str(rank))
+        parts.append(plan_epoch(count, batch, 0, 1))
     for step in range(whole.steps):
         seen = [plan.batch(step)["order"] for plan in parts]
         assert len({len(order) for order in seen}) == 1
         together = torch.cat(seen).tolist()
         expected = whole.batch(step)["order"].tolist()
         assert len(set(together)) == len(together) and set(together) <= set(expected)
-        assert len(expected) - len(together) < processes  # only a single batch that cannot be shared loses any
+        assert (
+            len(expected) - len(together) < processes
+        )  # only a single batch that cannot be shared loses any
 
 
 def test_dropout_is_a_function_of_the_seed_the_step_and_the_process(monkeypatch):
     seen, tasks = [], ("classify",)
-    monkeypatch.setattr(F, "dropout", lambda features, *_: seen.append(torch.rand(8).tolist()) or features)
+    faces = Faces(torch.zeros(4, 48, 48, dtype=torch.uint8), torch.arange(4), None)
+    monkeypatch.setattr(
+        F, "dropout", lambda features, *_: seen.append(torch.rand(8).tolist()) or features
+    )
     batch = (torch.zeros(4, 1, 44, 44), torch.arange(4), None, None, None)
     for seed, number, rank in [(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
         monkeypatch.setenv("RANK", str(rank))
-        torch.manual_seed(seed)
-        model, runtime = MultiTask(tasks, base=8, dropout=0.5), setup_device("cpu", "fp32", "off")
-        learner = MultiTaskLearner(model, tasks, RECIPES["paper"], {}, {"mean": 0.5, "std": 1.0}, runtime)
-        torch.manual_seed(99)
+        model, runtime = MultiTask(tasks, base=8, dropout=0.5), setup_device("cpu", "fp32")
+        learner = MultiTaskLearner(model, RECIPES["paper"], faces, seed, runtime)
         learner.step(batch, number, 2)
     assert seen[0] == seen[1] and len({tuple(each) for each in seen}) == 4
 
@@ -113,7 +127,10 @@ def test_a_run_of_two_processes_equals_one_to_rounding_and_resumes(tmp_path):
             # A face more or less that is right: 4% of 25. F1 follows it.
             tolerance = 4.2 if "Acc" in name else 0.15 if "F1" in name or "SAGR" in name else 0.02
             assert value == pytest.approx(two[name], abs=tolerance), name
-    content = [checkpoint.load(tmp_path / str(n) / RUN_NAME / "last.t7")["learner"]["averaged"] for n in (1, 2)]
+    content = [
+        checkpoint.load(tmp_path / str(n) / RUN_NAME / "last.t7")["learner"]["averaged"]
+        for n in (1, 2)
+    ]
     for name, value in content[0].items():
         assert torch.allclose(value.float(), content[1][name].float(), atol=1e-4), name
     assert "1 thread), fp32, 2 processes" in (tmp_path / "2" / "data.txt").read_text()
@@ -133,7 +150,9 @@ def test_two_processes_stopped_together_go_on_to_the_same_end(tmp_path):
     start(2, program, *flags, "--out", tmp_path / "whole")
     command = [*launcher(2), str(program), *flags, "--out", str(tmp_path / "stopped")]
     last = tmp_path / "stopped" / RUN_NAME / "last.t7"
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
         deadline = time.monotonic() + 120
         while not last.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -142,4 +161,6 @@ def test_two_processes_stopped_together_go_on_to_the_same_end(tmp_path):
     assert process.returncode != 0 and checkpoint.load(last)["final"] is None  # it was not through
     assert "Finished" in start(2, program, *flags, "--out", tmp_path / "stopped", "--resume")
     for name in TABLES:
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+        assert (tmp_path / "whole" / name).read_bytes() == (
+            tmp_path / "stopped" / name
+        ).read_bytes()

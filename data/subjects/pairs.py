@@ -1,10 +1,6 @@
 """Pairs for synthesis: each face with another face of the same subject as its target."""
 
-from dataclasses import dataclass
-
 import torch
-
-from data.batches import EpochPlan
 
 # {image size: the largest shift of a crop}: 96x96 cut from 110x110, and about as much at 48
 MARGINS = {48: 4, 96: 7}
@@ -13,35 +9,6 @@ MARGINS = {48: 4, 96: 7}
 def shifts(size):
     """Offsets of a crop of the size of the image, (size, size): `places` of `plan_epoch`."""
     return range(-MARGINS[size], MARGINS[size] + 1)
-
-
-@dataclass(frozen=True)
-class PairPlan(EpochPlan):
-    """An `EpochPlan` with what is to be synthesized from each image, (N,) int64.
-
-    target: the image to compare with, -1 where there is none; target_class: its expression.
-    """
-
-    target: torch.Tensor | None = None
-    target_class: torch.Tensor | None = None
-
-
-def plan_pairs(faces, batch_size, seed, epoch):
-    """The `PairPlan` of an epoch of `SubjectFaces`, on their device; a pure function."""
-    count, device = len(faces), faces.labels.device
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(count, generator=generator)
-    classes = len(faces.class_names)
-    targets = choose_targets(faces.labels, faces.subjects, classes, generator)
-    places = shifts(faces.size)
-    top, left = (
-        places.start + torch.randint(len(places), (count,), generator=generator) for _ in range(2)
-    )
-    flip = torch.rand(count, generator=generator) < 0.5
-    turn, zoom = torch.zeros(count), torch.ones(count)
-    tensors = (order, top, left, flip, turn, zoom, *(values[order] for values in targets))
-    *placing, target, target_class = (values.to(device) for values in tensors)
-    return PairPlan(*placing, batch_size, target=target, target_class=target_class)
 
 
 def choose_targets(labels, subjects, classes, generator):

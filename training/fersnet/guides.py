@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data.batches import normalise, plan_epoch, training_batches
+from data.batches import draw_crops, normalise, plan_epoch, training_batches
 from data.subjects.pairs import shifts
 from models.fersnet import SmallClassifier
 from training.fersnet.views import random_blurred_view
@@ -40,9 +41,9 @@ def supervise(network, images, labels, how, seed, runtime):
     (N, S, S) uint8 and labels (N,) int64 there; how: `Supervision`.
     """
     size, device = images.shape[-1], images.device
+    draw = partial(draw_crops, places=shifts(size))
     plans = [
-        plan_epoch(len(images), BATCH, seed, epoch, device, places=shifts(size))
-        for epoch in range(how.epochs)
+        plan_epoch(len(images), BATCH, seed, epoch, draw, device) for epoch in range(how.epochs)
     ]
     steps = sum(plan.steps for plan in plans)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=how.weight_decay, fused=True)

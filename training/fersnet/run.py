@@ -7,6 +7,7 @@ commands may train several folds of it at a time. Folds count from 1.
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from data.subjects.folds import FOLD_RULES, FOLDS, folds_table
 from models import MODELS, checkpoint
 from models.fersnet import Discriminator, SmallClassifier
-from training.config import PATHS
+from training.config import PATHS, Settings
 from training.fersnet.engine import (
     counterparts,
     recognition_metrics,
@@ -112,7 +113,9 @@ class FoldRun(RunFolder):
             others = (discriminator, *(self._train_guides() if content is None else self._guides()))
         if content is None and self.settings.pretrain is not None:
             checkpoint.load_pretrained(network, self.settings.pretrain)
-        learner = FERSNetLearner(network, *others, self.recipe, self.runtime)
+        learner = FERSNetLearner(
+            network, others, self.recipe, self.training, self.seed, self.runtime
+        )
         if content is not None:
             self.restore(content, learner)
         return learner
@@ -286,5 +289,5 @@ class FoldRun(RunFolder):
 
 def _comparable(content):
     """What the results of one cross-validation have in common."""
-    settings = {name: value for name, value in content["settings"].items() if name not in PATHS}
-    return settings, content["data"], content["precision"]
+    settings = Settings.from_plain(content["settings"])
+    return replace(settings, **dict.fromkeys(PATHS)), content["data"], content["precision"]
