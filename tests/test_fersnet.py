@@ -779,7 +779,7 @@ def test_what_does_not_fit_for_pre_training_is_told(tmp_path):
     wide = FERSNet(sharing="none", base=8)
     for source, target in ((wide, Narrow()), (Narrow(sharing="none"), FERSNet(base=8)), (wide, Narrow(sharing="none"))):
         before = {name: value.clone() for name, value in target.state_dict().items()}
-        with pytest.raises(UserError, match="other widths"):
+        with pytest.raises(UserError, match="--model"):
             checkpoint.load_pretrained(target, saved(tmp_path / "wide.t7", source))
         assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
     with pytest.raises(UserError, match="holds no FERSNet"):

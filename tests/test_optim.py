@@ -53,7 +53,7 @@ def test_kernels_step_along_their_orthogonalised_momentum(channels_last):
     generator = torch.Generator().manual_seed(1)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     starts = [torch.randn(shape, generator=generator) for shape in shapes]
-    kernels = [torch.nn.Parameter(start.contiguous(memory_format=layout)) for start in starts]
+    kernels = [torch.nn.Parameter(start.clone(memory_format=layout)) for start in starts]
     group = {"params": kernels, "orthogonal": True, "weight_decay": 0.5}
     optimizer = Muon([group], torch.tensor(0.1), 0.9, torch.float32)
     expected = [start.flatten(1) for start in starts]

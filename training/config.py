@@ -191,15 +191,15 @@ class Settings:
     """
 
     dataset: str
-    data: str | None
     model: str
     tasks: tuple
     recipe_name: str
     recipe: Recipe
-    seed: int
-    limit: int | None
-    drop_duplicates: bool
-    evaluation: str
+    data: str | None = None
+    seed: int = 0
+    limit: int | None = None
+    drop_duplicates: bool = False
+    evaluation: str = "auto"
     fold: int | None = None
     pretrain: str | None = None
 
@@ -274,49 +274,38 @@ def default_model(dataset):
     return "FERSNet" if dataset in SUBJECTS else DEFAULT_MODEL
 
 
-def default_recipe(arguments, dataset, model):
+def default_recipe(dataset, model, device):
     """The name of the recipe where none is given: `fast` for the default model without a GPU."""
     if dataset == "Demo":
         return "demo"
-    return "fast" if model == DEFAULT_MODEL and not has_gpu(arguments.device) else "default"
+    return "fast" if model == DEFAULT_MODEL and not has_gpu(device) else "default"
 
 
 def resolve(arguments, dataset):
     """The `Settings` of a new run on a dataset. Raises UserError for flags that do not fit."""
-    given, model = given_flags(arguments), arguments.model or default_model(dataset)
+    given = {"model": default_model(dataset), **given_flags(arguments)}
+    model, network = given["model"], network_class(given["model"])
     recipes = FERSNET_RECIPES if dataset in SUBJECTS else RECIPES
-    recipe_name = arguments.recipe or default_recipe(arguments, dataset, model)
-    has_folds = network_class(model).HAS_FOLDS
-    if recipe_name not in recipes or dataset in SUBJECTS and not has_folds:
+    name = given.get("recipe") or default_recipe(dataset, model, arguments.device)
+    if name not in recipes or dataset in SUBJECTS and not network.HAS_FOLDS:
         raise UserError(
-            f"{dataset} is trained with --recipe {' or '.join(recipes)} and, as its faces are of "
-            f"known people, a FERSNet: --model {model} --recipe {recipe_name} does not fit."
+            f"--model {model} --recipe {name} is not for {dataset}: there are the recipes "
+            f"{' and '.join(recipes)}, and faces of known people need a FERSNet."
         )
-    recipe = recipes[recipe_name]
-    if has_folds and dataset in SPLITS:
-        # One face of each person: nothing to synthesize from, so the recognition branch alone.
-        recipe = replace(recipe, sharing="none")
-    recipe = replace(recipe, **{name: given[name] for name in NAMES if name in given})
-    sharings = ("none",) if has_folds and dataset in SPLITS else network_class(model).SHARINGS
+    recipe, sharings, tasks = recipes[name], network.SHARINGS, tuple(TASKS)
+    if network.HAS_FOLDS:
+        tasks = ("classify",)
+        if dataset in SPLITS:
+            # One face of each person: nothing to synthesize from, so the recognition branch alone.
+            recipe, sharings = replace(recipe, sharing="none"), ("none",)
+    recipe = replace(recipe, **{key: given[key] for key in NAMES if key in given})
     if recipe.sharing not in sharings:
         raise UserError(f"{model} has no --sharing {recipe.sharing} here: {' or '.join(sharings)}.")
-    tasks = given.get("tasks", ("classify",) if has_folds else tuple(TASKS))
-    if has_folds and tasks != ("classify",):
+    if network.HAS_FOLDS and given.get("tasks", tasks) != tasks:
         raise UserError(f"{model} only classifies: leave --tasks out.")
-    settings = Settings(
-        dataset=dataset,
-        data=given.get("data"),
-        model=model,
-        tasks=tasks,
-        recipe_name=recipe_name,
-        recipe=recipe,
-        seed=arguments.seed or 0,
-        limit=arguments.limit,
-        drop_duplicates=bool(arguments.drop_duplicates),
-        evaluation=arguments.evaluation or "auto",
-        fold=arguments.fold,
-        pretrain=given.get("pretrain"),
-    )
+    options = {each.name: given[each.name] for each in fields(Settings) if each.name in given}
+    fixed = {"dataset": dataset, "recipe_name": name, "recipe": recipe}
+    settings = Settings(**({"tasks": tasks} | options | fixed))
     check_effects(arguments, settings)
     return settings
 
