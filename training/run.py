@@ -18,7 +18,7 @@ from training.report import best_epochs, title_of, write_pictures, write_tables
 from utils.distributed import is_first, wait_for_all
 from utils.files import UserError, as_user_error, atomic_write, move_aside, unfinished_files
 from utils.lock import FOLD_LOCKS, check_unused
-from utils.tasks import SPLITS, TASKS, TEST_SPLITS
+from utils.tasks import SPLITS, TASKS
 
 FORMAT = 6  # of last.t7 and of the result of a fold
 PICTURE_SECONDS = 30  # between two versions of workbook and pictures
@@ -341,11 +341,9 @@ class Run(RunFolder):
         settings = self.settings
         lines = {"tasks": ", ".join(settings.tasks)}
         if settings.effective_recipe().get("targets", "labels") != "labels":
-            voted = {name: self.dataset.splits[name].labels >= 0 for name in TEST_SPLITS}
-            counts = ", ".join(f"{int(faces.sum()):,} {name}" for name, faces in voted.items())
             lines["accuracy"] = (
-                "against the majority of the FER+ votes, of the faces that have one: "
-                f"{counts}; in training against the class with most votes"
+                "against the majority of the FER+ votes, of the faces that have one; in training "
+                "against the class with most votes"
             )
         if self.teacher_probs is not None:
             lines["teacher"] = "the released network, by its centre crop"

@@ -11,7 +11,7 @@ import torch
 
 from training.metrics import macro_f1
 from training.report import confusion, write_file
-from utils.text import counted, decimal, to_csv
+from utils.text import counted, to_csv
 
 # Columns of AccProcess_classify.csv: {heading: its place in the results of an epoch}.
 EPOCH_COLUMNS = {
@@ -61,58 +61,54 @@ def write_report(out, folder):
     """
     paths = sorted(Path(folder).glob("fold*.json"), key=lambda path: int(path.stem[4:]))
     folds = {path.stem[4:]: json.loads(path.read_text(encoding="utf-8")) for path in paths}
-    finished = {name: fold for name, fold in folds.items() if fold["result"] is not None}
-    epochs, results = epochs_table(folds, finished), results_table(finished)
+    results = {name: fold["result"] for name, fold in folds.items() if fold["result"] is not None}
     first = next(iter(folds.values()))
     header = first["header"]
     header["protocol"] += f"; here: {', '.join(folds)}"
-    files = {
-        "AccProcess_classify.csv": to_csv(epochs, {name: places(name) for name in EPOCH_COLUMNS}),
-        "AccProcess_folds.csv": to_csv(results, {name: places(name) for name in FOLD_COLUMNS}),
-        "data.txt": report_text(header, epochs, results),
+    tables = {
+        "AccProcess_classify.csv": epochs_table(folds),
+        "AccProcess_folds.csv": results_table(results),
     }
-    for name, text in files.items():
-        write_file(Path(out) / name, text.encode(errors="backslashreplace"))
-    if finished:
-        matrix = np.sum([fold["result"]["confusion"] for fold in finished.values()], axis=0)
+    lines = [f"{key}: {' '.join(str(value).splitlines())}" for key, value in header.items()]
+    for name, table in tables.items():
+        numbers = [heading for heading in table if heading not in ("Fold", "Epoch")]
+        text = to_csv(table, {heading: places(heading) for heading in numbers})
+        write_file(Path(out) / name, text.encode())
+        lines += ["", name, text.rstrip().replace(",", "\t")]
+    text = "\n".join([*lines, "", LEGEND, ""])
+    write_file(Path(out) / "data.txt", text.encode(errors="backslashreplace"))
+    if results:
+        matrix = np.sum([result["confusion"] for result in results.values()], axis=0)
         title = f"{header['dataset']}, {header['model']}: held-out faces"
-        title += f" of {counted(len(finished), 'fold')}, last epoch"
+        title += f" of {counted(len(results), 'fold')}, last epoch"
         picture = confusion(matrix, title, first["class_names"])
         write_file(Path(folder) / "Test_confusion.png", picture)
 
 
-def epochs_table(folds, finished):
-    """A row per fold and epoch; then one per epoch over the finished folds, if several.
+def epochs_table(folds):
+    """A pandas DataFrame with a row per fold and epoch. folds: {fold: content of its JSON}."""
+    names = [name for name, fold in folds.items() for _ in fold["history"]]
+    rows = [row for fold in folds.values() for row in fold["history"]]
+    table = _select(rows, EPOCH_COLUMNS)
+    table.insert(0, "Fold", names)
+    table.insert(1, "Epoch", [row["epoch"] for row in rows])
+    return table
 
-    folds, finished: {fold: content of its fold<K>.json}. Returns a pandas DataFrame.
+
+def results_table(results):
+    """A pandas DataFrame with a row per finished fold, then one over all.
+
+    results: {fold: its result}. The last row holds the shares of all faces or, Seq, sequences.
     """
-    import pandas
-
-    tables = []
-    for name, fold in folds.items():
-        table = _select(fold["history"], EPOCH_COLUMNS)
-        table.insert(0, "Fold", name)
-        table.insert(1, "Epoch", range(len(table)))
-        tables.append(table)
-    histories = [fold["history"] for fold in finished.values()] if len(finished) > 1 else []
-    results = [fold["result"] for fold in finished.values()]
-    for epoch, rows in enumerate(zip(*histories, strict=True)):
-        means = _pool(_select(rows, EPOCH_COLUMNS), results)
-        means["TestF1"] = _pooled_f1([row["Test"] for row in rows])
-        tables.append(pandas.DataFrame([{"Fold": "all", "Epoch": epoch} | means]))
-    return pandas.concat([table for table in tables if len(table)] or tables[:1])
-
-
-def results_table(finished):
-    """A row per finished fold, then one over all; a pandas DataFrame."""
-    results = [fold["result"] for fold in finished.values()]
-    table = _select(results, FOLD_COLUMNS)
+    table = _select(results.values(), FOLD_COLUMNS)
     if results:
-        unknown = dict.fromkeys(("BestEpoch", "TunedWithFaces"), np.nan)
-        sums = table[["Faces", "Sequences"]].sum().to_dict() | unknown
-        means = _pool(table, results) | {"LastF1": _pooled_f1(results)}
-        table.loc[len(table)] = means | sums
-    table.insert(0, "Fold", [*finished, "all"][: len(table)])
+        matrices = torch.tensor([result["confusion"] for result in results.values()])
+        units = {True: table["Sequences"], False: table["Faces"]}
+        overall = {name: np.average(table[name], weights=units["Seq" in name]) for name in table}
+        overall |= table[["Faces", "Sequences"]].sum().to_dict()
+        overall |= {"LastF1": macro_f1(matrices.sum(dim=0)).item()}
+        table.loc[len(table)] = overall | dict.fromkeys(("BestEpoch", "TunedWithFaces"), np.nan)
+    table.insert(0, "Fold", [*results, "all"][: len(table)])
     return table
 
 
@@ -122,41 +118,6 @@ def _select(rows, columns):
 
     table = pandas.json_normalize(list(rows)).reindex(columns=list(columns.values()))
     return table.set_axis(list(columns), axis=1).astype(float)
-
-
-def _pool(table, results):
-    """{column: its share of all faces, or sequences}, NaN where a fold has none."""
-    weights = {unit: [result[unit] for result in results] for unit in ("faces", "sequences")}
-    return {
-        name: np.average(table[name], weights=weights["sequences" if "Seq" in name else "faces"])
-        for name in table
-    }
-
-
-def _pooled_f1(metrics):
-    """Macro F1 of the held-out faces of several folds together, from their confusion matrices."""
-    return macro_f1(torch.tensor([each["confusion"] for each in metrics]).sum(dim=0)).item()
-
-
-def report_text(header, epochs, results):
-    """The text of data.txt. header: {key: value}; epochs, results: the tables."""
-    lines = [f"{key}: {' '.join(str(value).splitlines())}" for key, value in header.items()]
-    lines += ["", LEGEND]
-    for fold, table in epochs.groupby("Fold", sort=False):
-        lines += ["", "All folds" if fold == "all" else f"Fold {fold}"]
-        lines += [f"  epoch {row['Epoch']}: {_in_words(row[2:])}" for _, row in table.iterrows()]
-        for _, row in results[results["Fold"] == fold].iterrows():
-            lines.append(f"  result: {_in_words(row[1:])}")
-    if len(results) > 2:  # several folds
-        accuracies = results[:-1].filter(like="Acc")
-        lines.append(f"  mean of folds: {_in_words(accuracies.mean())}")
-        lines.append(f"  standard deviation of folds: {_in_words(accuracies.std())}")
-    return "\n".join(lines) + "\n"
-
-
-def _in_words(row):
-    known = row.dropna().items()
-    return ", ".join(f"{name} {decimal(value, places(name))}" for name, value in known)
 
 
 def places(name):

@@ -11,16 +11,14 @@ GAP = 2  # pixels between faces
 def contact_sheet(rows, columns, marks=None):
     """The bytes of a PNG of faces in rows and columns, on white, with titles.
 
-    rows: at least one (row title, faces), a face per column: uint8 (S, S), all of one size, or None
-    for an empty cell; columns: their titles; marks: {name: text} to be kept inside the PNG.
+    rows: at least one (row title, faces), a face per column: uint8 (S, S), all of one size;
+    columns: their titles; marks: {name: text} to be kept inside the PNG.
     """
     from matplotlib.figure import Figure
     from torchvision.utils import make_grid
 
-    faces = [face for _, row in rows for face in row]
-    side = next(len(face) for face in faces if face is not None)
-    empty = np.full((side, side), 255, np.uint8)
-    faces = torch.from_numpy(np.stack([empty if face is None else face for face in faces]))
+    faces = torch.from_numpy(np.stack([face for _, row in rows for face in row]))
+    side = faces.shape[-1]
     grid = make_grid(faces[:, None], len(columns), GAP, pad_value=255)[0]
     figure = Figure((1.2 * len(columns) + 1, 1.2 * len(rows) + 0.5), layout="constrained")
     axes = figure.add_subplot(frameon=False)
