@@ -125,8 +125,9 @@ def interrupted(monkeypatch):
     """A function that runs until it was asked `count` times whether to stop."""
 
     def start(count, *arguments):
+        stop = StopAt(count)  # one for all folds
         with monkeypatch.context() as patch:
-            patch.setattr(cross_validation, "StopRequest", lambda: StopAt(count))
+            patch.setattr(cross_validation, "StopRequest", lambda: stop)
             assert run(*arguments) == 130
 
     return start

@@ -19,7 +19,7 @@ def contact_sheet(rows, columns, marks=None):
 
     faces = torch.from_numpy(np.stack([face for _, row in rows for face in row]))
     side = faces.shape[-1]
-    grid = make_grid(faces[:, None], len(columns), GAP, pad_value=255)[0]
+    grid = make_grid(faces[:, None], len(columns), GAP, pad_value=255)[0].numpy()
     figure = Figure((1.2 * len(columns) + 1, 1.2 * len(rows) + 0.5), layout="constrained")
     axes = figure.add_subplot(frameon=False)
     axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
