@@ -200,14 +200,12 @@ def test_the_skips_are_what_the_units_gave_and_the_first_pooling(size):
     joint = F.max_pool2d(seen["joint"], 2) if size == 96 else seen["joint"]
     assert torch.equal(bottleneck, joint[:, 32:]) and bottleneck.shape == (2, 32, 3, 3)
     # Recognition has batch norms and synthesis instance norms without weights.
-    norms = {
-        branch: {type(m) for m in getattr(network, branch).modules() if "Norm" in type(m).__name__}
-        for branch in ("recognition", "synthesis")
-    }
-    assert norms == {
-        "recognition": {torch.nn.BatchNorm2d},
-        "synthesis": {torch.nn.InstanceNorm2d},
-    }
+    for branch, kind in (
+        (network.recognition, "BatchNorm2d"),
+        (network.synthesis, "InstanceNorm2d"),
+    ):
+        names = {type(module).__name__ for module in branch.modules()}
+        assert {name for name in names if "Norm" in name} == {kind}
 
 
 @both_sizes
@@ -232,49 +230,55 @@ def test_the_discriminator_is_its_equations(size):
 # ---------------------------------------------------------------- a step
 
 
-def reference_step(learner, batch, rate):
-    """The state of network and discriminator after one step as the paper has it, and its losses."""
-    recipe = learner.recipe
-    network, judge = copy.deepcopy(learner.model).train(), copy.deepcopy(learner.discriminator)
-    options = {"lr": rate, "betas": (0.5, 0.999), "weight_decay": 5e-4}
-    optimizers = [torch.optim.Adam(each.parameters(), **options) for each in (network, judge)]
-    with torch.no_grad():
-        made = network.eval()(batch.faces, batch.target_labels)["synthesized"]
-    for _ in range(recipe.discriminator_steps):
-        real, false = judge(batch.real, batch.real_labels), judge(made, batch.target_labels)
-        optimizers[1].zero_grad()
-        (((real - 1) ** 2).mean() / 2 + (false**2).mean() / 2).backward()
-        optimizers[1].step()
+def reference_losses(learner, network, judge, batch):
+    """The losses of one step of the network, and their weighted sum, as the paper has them."""
+    recipe, guides = learner.recipe, (learner.identity, learner.expression)
     outputs = network.train()(batch.faces, batch.target_labels)
     statistics = {name: value.clone() for name, value in network.named_buffers()}
     logarithms, made = outputs["classify"].log_softmax(1), outputs["synthesized"]
-    rows = torch.arange(len(made))
-    features = [
-        F.normalize(learner.identity.trunk(2 * x - 1).mean((2, 3))) for x in (made, batch.real)
-    ]
+    pictures = (made, batch.real)
+    features = [F.normalize(guides[0].trunk(2 * x - 1).mean((2, 3))) for x in pictures]
     losses = {
-        "Loss": -logarithms[rows, batch.labels].mean(),
         "L1": (made - batch.real).abs()[batch.known].mean(),
         "Identity": (features[0] - features[1]).square().sum(1).mean(),
         "Adversarial": (judge(made, batch.target_labels) - 1).square().mean(),
     }
-    smoothed = (1 - recipe.label_smoothing) * losses["Loss"]
-    total = smoothed - recipe.label_smoothing * logarithms.mean()
     if recipe.cycle:
         again = network(made, batch.labels)["synthesized"]
         losses["Cycle"] = (again - batch.faces).square().mean()
     if recipe.expression:
-        read = learner.expression(torch.cat([random_blurred_view(made) for _ in range(2)]))
+        read = guides[1](torch.cat([random_blurred_view(made) for _ in range(2)])).log_softmax(1)
         targets = batch.target_labels.repeat(2)
-        losses["Expression"] = -read.log_softmax(1)[torch.arange(len(read)), targets].mean()
+        losses["Expression"] = -read[torch.arange(len(read)), targets].mean()
     weights = {"L1": recipe.reconstruction, "Identity": 0.05, "Adversarial": recipe.adversarial,
                "Cycle": recipe.cycle, "Expression": recipe.expression}  # fmt: skip
-    total = total + sum(weights[name] * losses[name] for name in losses if name != "Loss")
-    optimizers[0].zero_grad()
-    total.backward()
+    total = sum(weights[name] * loss for name, loss in losses.items())
+    losses["Loss"] = -logarithms[torch.arange(len(made)), batch.labels].mean()
+    total = total + (1 - recipe.label_smoothing) * losses["Loss"]
+    losses["total"] = total - recipe.label_smoothing * logarithms.mean()
+    return losses, statistics
+
+
+def reference_step(learner, batch, rate):
+    """The states of network and discriminator after one step, and its losses.
+
+    The discriminator learns first, from faces synthesized in evaluation mode.
+    """
+    network, judge = copy.deepcopy(learner.model), copy.deepcopy(learner.discriminator)
+    options = {"lr": rate, "betas": (0.5, 0.999), "weight_decay": 5e-4}
+    optimizers = [torch.optim.Adam(each.parameters(), **options) for each in (network, judge)]
+    with torch.no_grad():
+        made = network.eval()(batch.faces, batch.target_labels)["synthesized"]
+    for _ in range(learner.recipe.discriminator_steps):
+        real, false = judge(batch.real, batch.real_labels), judge(made, batch.target_labels)
+        optimizers[1].zero_grad()
+        (((real - 1) ** 2).mean() / 2 + (false**2).mean() / 2).backward()
+        optimizers[1].step()
+    losses, statistics = reference_losses(learner, network, judge, batch)
+    losses["total"].backward()
     optimizers[0].step()
     # The running statistics of batch norms are those of the real faces alone.
-    return network.state_dict() | statistics, judge.state_dict(), losses | {"total": total}
+    return network.state_dict() | statistics, judge.state_dict(), losses
 
 
 @pytest.mark.parametrize("recipe", ["default", "paper"])
@@ -286,7 +290,7 @@ def test_a_step_is_that_of_the_paper(runtime, recipe, all_known):
     learner = make_learner(runtime, faces, recipe)
     batch, rate = first_batch(learner), learning_rate(learner.recipe, 5, 10)
     assert batch.known.any() and batch.known.all() == all_known
-    guides = [copy.deepcopy(each.state_dict()) for each in (learner.identity,)]
+    guide = copy.deepcopy(learner.identity.state_dict())
     torch.manual_seed(1)
     network, judge, losses = reference_step(learner, batch, rate)
     torch.manual_seed(1)
@@ -300,7 +304,7 @@ def test_a_step_is_that_of_the_paper(runtime, recipe, all_known):
             if value.is_floating_point():
                 torch.testing.assert_close(value, expected[name], atol=2e-5, rtol=1e-3)
     after = learner.identity.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in guides[0].items())
+    assert all(torch.equal(value, after[name]) for name, value in guide.items())
 
 
 def test_the_paper_has_its_hyper_parameters():

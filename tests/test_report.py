@@ -48,13 +48,15 @@ def make_history(epochs, seed=0, tasks=ALL):
         found = {name: chance.random() for name in task.rules.metrics(split)}
         if task.kind == "classification":
             found["Acc"] *= 100
-            found["confusion"] = [[chance.randrange(9) for _ in range(7)] for _ in EMOTIONS]
+            found["confusion"] = [chance.choices(range(9), k=7) for _ in EMOTIONS]
         return found
 
     history = []
     for epoch in range(epochs):
-        results = {split: {task.name: metrics(task, split) for task in tasks} for split in SPLITS}
-        history.append({"epoch": epoch, **results})
+        result = {"epoch": epoch}
+        for split in SPLITS:
+            result[split] = {task.name: metrics(task, split) for task in tasks}
+        history.append(result)
     return history
 
 
@@ -106,8 +108,9 @@ def test_tables_and_workbook_hold_the_history(tmp_path, epochs):
                 expected = result[PREFIXES[prefix]][name][metric]
                 assert abs(float(cell) - expected) <= 0.5000001 * 10**-places
         sheet = book[name]
-        cells = [[cell.value for cell in row] for row in sheet.iter_rows(max_col=len(headings))]
-        assert cells == [headings, *([float(cell) for cell in row] for row in rows)]
+        first, *cells = sheet.iter_rows(max_col=len(headings), values_only=True)
+        assert list(first) == headings
+        assert cells == [tuple(map(float, row)) for row in rows]
         assert sheet.freeze_panes == "B2"
         assert len(sheet._charts) == (len(task.rules.test_metrics) if epochs else 0)
         for metric, chart in zip(task.rules.test_metrics, sheet._charts, strict=bool(epochs)):
