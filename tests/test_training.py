@@ -231,22 +231,6 @@ def test_a_run_with_a_teacher_resumes_exactly_without_it(tmp_path, interrupted, 
         run_program(tmp_path / "new", *flags)
 
 
-@pytest.mark.parametrize("processes", [1, 3])
-def test_each_process_asks_the_teacher_about_its_share_of_the_faces(monkeypatch, processes):
-    faces = DATASETS["Demo"](None, False, 25).splits["Training"]
-    recipe, runtime = SimpleNamespace(teacher=0.5), SimpleNamespace(device="cpu")
-    settings = SimpleNamespace(recipe=recipe, tasks=("classify",))
-    monkeypatch.setattr(networks, "teacher_probs", lambda images, runtime: images[:, 0, :7])
-    monkeypatch.setattr(mainpro_FER, "gather_unequal", lambda mine: mine)
-    monkeypatch.setenv("WORLD_SIZE", str(processes))
-    shares = []
-    for rank in range(processes):
-        monkeypatch.setenv("RANK", str(rank))
-        shares.append(mainpro_FER.ask_teacher(settings, faces, runtime, {}))
-    assert {len(share) for share in shares} <= {25 // processes, 25 // processes + 1}
-    assert torch.equal(torch.cat(shares), faces.images[:, 0, :7])
-
-
 def test_resume_finds_the_one_run_and_changes_nothing_in_a_finished_one(finished, tmp_path):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     assert run_program(tmp_path, "--resume") == 0
