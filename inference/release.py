@@ -1,42 +1,37 @@
-"""Make a checkpoint small enough to give away: half-precision weights, nothing else changed.
+"""Write a checkpoint in half precision, to give away.
 
-python -m inference.release RUN/PublicTest_model_classify.t7 new/released.t7
+python -m inference.release RUN/PublicTest_model_classify.t7 --out new/released.t7
 """
 
 import argparse
 import sys
 
 from models import checkpoint
-from utils.files import UserError, exit_code, path_argument, sha256_of
-
-
-def release(source, target):
-    """Write the checkpoint `source` in half precision to the file `target`.
-
-    Raises UserError when the source is no checkpoint, or the target is there already.
-    """
-    _, content = checkpoint.load_model(source)  # makes sure that it can be used
-    if target.exists():
-        raise UserError(f"{target} is there already: move it away first.")
-    halved = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in content["net"].items()
-    }
-    checkpoint.save(target, {**content, "net": halved})
+from utils.files import exit_code, new_file_argument, path_argument, sha256_of
 
 
 def main(arguments):
-    """The command line; returns the exit code."""
-    target = arguments.target
-    release(arguments.checkpoint, target)
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_of(target)}")
+    """Write the checkpoint. Returns the exit code."""
+    _, content = checkpoint.load_model(arguments.checkpoint)  # raises when it cannot be used
+    net = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in content["net"].items()
+    }
+    checkpoint.save(arguments.out, content | {"net": net})
+    megabytes = arguments.out.stat().st_size / 1e6
+    print(f"Written: {arguments.out}, {megabytes:.1f} MB, SHA-256 {sha256_of(arguments.out)}")
     return 0
 
 
-if __name__ == "__main__":
+def build_parser():
+    """The argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m inference.release", description="Write a checkpoint in half precision."
     )
     parser.add_argument("checkpoint", type=path_argument, help="a .t7 file of a run")
-    parser.add_argument("target", type=path_argument, help="the file to write")
-    sys.exit(exit_code(lambda: main(parser.parse_args())))
+    parser.add_argument("--out", type=new_file_argument, required=True, metavar="FILE")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(lambda: main(build_parser().parse_args())))

@@ -9,7 +9,6 @@ import torch
 
 from benchmarks.references import ThreeChannelNet
 from inference.networks import load_networks
-from inference.release import release
 from models import checkpoint
 from models.multitask import MultiTask
 from utils.files import UserError
@@ -176,20 +175,3 @@ def test_a_full_disk_is_told_and_leaves_the_earlier_file(tmp_path, monkeypatch):
         checkpoint.save(tmp_path / "a.t7", {"net": {}, "epoch": 2})
     monkeypatch.undo()
     assert checkpoint.load(tmp_path / "a.t7")["epoch"] == 1
-
-
-def test_a_release_is_half_as_large_and_predicts_the_same(tmp_path):
-    torch.manual_seed(0)
-    model = MultiTask(base=8).eval()
-    description = {"dataset": "FER2013", "model": "Narrow", "preprocessing": {"mean": 0.5, "std": 0.25}}
-    source = tmp_path / "run" / "PublicTest_model_classify.t7"
-    checkpoint.save(source, checkpoint.task_checkpoint(model, "classify", 0, {}, description))
-    target = tmp_path / "new" / "released.t7"
-    release(source, target)
-    assert target.stat().st_size < 0.65 * source.stat().st_size
-    loaded, content = checkpoint.load_model(target)
-    faces = torch.randn(4, 1, 44, 44)
-    assert torch.allclose(loaded(faces)["classify"], model(faces)["classify"], atol=0.01)
-    assert content["preprocessing"] == description["preprocessing"]
-    with pytest.raises(UserError, match="there already"):
-        release(source, target)

@@ -1,0 +1,80 @@
+"""inference.export: the ONNX file gives what the network gives."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from data.batches import center_crop, normalise
+from data.demo.demo import draw_faces
+from inference import export
+from tests.harness import PREPROCESSING, make_model, run_module, save_checkpoints
+from tests.samples import PLAIN, SPLIT_FILES, pixel_text, table
+from utils.files import UserError
+from utils.tasks import EMOTIONS
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Checkpoints of two networks, and emotion.onnx of them."""
+    folder = tmp_path_factory.mktemp("export")
+    save_checkpoints(folder, make_model(), temperature=2.0)
+    save_checkpoints(folder, make_model(seed=1), ["regressA"])
+    assert run_module(export, "--checkpoints", folder, "--out", folder / "emotion.onnx") == 0
+    return folder
+
+
+def open_session(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def test_onnx_gives_what_the_network_gives(folder):
+    session = open_session(folder / "emotion.onnx")
+    crops = torch.randint(0, 256, (5, 1, 44, 44)).float()
+    probabilities, vad = session.run(None, {"crops": crops.numpy()})
+    pixels = normalise(crops.clone(), **PREPROCESSING)
+    with torch.no_grad():
+        first, second = (make_model(seed)(pixels) for seed in (0, 1))
+    assert np.allclose(probabilities, (first["classify"] / 2).softmax(1), atol=1e-4)
+    expected = torch.cat([first["regressV"], second["regressA"], first["regressD"]], 1)
+    assert np.allclose(vad, expected, atol=1e-3)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["emotions"]) == list(EMOTIONS) and "0..255" in metadata["input"]
+    assert json.loads(metadata["dimensions"]) == ["Valence", "Arousal", "Dominance"]
+
+
+def test_the_8_bit_network_is_smaller_and_says_nearly_the_same(folder, tmp_path):
+    images, labels, _ = draw_faces(64, seed=0)
+    rows = [
+        {"emotion": label, "pixels": pixel_text(face.ravel()), "Usage": split}
+        for split in SPLIT_FILES
+        for label, face in zip(labels, images, strict=True)
+    ]
+    (tmp_path / "fer2013.csv").write_bytes(table(rows, PLAIN))
+    small = tmp_path / "small.onnx"
+    flags = ("--int8", "--data", tmp_path / "fer2013.csv")
+    assert run_module(export, "--checkpoints", folder, "--out", small, *flags) == 0
+    assert small.stat().st_size < 0.5 * (folder / "emotion.onnx").stat().st_size
+    crops = center_crop(torch.from_numpy(images.reshape(-1, 48, 48))).float().numpy()
+    files = (folder / "emotion.onnx", small)
+    outputs = [open_session(path).run(None, {"crops": crops}) for path in files]
+    for exact, rounded in zip(*outputs, strict=True):
+        assert np.abs(exact - rounded).mean() < 0.1 * np.abs(exact).mean() + 0.01
+
+
+def test_what_cannot_be_exported_is_said(folder, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_module(export, "--checkpoints", folder, "--out", folder / "emotion.onnx")
+    assert stopped.value.code == 2 and "emotion.onnx" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "emotion.onnx"
+    with pytest.raises(UserError, match=r"emotion\.onnx"):
+        run_module(export, "--checkpoints", folder, "--out", below)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match="pip install onnx"):
+        run_module(export, "--checkpoints", folder, "--out", tmp_path / "new.onnx")
