@@ -42,10 +42,9 @@ def refit(source, dataset, runtime, blocks=()):
     model, content = checkpoint.load_model(source)
     if not dataset.has_vad:
         raise UserError("The data has no valence, arousal and dominance to fit heads to.")
-    if content.get("sharing") != "trunk" or "classify" not in model.tasks:
-        raise UserError(
-            f"{source}: refit needs a network that classifies and whose tasks share a trunk."
-        )
+    shared = content.get("sharing") == "trunk" and hasattr(model, "trunks")
+    if not shared or "classify" not in model.tasks:
+        raise UserError(f"{source}: only networks that classify and share a trunk can be refitted.")
     network = MODELS[content["model"]](tuple(TASKS), "trunk", **content.get("options", {}))
     network.load_state_dict(model.state_dict(), strict=False)
     heads = network.eval().heads

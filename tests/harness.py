@@ -1,5 +1,10 @@
 """Small networks and their files, and programs run in this process."""
 
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
 import torch
 
 from models import checkpoint
@@ -31,3 +36,34 @@ def save_checkpoints(folder, model, tasks=tuple(TASKS), split="PrivateTest", epo
 def run_module(module, *arguments):
     """Call a program's `main` with command-line arguments; returns its exit code."""
     return module.main(module.build_parser().parse_args([str(text) for text in arguments]))
+
+
+def write_film(path, frames, rate=20, codec="libx264", times=None, sound=None):
+    """Write uint8 (H, W, 3) RGB frames as a video, or skip where an encoder is missing.
+
+    times: seconds of each frame (default: by the rate); sound: the codec of a tone of 440 Hz.
+    """
+    missing = {codec, sound} - {None} - av.codecs_available
+    if missing:
+        pytest.skip(f"this FFmpeg has no encoder {missing}")
+    times = times or [number / rate for number in range(len(frames))]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        voice = sound and container.add_stream(sound, rate=48_000, layout="mono")
+        if codec != "mjpeg":
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for image, seconds in zip(frames, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = round(seconds / stream.codec_context.time_base)
+            frame.time_base = stream.codec_context.time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if voice:
+            tone = np.sin(2 * np.pi * 440 * np.arange(round(48_000 * times[-1])) / 48_000)
+            frame = av.AudioFrame.from_ndarray(tone[None].astype(np.float32), "flt", "mono")
+            frame.sample_rate, frame.pts = 48_000, 0
+            container.mux(voice.encode(frame))
+            container.mux(voice.encode())
+    return path
