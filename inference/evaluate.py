@@ -11,8 +11,7 @@ Of a run's folder, the checkpoints that are best on the public split are taken: 
 without the private split, which therefore stays an honest test. (`visualize.py` takes those that
 are best on the private split: it has photographs to read and nothing left to test.)
 
---gold: a CSV of human ratings, see `inference.ratings`. Beside the network's CCC stands that of the
-mean annotation of the true class: what is reached without looking at the face.
+--gold: a CSV of human ratings of V/A/D, see `inference.ratings`.
 """
 
 import argparse
@@ -50,7 +49,7 @@ from utils.files import (
     path_argument,
     sha256_of,
 )
-from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS
+from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
 from utils.text import counted
 
 SAMPLES = 10_000
@@ -80,7 +79,11 @@ def main(arguments):
         outputs["classify"] = outputs["classify"] / temperature_of(networks)
         report |= evaluate_split(split, dataset.splits, outputs)
         for block in (block for block in blocks if block.split == split):
-            report[block.title] = compare_with_ratings(block, dataset.splits, outputs)
+            targets = {
+                name: block.ratings[:, TASKS[name].dimension]
+                for name in outputs.keys() - {"classify"}
+            }
+            report[block.title] = measure(select(outputs, block.rows), targets)
     for title in list(report)[1:]:
         print(f"\n{title}\n{as_table(report[title])}")
     for block in (block for block in blocks if block.split not in arguments.split):
@@ -117,17 +120,23 @@ def evaluate_split(split, splits, outputs):
         for name in outputs
         if TASKS[name].dimension is None or faces.vad is not None
     }
+    report = {split: measure(outputs, targets)}
     copied = is_copied(splits, split)
-    rows = {split: torch.ones_like(copied)}
     if copied.any():
         what = f"the {counted(int(copied.sum()), 'face')} whose photograph another split holds, too"
-        rows[f"{split} without {what}"] = ~copied
-    report = {title: measure(outputs, targets, chosen) for title, chosen in rows.items()}
+        found = measure(select(outputs, ~copied), select(targets, ~copied))
+        report[f"{split} without {what}"] = found
     if faces.votes is not None:
         majority = majority_votes(faces.votes)
-        title = f"{split}, majority of the FER+ votes"
-        report[title] = measure(outputs, {"classify": majority}, majority >= 0)
+        rows = majority >= 0
+        found = measure(select(outputs, rows), {"classify": majority[rows]})
+        report[f"{split}, majority of the FER+ votes"] = found
     return report
+
+
+def select(columns, rows):
+    """{name: (N, ...)} -> {name: the rows of it}."""
+    return {name: column[rows] for name, column in columns.items()}
 
 
 def is_copied(splits, split):
@@ -139,43 +148,21 @@ def is_copied(splits, split):
     return copied
 
 
-def compare_with_ratings(block, splits, outputs):
-    """{task: metrics} of V/A/D against a `Block` of ratings; "class CCC": of the class means."""
-    tasks = [TASKS[name] for name in outputs if TASKS[name].dimension is not None]
-    targets = {task.name: block.ratings[:, task.dimension] for task in tasks}
-    rows = {task.name: outputs[task.name][block.rows] for task in tasks}
-    report = measure(rows, targets, slice(None))
-    if splits["Training"].vad is None:
-        return report
-    labels = splits[block.split].labels[block.rows]
-    means = splits["Training"].class_means().nan_to_num()[labels]
-    means = {task.name: means[:, [task.dimension]] for task in tasks}
-    for name, reached in measure(means, targets, slice(None)).items():
-        report[name]["class CCC"] = reached["CCC"]
-    return report
-
-
-def measure(outputs, targets, rows):
-    """{task: {metric: {"value", "low", "high"}}} of the chosen rows; classes also "confusion".
+def measure(outputs, targets):
+    """{task: {metric: {"value", "low", "high"}}} of the targets; classes: also "confusion".
 
     outputs: {task: (N, width)}; targets: {task: (N,)}. low and high bound the middle 95% of
     `SAMPLES` resamples of the faces. The recall of a class without faces is left out.
     """
     report = {}
     for name, target in targets.items():
-        output, target = outputs[name][rows].double(), target[rows]
-        if TASKS[name].kind == "classification":
-            terms, compute = classification_terms(output, target), classification_metrics
-        else:
-            terms, compute = regression_terms(output[:, 0], target.double()), regression_metrics
+        make_terms, compute = METRICS[TASKS[name].kind]
+        terms = make_terms(outputs[name].double(), target)
         values, samples = compute(terms.mean(dim=0)), compute(bootstrap_means(terms))
-        report[name] = {
-            metric: interval(value.item(), samples[metric])
-            for metric, value in values.items()
-            if value.isfinite()
-        }
-        if TASKS[name].kind == "classification":
-            confusion = metrics.confusion_matrix(output.argmax(dim=1), target)
+        known = [metric for metric, value in values.items() if value.isfinite()]
+        report[name] = {each: interval(values[each].item(), samples[each]) for each in known}
+        if name == "classify":
+            confusion = metrics.confusion_matrix(outputs[name].argmax(dim=1), target)
             report[name]["confusion"] = confusion.tolist()
     return report
 
@@ -219,8 +206,9 @@ def classification_metrics(means):
     }
 
 
-def regression_terms(x, y):
-    """(N, 6) of predictions and targets (N,): the moments from which the metrics follow."""
+def regression_terms(values, target):
+    """(N, 6) of values (N, 1) and targets (N,): the moments from which the metrics follow."""
+    x, y = values[:, 0], target.double()
     agree = metrics.signs(x) == metrics.signs(y)
     return torch.stack((x, y, x * x, y * y, x * y, agree.double()), dim=1)
 
@@ -239,27 +227,26 @@ def regression_metrics(means):
     }
 
 
+METRICS = {
+    "classification": (classification_terms, classification_metrics),
+    "regression": (regression_terms, regression_metrics),
+}
+
+
 def as_table(report):
-    """The metrics of {task: metrics} as text: a column for classes, then a row for V, A and D."""
-    texts = {name: {} for name in report}
-    for name, found in report.items():
-        for metric in found.keys() - {"confusion"}:
-            digits = 2 if metric == "Acc" or metric.startswith("recall") else 3
-            value, low, high = (
-                f"{found[metric][key]:.{digits}f}" for key in ("value", "low", "high")
-            )
-            texts[name][metric] = f"{value} [{low}, {high}]"
-    lines = []
-    if "classify" in texts:
-        confusion = pandas.DataFrame(report["classify"]["confusion"], EMOTIONS, EMOTIONS)
-        lines += [
-            pandas.Series(texts.pop("classify")).to_string(),
-            f"true \\ predicted\n{confusion}",
+    """{task: metrics} as text: a line per metric, then the confusion matrix."""
+    table = pandas.DataFrame(
+        [
+            {"task": task, "metric": metric, **numbers}
+            for task, found in report.items()
+            for metric, numbers in found.items()
+            if metric != "confusion"
         ]
-    if texts:
-        names = [DIMENSIONS[TASKS[name].dimension] for name in texts]
-        lines.append(pandas.DataFrame([*texts.values()], names).to_string())
-    return "\n".join(lines)
+    ).to_string(index=False, float_format="%.3f")
+    if "classify" not in report:
+        return table
+    confusion = pandas.DataFrame(report["classify"]["confusion"], EMOTIONS, EMOTIONS)
+    return f"{table}\nRows: true classes, columns: predicted ones.\n{confusion}"
 
 
 def write_report(report, path):

@@ -1,25 +1,21 @@
-"""Export the network to ONNX, optionally with 8-bit convolutions.
+"""Export the network to ONNX.
 
     python -m inference.export [--checkpoints DIR] [--out emotion.onnx]
-    python -m inference.export --int8 --data PATH --out emotion_int8.onnx
 
 Input: crops, float32 (N, 1, 44, 44), grey pixels 0..255. Outputs: probabilities (N, 7) and, where
 the network predicts them, vad (N, up to 3) in -2..2. Normalisation and temperature are part of the
-network; what each output means is in the metadata of the file. --int8 measures the ranges of the
-activations on training faces, so it needs --data.
+network; what each output means is in the metadata of the file.
 """
 
 import argparse
 import json
 import sys
-from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from data import DATASETS, FACE_SIZE
-from data.batches import CROP_SIZE, center_crop, normalise
+from data import FACE_SIZE
+from data.batches import CROP_SIZE, normalise
 from inference.networks import RELEASED, describe_files, load_networks, temperature_of
 from models.resnet import fold_batch_norms
 from utils.files import (
@@ -31,9 +27,6 @@ from utils.files import (
     path_argument,
 )
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, VAD_LIMIT
-
-CALIBRATION_FACES = 512
-CALIBRATION_BATCH = 8
 
 
 class ExportedNetwork(nn.Module):
@@ -72,20 +65,13 @@ class ExportedNetwork(nn.Module):
         }
 
 
-@contextmanager
-def requiring(packages):
-    """Turn a missing package into a UserError that names it."""
-    try:
-        yield
-    except ImportError as error:
-        raise UserError(f"Export needs other packages: pip install {packages}") from error
-
-
 def to_onnx(networks):
     """The ONNX model of networks, as `load_networks` returns them. Raises UserError."""
-    with requiring("onnx onnxscript"):
+    try:
         import onnx
         import onnxscript  # noqa: F401  torch.onnx needs it
+    except ImportError as error:
+        raise UserError("Export needs other packages: pip install onnx onnxscript") from error
     exported = ExportedNetwork(networks).eval()
     try:
         model = torch.onnx.export(
@@ -106,36 +92,6 @@ def to_onnx(networks):
     return model
 
 
-class CalibrationBatches:
-    """Batches of crops in the form in which onnxruntime reads them. images: uint8 (N, 48, 48)."""
-
-    def __init__(self, images):
-        self.batches = iter(center_crop(images).float().split(CALIBRATION_BATCH))
-
-    def get_next(self):
-        """{"crops": float32 (8, 1, 44, 44)}; None at the end."""
-        batch = next(self.batches, None)
-        return None if batch is None else {"crops": batch.numpy()}
-
-
-def write_int8(model, path, images):
-    """Write an ONNX model with 8-bit convolutions to `path`.
-
-    Weights have a scale per channel; the ranges of activations are those of images, uint8
-    (N, 48, 48). Raises UserError.
-    """
-    with requiring("onnxruntime"):
-        from onnxruntime import quantization
-    quantization.quantize_static(
-        model,
-        path,
-        CalibrationBatches(images),
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        op_types_to_quantize=["Conv", "Relu", "Add"],
-    )
-
-
 def main(arguments):
     """Export. Returns the exit code."""
     networks = load_networks(arguments.checkpoints)
@@ -143,11 +99,7 @@ def main(arguments):
     model = to_onnx(networks)
     remedy = "make room, or choose another --out"
     with as_user_error(arguments.out, remedy), atomic_write(arguments.out) as temporary:
-        if arguments.int8:
-            faces = DATASETS["FER2013"](arguments.data, limit=CALIBRATION_FACES).splits["Training"]
-            write_int8(model, temporary, faces.images)
-        else:
-            temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(model.SerializeToString())
     print(f"Written: {arguments.out}")
     return 0
 
@@ -161,16 +113,7 @@ def build_parser():
         "--checkpoints", type=path_argument, metavar="DIR",
         help=f"folder of .t7 files, or one file (default: {RELEASED.name})",
     )  # fmt: skip
-    parser.add_argument(
-        "--out", type=new_file_argument, default="emotion.onnx", metavar="FILE"
-    )
-    parser.add_argument(
-        "--int8", action="store_true", help="8-bit convolutions: four times smaller; needs --data"
-    )
-    parser.add_argument(
-        "--data", type=path_argument, metavar="PATH",
-        help="with --int8: FER2013, of which training faces are taken (default: data/)",
-    )  # fmt: skip
+    parser.add_argument("--out", type=new_file_argument, default="emotion.onnx", metavar="FILE")
     return parser
 
 

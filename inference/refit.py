@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from data import DATASETS
-from inference.ratings import read_ratings
 from models import MODELS, checkpoint
 from training.calibration import fit_temperature
 from training.device import DEVICES, PRECISIONS, setup_device
@@ -33,11 +32,11 @@ DECAY = 1e-4  # L2 penalty of a head; CCC of the public split is the same from 1
 ROUNDS = 20  # of scaling: a head is bounded, so it grows less than its weights
 
 
-def refit(source, dataset, runtime, blocks=()):
+def refit(source, dataset, runtime, spread=(1.0, 1.0, 1.0)):
     """The content of the checkpoint `source` with heads fitted to the V/A/D of a `Dataset`.
 
-    blocks: human ratings, of which those of training faces are used. Raises UserError when the
-    faces have no V/A/D, or the tasks of the network share no backbone.
+    spread: of the predictions of V, A and D, as a multiple of that of the annotations. Raises
+    UserError when there are no V/A/D or they do not vary, or the tasks share no backbone.
     """
     model, content = checkpoint.load_model(source)
     if not dataset.has_vad:
@@ -52,10 +51,14 @@ def refit(source, dataset, runtime, blocks=()):
     features = predict_features(network, splits, content["preprocessing"], runtime)
     factors = {}
     for task in (task for task in TASKS.values() if task.dimension is not None):
-        head, target = heads[task.name], splits["Training"].vad[:, task.dimension]
-        spread = wanted_spread(splits, blocks, task.dimension)
-        fit_head(head, features["Training"], target)
-        factors[task.name] = set_spread(head, features["PublicTest"], spread)
+        head, column = heads[task.name], task.dimension
+        annotations = {name: faces.vad[:, column] for name, faces in splits.items()}
+        for name, values in annotations.items():
+            if len(values) < 2 or values.min() == values.max():
+                raise UserError(f"The {task.name} annotations of {name} faces are all the same.")
+        fit_head(head, features["Training"], annotations["Training"])
+        wanted = spread[column] * annotations["PublicTest"].std()
+        factors[task.name] = set_spread(head, features["PublicTest"], wanted)
     with torch.no_grad():
         logits = heads["classify"](features["PublicTest"])
     origin = f"fitted to {len(splits['Training']):,} training faces ({dataset.description})"
@@ -114,36 +117,11 @@ def set_spread(head, features, spread):
     return factor
 
 
-def wanted_spread(splits, blocks, dimension):
-    """The standard deviation that predictions on the public split are to have."""
-    annotations = {name: faces.vad[:, dimension] for name, faces in splits.items()}
-    spreads = [deviation(values, f"annotations of {name}") for name, values in annotations.items()]
-    rated = [block for block in blocks if block.split == "Training"]
-    if not rated:
-        return spreads[-1]
-    ratings = torch.cat([block.ratings[:, dimension] for block in rated])
-    annotated = annotations["Training"][torch.cat([block.rows for block in rated])]
-    excess = deviation(ratings, "ratings") / deviation(annotated, "annotations of rated faces")
-    return spreads[-1] * excess
-
-
-def deviation(values, what):
-    """The standard deviation of values (N,). Raises UserError when they are all the same."""
-    if len(values) < 2 or values.min() == values.max():
-        raise UserError(f"The {what} are all the same: predictions cannot get their spread.")
-    return values.std().item()
-
-
 def main(arguments):
     """Fit and write the checkpoint. Returns the exit code."""
     runtime = setup_device(arguments.device, arguments.precision, "off")
     dataset = DATASETS["FER2013"](arguments.data, out=arguments.out.parent)
-    blocks = []
-    if arguments.ratings is not None:
-        blocks = read_ratings(arguments.ratings, {n: len(f) for n, f in dataset.splits.items()})
-        if all(block.split != "Training" for block in blocks):
-            raise UserError(f"{arguments.ratings} rates no training faces: say Training in split.")
-    content = refit(arguments.checkpoint, dataset, runtime, blocks)
+    content = refit(arguments.checkpoint, dataset, runtime, arguments.spread)
     checkpoint.save(arguments.out, content)
     scaled = ", ".join(f"{name} {n:.2f}" for name, n in content["heads"]["spread"].items())
     temperature = content["temperature"]
@@ -166,8 +144,9 @@ def build_parser():
         help="archive, folder, table or data.h5 (default: data/)",
     )  # fmt: skip
     parser.add_argument(
-        "--ratings", type=path_argument, metavar="CSV", help="human ratings of training faces"
-    )
+        "--spread", type=float, nargs=3, default=(1.0, 1.0, 1.0), metavar=("V", "A", "D"),
+        help="standard deviation of predictions, in those of the annotations (default: 1 1 1)",
+    )  # fmt: skip
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     return parser

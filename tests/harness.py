@@ -52,12 +52,11 @@ def write_film(path, frames, rate=20, codec="libx264", times=None, sound=None):
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         voice = sound and container.add_stream(sound, rate=48_000, layout="mono")
-        if codec != "mjpeg":
-            stream.codec_context.time_base = Fraction(1, 1000)
+        base = Fraction(1, rate if codec == "mjpeg" else 1000)  # AVI has one rate
+        stream.codec_context.time_base = base
         for image, seconds in zip(frames, times, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts = round(seconds / stream.codec_context.time_base)
-            frame.time_base = stream.codec_context.time_base
+            frame.pts, frame.time_base = round(seconds / base), base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if voice:

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from data.batches import center_crop, normalise
-from data.demo.demo import draw_faces
+from data.batches import normalise
 from inference import export
 from tests.harness import PREPROCESSING, make_model, run_module, save_checkpoints
-from tests.samples import PLAIN, SPLIT_FILES, pixel_text, table
 from utils.files import UserError
 from utils.tasks import EMOTIONS
 
@@ -46,25 +44,6 @@ def test_onnx_gives_what_the_network_gives(folder):
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["emotions"]) == list(EMOTIONS) and "0..255" in metadata["input"]
     assert json.loads(metadata["dimensions"]) == ["Valence", "Arousal", "Dominance"]
-
-
-def test_the_8_bit_network_is_smaller_and_says_nearly_the_same(folder, tmp_path):
-    images, labels, _ = draw_faces(64, seed=0)
-    rows = [
-        {"emotion": label, "pixels": pixel_text(face.ravel()), "Usage": split}
-        for split in SPLIT_FILES
-        for label, face in zip(labels, images, strict=True)
-    ]
-    (tmp_path / "fer2013.csv").write_bytes(table(rows, PLAIN))
-    small = tmp_path / "small.onnx"
-    flags = ("--int8", "--data", tmp_path / "fer2013.csv")
-    assert run_module(export, "--checkpoints", folder, "--out", small, *flags) == 0
-    assert small.stat().st_size < 0.5 * (folder / "emotion.onnx").stat().st_size
-    crops = center_crop(torch.from_numpy(images.reshape(-1, 48, 48))).float().numpy()
-    files = (folder / "emotion.onnx", small)
-    outputs = [open_session(path).run(None, {"crops": crops}) for path in files]
-    for exact, rounded in zip(*outputs, strict=True):
-        assert np.abs(exact - rounded).mean() < 0.1 * np.abs(exact).mean() + 0.01
 
 
 def test_what_cannot_be_exported_is_said(folder, tmp_path, monkeypatch, capsys):

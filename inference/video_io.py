@@ -1,6 +1,7 @@
-"""Videos and cameras: frames in, annotated frames out."""
+"""Read and write videos, read cameras."""
 
 import math
+import queue
 import threading
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -76,9 +77,9 @@ def _decode(container, stream):
 class VideoWriter:
     """An H.264 video in MP4 with the sound of another video, for `write_video`."""
 
-    def __init__(self, container, source, rate):
-        self._container, self._rate = container, Fraction(rate).limit_denominator(1001)
-        self._stream, self._sound = None, _sound_packets(source, container)
+    def __init__(self, container, source):
+        self._container, self._stream = container, None
+        self._sound = _sound_packets(source, container)
 
     def add(self, image, seconds):
         """Add a frame, uint8 (H, W, 3) RGB, at its time; times increase."""
@@ -91,9 +92,7 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
 
     def _start(self, height, width):
-        self._stream = self._container.add_stream(
-            "libx264", rate=self._rate, options={"preset": "veryfast"}
-        )
+        self._stream = self._container.add_stream("libx264", options={"preset": "veryfast"})
         self._stream.width, self._stream.height = max(2, width // 2 * 2), max(2, height // 2 * 2)
         self._stream.pix_fmt = "yuv420p"  # which browsers and PowerPoint play
         self._stream.codec_context.time_base = TIME_BASE
@@ -137,10 +136,10 @@ def _sound_packets(source, output):
 
 
 @contextmanager
-def write_video(path, source, rate):
+def write_video(path, source, metadata=None):
     """The `VideoWriter` of the file that appears at `path` (.mp4) when the block ends well.
 
-    source: the video whose sound it gets; rate: frames per second. Raises UserError.
+    source: the video whose sound it gets; metadata: {name: text} of the file. Raises UserError.
     """
     remedy = "make room, or choose another folder with --out"
     with (
@@ -149,7 +148,8 @@ def write_video(path, source, rate):
         open(temporary, "wb") as file,
     ):
         with av.open(file, "w", format="mp4") as container:
-            writer = VideoWriter(container, source, rate)
+            container.metadata.update(metadata or {})
+            writer = VideoWriter(container, source)
             yield writer
             writer.finish()
 
@@ -168,28 +168,24 @@ class CameraReader:
                 f"Camera {source} cannot be opened: connect it, close other programs that use it, "
                 "or name another."
             )
-        self._frame, self._new, self._done = None, threading.Condition(), False
+        self._newest, self._is_open = queue.Queue(1), True
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self):
-        while not self._done:
+        good = True
+        while good and self._is_open:
             good, frame = self._capture.read()
-            with self._new:
-                self._frame, self._done = (frame if good else self._frame), self._done or not good
-                self._new.notify()
+            with suppress(queue.Empty):
+                self._newest.get_nowait()
+            self._newest.put(frame if good else None)
         self._capture.release()
 
     def __iter__(self):
-        while True:
-            with self._new:
-                self._new.wait_for(lambda: self._frame is not None or self._done)
-                frame, self._frame = self._frame, None
-            if frame is None:
-                return
+        while (frame := self._newest.get()) is not None:
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     def close(self):
         """Stop reading; the camera is released when it has answered."""
-        self._done = True
+        self._is_open = False
         self._thread.join(timeout=5)
