@@ -57,7 +57,7 @@ def main(arguments):
         print_line(arguments, f"Results of earlier runs that were left out: {results_left_out}")
     if not inputs and arguments.webcam is None:
         raise UserError("Nothing to look at: give pictures, folders or videos, or --webcam.")
-    setup_device(arguments.device, arguments.precision, "off")  # the settings of this process, which is ours
+    setup_device(arguments.device, arguments.precision)  # the settings of this process, which is ours
     recognizer = EmotionRecognizer(
         arguments.checkpoints, arguments.face, arguments.face_model, arguments.crops, arguments.device,
         arguments.precision, arguments.confidence, arguments.explain,

@@ -62,7 +62,7 @@ CHOSEN = {
 
 def main(arguments):
     """Evaluate, print, write evaluation.json. Returns the exit code."""
-    runtime = setup_device(arguments.device, arguments.precision, "off")
+    runtime = setup_device(arguments.device, arguments.precision)
     networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
     dataset = DATASETS["FER2013"](arguments.data, out=arguments.out)
     blocks = []

@@ -119,7 +119,7 @@ def set_spread(head, features, spread):
 
 def main(arguments):
     """Fit and write the checkpoint. Returns the exit code."""
-    runtime = setup_device(arguments.device, arguments.precision, "off")
+    runtime = setup_device(arguments.device, arguments.precision)
     dataset = DATASETS["FER2013"](arguments.data, out=arguments.out.parent)
     content = refit(arguments.checkpoint, dataset, runtime, arguments.spread)
     checkpoint.save(arguments.out, content)

@@ -49,7 +49,7 @@ class FaceSynthesizer:
         network, content = checkpoint.load_model(file)
         if not getattr(network, "synthesizes", False):
             raise UserError(f"{file} holds no network that synthesizes: {TRAIN}.")
-        self._runtime = select_device(device, precision, "off")
+        self._runtime = select_device(device, precision)
         self._network = self._runtime.for_inference(self._runtime.place(network))
         self.class_names, self.size = tuple(content["class_names"]), content["options"]["size"]
 

@@ -86,7 +86,7 @@ def run(folder, out, *flags):
 def public_spreads(path, splits):
     """Standard deviations of V, A and D of public faces, of the averaged features."""
     model, content = checkpoint.load_model(path)
-    faces, runtime = {"PublicTest": splits["PublicTest"]}, select_device("cpu", "fp32", "off")
+    faces, runtime = {"PublicTest": splits["PublicTest"]}, select_device("cpu", "fp32")
     found = refit.predict_features(model, faces, content["preprocessing"], runtime)
     with torch.no_grad():
         values = [model.heads[name](found["PublicTest"]).std() for name in list(TASKS)[1:]]
