@@ -11,12 +11,13 @@ Of a run's folder, the checkpoints that are best on the public split are taken: 
 without the private split, which therefore stays an honest test. (`visualize.py` takes those that
 are best on the private split: it has photographs to read and nothing left to test.)
 
---gold: a CSV of human ratings of V/A/D, see `inference.ratings`.
+--gold: a CSV of human ratings of V/A/D, see `read_ratings`.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,6 @@ from inference.networks import (
     ready_to_predict,
     temperature_of,
 )
-from inference.ratings import read_ratings
 from training import metrics
 from training.calibration import calibration_metrics, calibration_terms
 from training.device import DEVICES, PRECISIONS, setup_device
@@ -46,18 +46,80 @@ from utils.files import (
     atomic_write,
     exit_code,
     move_aside,
+    one_line,
     path_argument,
     sha256_of,
 )
-from utils.tasks import EMOTIONS, TASKS, TEST_SPLITS
+from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, TEST_SPLITS, VAD_LIMIT
 from utils.text import counted
 
 SAMPLES = 10_000
-BLOCK = 50  # samples at a time
+AT_A_TIME = 50  # samples
+RATING_COLUMNS = ["index", *DIMENSIONS]
 CHOSEN = {
     "PublicTest": "best on PublicTest, so that PrivateTest is an honest test",
     "PrivateTest": "best on PrivateTest, whose metrics are therefore optimistic",
 }
+
+
+@dataclass(frozen=True)
+class Block:
+    """Ratings of faces of one split by one rater or group of raters.
+
+    name: "" where the table has no column `block`; split: a name from `SPLITS`; rows (M,) int64 of
+    the faces in the split; ratings (M, 3) float32 in -2..2.
+    """
+
+    name: str
+    split: str
+    rows: torch.Tensor
+    ratings: torch.Tensor
+
+    @property
+    def title(self):
+        """The heading of its metrics."""
+        block = f" ({self.name})" if self.name else ""
+        return f"human ratings of {len(self.rows)} {self.split} faces{block}"
+
+
+def read_ratings(path, counts):
+    """The `Block`s of a CSV with the columns index, Valence, Arousal and Dominance, in its order.
+
+    index: the row of the split, from 0. Optional columns: split (default: PublicTest) and block.
+    counts: {split: its number of faces}. Raises UserError.
+    """
+    try:
+        table = pandas.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False)
+        table[RATING_COLUMNS] = table[RATING_COLUMNS].astype("float64")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except (KeyError, ValueError) as error:
+        columns = ", ".join(RATING_COLUMNS)
+        raise UserError(
+            f"{path} must have the columns {columns}, all numbers ({one_line(error)})."
+        ) from error
+    if table.empty:
+        raise UserError(f"{path} has no rows below its column names.")
+    for column, default in (("block", ""), ("split", "PublicTest")):
+        if column not in table:
+            table[column] = default
+    groups = table.groupby(["block", "split"], sort=False)
+    return [_make_block(path, name, split, rows, counts) for (name, split), rows in groups]
+
+
+def _make_block(path, name, split, table, counts):
+    if split not in counts:
+        raise UserError(f"{path}: split must be one of {', '.join(counts)}, not {split[:100]}.")
+    index, ratings = table["index"], table[list(DIMENSIONS)]
+    known = index.isin(range(counts[split])) & ~index.duplicated()
+    if not (known.all() and (ratings.abs() <= VAD_LIMIT).all(axis=None)):  # false for NaN
+        last = counts[split] - 1
+        raise UserError(
+            f"{path}: index must name different rows of {split} (0 to {last}), and ratings lie in "
+            "-2..2."
+        )
+    rows = torch.from_numpy(index.to_numpy("int64", copy=True))
+    return Block(name, split, rows, torch.from_numpy(ratings.to_numpy("float32", copy=True)))
 
 
 def main(arguments):
@@ -65,11 +127,10 @@ def main(arguments):
     runtime = setup_device(arguments.device, arguments.precision)
     networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
     dataset = DATASETS["FER2013"](arguments.data, out=arguments.out)
-    blocks = []
-    if arguments.gold is not None:
-        blocks = read_ratings(arguments.gold, {n: len(f) for n, f in dataset.splits.items()})
-        if all(TASKS[task].dimension is None for network in networks for task in network.tasks):
-            raise UserError("--gold: these checkpoints predict no valence, arousal or dominance.")
+    counts = {name: len(faces) for name, faces in dataset.splits.items()}
+    blocks = [] if arguments.gold is None else read_ratings(arguments.gold, counts)
+    if blocks and not any(set(network.tasks) - {"classify"} for network in networks):
+        raise UserError("--gold: these checkpoints predict no valence, arousal or dominance.")
     how = describe(networks, dataset, runtime, arguments.crops)
     print("\n".join(f"{name}: {text}" for name, text in how.items()))
     report = {"how": how}
@@ -96,17 +157,13 @@ def describe(networks, dataset, runtime, crops):
     """{what: text}: which networks were evaluated, on which faces, how."""
     texts = {}
     for network in networks:
-        file = network.file
-        chosen = [text for split, text in CHOSEN.items() if file.name.startswith(split)]
-        parts = [file.name, f"trained on {network.dataset}", f"epoch {network.epoch}", *chosen]
-        texts |= dict.fromkeys(network.tasks, f"{', '.join(parts)}, from {as_text(file.parent)}")
-        texts[f"SHA-256 of {as_text(file)}"] = sha256_of(file)
-    return texts | {
-        "data": dataset.description,
-        "faces": ", ".join(f"{name} {len(faces):,}" for name, faces in dataset.splits.items()),
-        "device": runtime.describe(),
-        "crops": crops,
-    }
+        chosen = [text for split, text in CHOSEN.items() if network.file.name.startswith(split)]
+        parts = [as_text(network.file), f"SHA-256 {sha256_of(network.file)}", *chosen]
+        parts += [f"trained on {network.dataset}", f"epoch {network.epoch}"]
+        texts |= dict.fromkeys(network.tasks, ", ".join(parts))
+    counts = [f"{name} {len(faces):,}" for name, faces in dataset.splits.items()]
+    faces = f"{dataset.description} ({', '.join(counts)})"
+    return texts | {"faces": faces, "device": runtime.describe(), "crops": crops}
 
 
 def evaluate_split(split, splits, outputs):
@@ -156,81 +213,56 @@ def measure(outputs, targets):
     """
     report = {}
     for name, target in targets.items():
-        make_terms, compute = METRICS[TASKS[name].kind]
-        terms = make_terms(outputs[name].double(), target)
-        values, samples = compute(terms.mean(dim=0)), compute(bootstrap_means(terms))
-        known = [metric for metric, value in values.items() if value.isfinite()]
-        report[name] = {each: interval(values[each].item(), samples[each]) for each in known}
+        compute, output = METRICS[TASKS[name].kind], outputs[name].double()
+        rows, random = torch.arange(len(target))[None], np.random.default_rng(0)
+        values, samples = compute(output, target, rows), []
+        for _ in range(SAMPLES // AT_A_TIME):
+            rows = torch.from_numpy(random.integers(0, len(target), (AT_A_TIME, len(target))))
+            samples.append(compute(output, target, rows))
+        report[name] = {}
+        for metric, value in values.items():
+            if value.isfinite():
+                drawn = torch.cat([each[metric] for each in samples])
+                low, high = np.nanpercentile(drawn.numpy(), (2.5, 97.5)).tolist()
+                report[name][metric] = {"value": value.item(), "low": low, "high": high}
         if name == "classify":
-            confusion = metrics.confusion_matrix(outputs[name].argmax(dim=1), target)
+            confusion = metrics.confusion_matrix(output.argmax(dim=1), target)
             report[name]["confusion"] = confusion.tolist()
     return report
 
 
-def bootstrap_means(terms):
-    """Means (SAMPLES, K) of terms (N, K) over faces drawn with replacement."""
-    random, count, means = np.random.default_rng(0), len(terms), []
-    for _ in range(SAMPLES // BLOCK):
-        rows = torch.from_numpy(random.integers(0, count, (BLOCK, count)))
-        times = torch.zeros(BLOCK, count, dtype=torch.float64)
-        times.scatter_add_(1, rows, torch.ones_like(times))
-        means.append(times @ terms / count)
-    return torch.cat(means)
+def classification_metrics(logits, labels, rows):
+    """{metric: (S,)} of logits (N, 7) and labels (N,) in rows (S, M).
 
-
-def interval(value, samples):
-    """A metric with the middle 95% of its bootstrap samples (SAMPLES,)."""
-    low, high = np.nanpercentile(samples.numpy(), (2.5, 97.5))
-    return {"value": value, "low": float(low), "high": float(high)}
-
-
-def classification_terms(logits, labels):
-    """(N, K) whose means `classification_metrics` takes: cells of the confusion, calibration."""
+    Accuracy and recalls are in percent.
+    """
     classes = len(EMOTIONS)
-    cells = F.one_hot(labels * classes + logits.argmax(dim=1), classes**2)
-    return torch.cat((cells.double(), calibration_terms(logits, labels)), dim=1)
-
-
-def classification_metrics(means):
-    """{metric: (...)} of means (..., K): accuracy and recalls in percent, macro F1, calibration."""
-    classes = len(EMOTIONS)
-    confusion = means[..., : classes**2].unflatten(-1, (classes, classes))
-    hits = confusion.diagonal(dim1=-2, dim2=-1)
-    true, predicted = confusion.sum(dim=-1), confusion.sum(dim=-2)
-    recalls = (100 * hits / true).unbind(-1)
+    cells = F.one_hot(labels * classes + logits.argmax(dim=1), classes**2).double()
+    times = torch.zeros(len(rows), len(labels), dtype=torch.float64)
+    times.scatter_add_(1, rows, torch.ones_like(rows, dtype=torch.float64))
+    confusion = (times @ cells).view(-1, classes, classes)
+    hits = confusion.diagonal(dim1=1, dim2=2)
+    recalls = (100 * hits / confusion.sum(dim=2)).unbind(1)
     return {
-        "Acc": 100 * hits.sum(dim=-1),
-        "F1": (2 * hits / (true + predicted)).nanmean(dim=-1),
+        "Acc": 100 * hits.sum(dim=1) / rows.shape[1],
+        "F1": metrics.macro_f1(confusion),
         **{f"recall {name}": recall for name, recall in zip(EMOTIONS, recalls, strict=True)},
-        **calibration_metrics(means[..., classes**2 :]),
+        **calibration_metrics(times @ calibration_terms(logits, labels) / rows.shape[1]),
     }
 
 
-def regression_terms(values, target):
-    """(N, 6) of values (N, 1) and targets (N,): the moments from which the metrics follow."""
-    x, y = values[:, 0], target.double()
-    agree = metrics.signs(x) == metrics.signs(y)
-    return torch.stack((x, y, x * x, y * y, x * y, agree.double()), dim=1)
-
-
-def regression_metrics(means):
-    """{metric: (...)} of means (..., 6); CCC and PCC of a constant are 0."""
-    x, y, xx, yy, xy, agree = means.unbind(-1)
-    x_variance, y_variance = (xx - x * x).clamp_min(0), (yy - y * y).clamp_min(0)
-    covariance, tiny = xy - x * y, 1e-12
-    spread = x_variance + y_variance + (x - y).square()
+def regression_metrics(values, target, rows):
+    """{metric: (S,)} of values (N, 1) and targets (N,) in rows (S, M)."""
+    x, y = values[rows, 0], target.double()[rows]
     return {
-        "CCC": 2 * covariance / spread.clamp_min(tiny),
-        "PCC": covariance / (x_variance * y_variance).sqrt().clamp_min(tiny),
-        "SAGR": agree,
-        "MSE": xx - 2 * xy + yy,
+        "CCC": metrics.concordance(x, y),
+        "PCC": metrics.pearson(x, y),
+        "SAGR": metrics.sign_agreement(x, y),
+        "MSE": (x - y).square().mean(dim=1),
     }
 
 
-METRICS = {
-    "classification": (classification_terms, classification_metrics),
-    "regression": (regression_terms, regression_metrics),
-}
+METRICS = {"classification": classification_metrics, "regression": regression_metrics}
 
 
 def as_table(report):

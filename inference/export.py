@@ -1,10 +1,11 @@
-"""Export the network to ONNX.
+"""Export the network to ONNX, or as a checkpoint in half precision to give away.
 
     python -m inference.export [--checkpoints DIR] [--out emotion.onnx]
+    python -m inference.export --checkpoints RUN/PublicTest_model_classify.t7 --out released.t7
 
-Input: crops, float32 (N, 1, 44, 44), grey pixels 0..255. Outputs: probabilities (N, 7) and, where
-the network predicts them, vad (N, up to 3) in -2..2. Normalisation and temperature are part of the
-network; what each output means is in the metadata of the file.
+The input of the ONNX network is crops, float32 (N, 1, 44, 44), grey pixels 0..255; its outputs are
+probabilities (N, 7) and, where it predicts them, vad (N, up to 3) in -2..2. Normalisation and
+temperature are part of it; what each output means is in the metadata of the file.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from torch import nn
 from data import FACE_SIZE
 from data.batches import CROP_SIZE, normalise
 from inference.networks import RELEASED, describe_files, load_networks, temperature_of
+from models import checkpoint
 from models.resnet import fold_batch_norms
 from utils.files import (
     UserError,
@@ -25,6 +27,7 @@ from utils.files import (
     exit_code,
     new_file_argument,
     path_argument,
+    sha256_of,
 )
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, VAD_LIMIT
 
@@ -92,28 +95,47 @@ def to_onnx(networks):
     return model
 
 
+def to_half(path):
+    """The content of the checkpoint at `path` with weights in half precision. Raises UserError."""
+    _, content = checkpoint.load_model(path)
+    net = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in content["net"].items()
+    }
+    return content | {"net": net}
+
+
 def main(arguments):
     """Export. Returns the exit code."""
-    networks = load_networks(arguments.checkpoints)
-    print(f"Checkpoints: {describe_files(networks)}")
-    model = to_onnx(networks)
-    remedy = "make room, or choose another --out"
-    with as_user_error(arguments.out, remedy), atomic_write(arguments.out) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-    print(f"Written: {arguments.out}")
+    out = arguments.out
+    if out.suffix == ".t7":
+        if arguments.checkpoints is None:
+            raise UserError("--out FILE.t7 needs one file to convert: name it with --checkpoints.")
+        checkpoint.save(out, to_half(arguments.checkpoints))
+    else:
+        networks = load_networks(arguments.checkpoints)
+        print(f"Checkpoints: {describe_files(networks)}")
+        model = to_onnx(networks)
+        with as_user_error(out, "choose another --out"), atomic_write(out) as temporary:
+            temporary.write_bytes(model.SerializeToString())
+    print(f"Written: {out}, {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_of(out)}")
     return 0
 
 
 def build_parser():
     """The argument parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m inference.export", description="Export the network to ONNX."
+        prog="python -m inference.export",
+        description="Export the network to ONNX, or in half precision.",
     )
     parser.add_argument(
         "--checkpoints", type=path_argument, metavar="DIR",
         help=f"folder of .t7 files, or one file (default: {RELEASED.name})",
     )  # fmt: skip
-    parser.add_argument("--out", type=new_file_argument, default="emotion.onnx", metavar="FILE")
+    parser.add_argument(
+        "--out", type=new_file_argument, default="emotion.onnx", metavar="FILE",
+        help="FILE.onnx, or FILE.t7 for a checkpoint in half precision (default: emotion.onnx)",
+    )  # fmt: skip
     return parser
 
 

@@ -128,8 +128,8 @@ def _sound_packets(source, output):
                         packet.stream = copy
                         yield packet
                 return
-            encoder = output.add_stream("aac", rate=stream.rate)
-            encoder.layout = stream.layout
+            layout = "stereo" if stream.channels > 1 else "mono"
+            encoder = output.add_stream("aac", rate=48_000, layout=layout)
             for frame in _decode(container, stream):
                 yield from encoder.encode(frame)
             yield from encoder.encode()

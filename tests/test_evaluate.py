@@ -14,7 +14,6 @@ from data.batches import normalise, ten_crop
 from data.faces import Faces
 from data.fer2013 import load as fer2013
 from inference import evaluate
-from inference.ratings import read_ratings
 from tests.harness import PREPROCESSING, make_model, run_module, save_checkpoints
 from tests.samples import PLAIN, SPLIT_FILES, pixel_text, table, write_csv
 from utils.files import UserError
@@ -79,7 +78,7 @@ def test_degenerate_faces_have_metrics_all_the_same():
     assert found["classify"]["recall Angry"]["value"] == 100
     assert "recall Happy" not in found["classify"]
     for metric in ("CCC", "PCC"):
-        assert found["regressV"][metric]["value"] == pytest.approx(0, abs=1e-3)
+        assert found["regressV"][metric]["value"] == 0
 
 
 def test_photographs_that_another_split_holds_are_found_moved_and_encoded_anew():
@@ -159,9 +158,9 @@ def test_every_metric_is_printed_and_written(folder, tmp_path, capsys):
 def test_it_says_which_files_and_faces_were_evaluated(folder, tmp_path):
     how = run(folder, tmp_path, "--split", "PrivateTest", "--crops", "center")["how"]
     file = folder / "checkpoints" / TASKS["classify"].checkpoint("PrivateTest")
-    assert file.name in how["classify"] and str(file.parent) in how["classify"]
-    assert how[f"SHA-256 of {file}"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert "derived from a song" in how["data"] and "PrivateTest 14" in how["faces"]
+    assert str(file) in how["classify"]
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in how["regressV"]
+    assert "derived from a song" in how["faces"] and "PrivateTest 14" in how["faces"]
     assert how["crops"] == "center" and how["device"].startswith("cpu")
 
 
@@ -259,5 +258,5 @@ def test_ratings_that_cannot_be_used_are_refused(tmp_path, text, keyword):
     if text is not None:
         path.write_text(text)
     with pytest.raises(UserError, match=r"ratings\.csv") as caught:
-        read_ratings(path, {"Training": 14, "PublicTest": 14})
+        evaluate.read_ratings(path, {"Training": 14, "PublicTest": 14})
     assert keyword in str(caught.value)

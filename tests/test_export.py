@@ -1,5 +1,6 @@
-"""inference.export: the ONNX file gives what the network gives."""
+"""inference.export: what is exported gives what the network gives."""
 
+import hashlib
 import json
 import sys
 
@@ -9,9 +10,10 @@ import torch
 
 from data.batches import normalise
 from inference import export
+from models import checkpoint
 from tests.harness import PREPROCESSING, make_model, run_module, save_checkpoints
 from utils.files import UserError
-from utils.tasks import EMOTIONS
+from utils.tasks import EMOTIONS, TASKS
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -46,12 +48,26 @@ def test_onnx_gives_what_the_network_gives(folder):
     assert json.loads(metadata["dimensions"]) == ["Valence", "Arousal", "Dominance"]
 
 
+def test_a_checkpoint_in_half_precision_predicts_the_same(folder, tmp_path, capsys):
+    source, target = folder / TASKS["classify"].checkpoint("PrivateTest"), tmp_path / "new" / "a.t7"
+    assert run_module(export, "--checkpoints", source, "--out", target) == 0
+    assert hashlib.sha256(target.read_bytes()).hexdigest() in capsys.readouterr().out
+    assert target.stat().st_size < 0.65 * source.stat().st_size
+    before, _ = checkpoint.load_model(source)
+    after, content = checkpoint.load_model(target)
+    faces = torch.randn(4, 1, 44, 44)
+    assert torch.allclose(after(faces)["classify"], before(faces)["classify"], atol=0.05)
+    assert content["preprocessing"] == PREPROCESSING and content["temperature"] == 2
+
+
 def test_what_cannot_be_exported_is_said(folder, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_module(export, "--checkpoints", folder, "--out", folder / "emotion.onnx")
     assert stopped.value.code == 2 and "emotion.onnx" in capsys.readouterr().err
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "emotion.onnx"
+    with pytest.raises(UserError, match="--checkpoints"):
+        run_module(export, "--out", tmp_path / "new.t7")
     with pytest.raises(UserError, match=r"emotion\.onnx"):
         run_module(export, "--checkpoints", folder, "--out", below)
     monkeypatch.setitem(sys.modules, "onnx", None)

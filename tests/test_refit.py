@@ -1,4 +1,4 @@
-"""inference.refit and inference.release: fitted heads, and checkpoints to give away."""
+"""inference.refit: heads fitted to other annotations."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LinearRegression
 
 from data.fer2013 import load as fer2013
-from inference import refit, release
+from inference import refit
 from models import checkpoint
 from models.multitask import RegressionHead
 from tests.harness import PREPROCESSING, make_model, run_module, save_checkpoints
@@ -131,15 +131,3 @@ def test_what_cannot_be_fitted_is_refused(folder, tmp_path, capsys):
         run(folder, out)
     assert stopped.value.code == 2 and str(out) in capsys.readouterr().err
     assert out.read_bytes() == b"mine"
-
-
-def test_a_release_is_half_as_large_and_predicts_the_same(folder, tmp_path, capsys):
-    assert run_module(release, folder / NAME, "--out", tmp_path / "new" / "released.t7") == 0
-    released = tmp_path / "new" / "released.t7"
-    assert released.stat().st_size < 0.65 * (folder / NAME).stat().st_size
-    before, _ = checkpoint.load_model(folder / NAME)
-    after, content = checkpoint.load_model(released)
-    faces = torch.randn(4, 1, 44, 44)
-    assert torch.allclose(after(faces)["classify"], before(faces)["classify"], atol=0.02)
-    assert content["preprocessing"] == PREPROCESSING
-    assert "SHA-256" in capsys.readouterr().out
