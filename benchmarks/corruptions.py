@@ -31,13 +31,13 @@ from benchmarks.common import (  # noqa: E402
 )
 from data import DATASETS  # noqa: E402
 from data.votes import majority_votes  # noqa: E402
-from inference.networks import (  # noqa: E402
+from inference.checkpoints import (  # noqa: E402
     load_networks,
     predict_tasks,
     ready_to_predict,
     temperature_of,
 )
-from inference.recognizer import CLOSE, EmotionRecognizer  # noqa: E402
+from inference.videos.recognizer import CLOSE, EmotionRecognizer  # noqa: E402
 from training.calibration import calibration_metrics, calibration_terms  # noqa: E402
 from training.device import DEVICES, setup_device  # noqa: E402
 from utils.files import UserError, atomic_write, exit_code, path_argument  # noqa: E402

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from data import DATASETS
 from data.copies import find_copies
 from data.votes import majority_votes
-from inference.networks import (
+from inference.checkpoints import (
     RELEASED,
     load_networks,
     predict_tasks,
@@ -57,8 +57,8 @@ SAMPLES = 10_000
 AT_A_TIME = 50  # samples
 RATING_COLUMNS = ["index", *DIMENSIONS]
 CHOSEN = {
-    "PublicTest": "best on PublicTest, so that PrivateTest is an honest test",
-    "PrivateTest": "best on PrivateTest, whose metrics are therefore optimistic",
+    "PublicTest": "best on the public split, so that the private split remains a test",
+    "PrivateTest": "best on the private split, whose metrics are therefore optimistic",
 }
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from data import FACE_SIZE
 from data.batches import CROP_SIZE, normalise
-from inference.networks import RELEASED, describe_files, load_networks, temperature_of
+from inference.checkpoints import RELEASED, describe_files, load_networks, temperature_of
 from models import checkpoint
 from models.resnet import fold_batch_norms
 from utils.files import (

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from inference.detector import crop_face, find_faces
-from inference.networks import RELEASED_SYNTHESIZER
+from inference.checkpoints import RELEASED_SYNTHESIZER
+from inference.detection import FaceDetector, crop_faces
 from models import checkpoint
 from training.device import DEVICES, PRECISIONS, select_device
 from training.fersnet.engine import synthesize_each
@@ -68,21 +68,19 @@ def main(arguments):
     """Find the faces, synthesize them, write the grid. Returns the exit code."""
     from torchvision.utils import make_grid  # slow to import
 
-    synthesizer, faces = (
-        FaceSynthesizer(arguments.checkpoints, arguments.device, arguments.precision),
-        [],
-    )
+    synthesizer = FaceSynthesizer(arguments.checkpoints, arguments.device, arguments.precision)
+    detector, faces = FaceDetector(), []
     expressions = synthesizer.class_names
     if arguments.expressions:
         expressions = [name.capitalize() for name in arguments.expressions]
     for path in arguments.inputs:
         grey = to_grey(read_image(path))
-        found = [crop_face(grey, box, synthesizer.size) for box in find_faces(grey)]
+        found = crop_faces(grey, detector.detect(grey), synthesizer.size)
         print(f"{path}: faces found: {len(found)}")
-        faces += found
-    if not faces:
+        faces.append(found)
+    faces = np.concatenate(faces)
+    if not len(faces):
         raise UserError("No face was found: give other photographs.")
-    faces = np.stack(faces)
     synthesized = synthesizer.synthesize(faces, expressions)
     pictures = torch.from_numpy(np.concatenate((faces[:, None], synthesized), axis=1))
     grid = make_grid(pictures.flatten(0, 1)[:, None], 1 + len(expressions), pad_value=255)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import visualize
-from inference import networks, synthesize
-from inference.networks import RELEASED, RELEASED_SYNTHESIZER
+from inference import checkpoints, synthesize
+from inference.checkpoints import RELEASED, RELEASED_SYNTHESIZER
 from models import checkpoint
 from tests.conftest import ROOT
 from tests.harness import run_module
@@ -119,7 +119,7 @@ def test_the_checkpoints_of_a_run_come_before_those_that_were_released(tmp_path)
     """In a folder of released networks: a run's, best on the private split, then photographs.t7, then released.t7."""
     for name in ("released.t7", "photographs.t7", "PublicTest_model_classify.t7", "PrivateTest_model_privateClassify.t7"):
         shutil.copy(RELEASED / "released.t7", tmp_path / name)
-        (network,) = networks.load_networks(tmp_path)
+        (network,) = checkpoints.load_networks(tmp_path)
         assert network.file == tmp_path / name and network.tasks == list(TASKS)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.demo.drawing import draw_face
 from inference import synthesize
-from inference.detector import crop_face, find_faces
+from inference.detection import FaceDetector, crop_faces
 from inference.synthesize import FaceSynthesizer
 from models import MODELS, checkpoint
 from models.fersnet import FERSNet
@@ -59,7 +59,7 @@ def test_every_face_of_a_photograph_gets_a_row(tmp_path, capsys):
     assert run_module(synthesize, SAMPLE, *flags, "--out", out, "--expressions", "sad") == 0
     assert str(out) in capsys.readouterr().out
     grey = to_grey(read_image(SAMPLE))
-    faces = np.stack([crop_face(grey, box, 48) for box in find_faces(grey)])
+    faces = crop_faces(grey, FaceDetector().detect(grey), 48)
     assert len(faces) == 3
     sad = FaceSynthesizer(tmp_path / "model.t7", "cpu", "fp32").synthesize(faces, ("Sad",))[:, 0]
     grid = np.asarray(Image.open(out))

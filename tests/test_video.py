@@ -1,228 +1,179 @@
-"""Videos and cameras: what is read, what is written, who is followed, what is interrupted."""
+"""Faces in videos: who is followed, what is written, what is interrupted."""
 
-import struct
-import threading
-import time
+import math
 
 import av
-import cv2
 import numpy as np
+import pandas
 import pytest
+from PIL import Image
 
-from inference.video_io import CameraReader, VideoReader, write_video
+from data.demo.drawing import draw_face
+from inference import video
+from inference.output import VIDEO_COLUMNS, OutputPaths, TableWriter
+from inference.recognizer import EmotionRecognizer
+from inference.tracking import PEOPLE_COLUMNS
+from inference.video import FaceVideoAnalyzer, time_lines
+from inference.video_io import VideoReader
 from tests.harness import write_film
 from utils.files import UserError
+from utils.tasks import DIMENSIONS, EMOTIONS
 
-CODECS = {
-    "libx264": "mp4",
-    "libx265": "mp4",
-    "libvpx-vp9": "webm",
-    "libsvtav1": "mp4",
-    "mjpeg": "avi",
-}
+SIDE = 130
 
 
-def grey_frames(count, height=48, width=64, step=20):
-    """Frames that become lighter, with a white upper left quarter."""
-    frames = [np.full((height, width, 3), step * n % 200, np.uint8) for n in range(count)]
-    for frame in frames:
-        frame[: height // 2, : width // 2] = 255
-    return frames
+def scene(places, level):
+    """A frame of 640x480, uint8 RGB: {seed of a drawn face: its left top corner}, back to front."""
+    grey = np.full((480, 640), level, np.uint8)
+    for seed, (left, top) in places.items():
+        grey[top : top + SIDE, left : left + SIDE] = draw_face(6, (0, 0, 0), seed, SIDE)
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def level(frame):
-    """The grey level of the lower right quarter."""
-    return float(frame[len(frame) // 2 + 4 :, frame.shape[1] // 2 + 4 :].mean())
+def crossing():
+    """([{seed: place}], [(number, seconds, frame)]): two people cross; then a cut to two others."""
+    places = [{4: (470 - 11 * n, 190), 3: (40 + 11 * n, 200)} for n in range(40)]
+    places += [{6: (40 + 3 * n, 200), 9: (470 - 3 * n, 190)} for n in range(20)]
+    gaps = np.where(np.arange(len(places)) % 7 < 3, 0.08, 0.04)  # the frame rate varies
+    times = np.cumsum(gaps) - gaps[0]
+    frames = [scene(each, 150 if number < 40 else 60) for number, each in enumerate(places)]
+    return places, list(zip(range(len(frames)), times.tolist(), frames, strict=True))
 
 
-@pytest.mark.parametrize(("codec", "ending"), CODECS.items())
-def test_films_of_every_codec_are_read_and_written_again(tmp_path, codec, ending):
-    film = write_film(tmp_path / f"film.{ending}", grey_frames(10, 130, 164), codec=codec)
-    again = copy_film(film, tmp_path / "again.mp4")
-    for path in (film, again):
-        read = list(VideoReader(path))
-        assert [number for number, _, _ in read] == list(range(10))
-        assert [seconds for _, seconds, _ in read] == pytest.approx(np.arange(10) / 20, abs=2e-3)
-        assert all(abs(level(frame) - 20 * number) < 5 for number, _, frame in read)
-        assert read[0][2].shape == (130, 164, 3)
-        assert VideoReader(path).duration == pytest.approx(0.5, abs=0.06)
-    with av.open(str(again)) as container:
-        context = container.streams.video[0].codec_context
-        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """A film of 12 frames, 20 a second, with sound, of two people."""
+    frames = [frame for _, _, frame in crossing()[1][:12]]
+    return write_film(tmp_path_factory.mktemp("film") / "film.mp4", frames, sound="aac")
 
 
-@pytest.mark.parametrize(
-    ("sound", "ending", "written"),
-    [
-        ("aac", "mp4", "aac"),
-        ("libopus", "mkv", "aac"),
-        ("pcm_s16le", "avi", "aac"),
-        (None, "mp4", None),
-    ],
-)
-def test_a_written_video_has_the_sound_of_the_original(tmp_path, sound, ending, written):
-    codec = "mjpeg" if ending == "avi" else "libx264"
-    film = write_film(tmp_path / f"film.{ending}", grey_frames(60), codec=codec, sound=sound)
-    copy_film(film, tmp_path / "again.mp4")
-    with av.open(str(tmp_path / "again.mp4")) as container:
-        streams = container.streams.audio
-        assert [stream.codec_context.name for stream in streams] == [written] * bool(written)
-        if written:
-            frames = [frame.to_ndarray() for frame in container.decode(streams[0])]
-            tone, rate = np.concatenate(frames, axis=1)[0], streams[0].rate
-            strongest = np.abs(np.fft.rfft(tone)).argmax() * rate / len(tone)
-            assert strongest == pytest.approx(440, abs=2)
-            assert len(tone) / rate == pytest.approx(2.95, abs=0.1)
+@pytest.fixture(scope="module")
+def recognizer(checkpoints):
+    return EmotionRecognizer(checkpoints, device="cpu", precision="fp32")
 
 
-def copy_film(film, path):
-    """Read a film and write it again."""
-    with write_video(path, film) as writer:
-        for _, seconds, frame in VideoReader(film):
-            writer.add(frame, seconds)
-    return path
+@pytest.fixture
+def save(recognizer, tmp_path):
+    """Write what a film shows to tmp_path/out."""
+    outputs = OutputPaths(tmp_path / "out")
+    return lambda path, tables=(), **options: video.save_video_results(
+        recognizer, path, outputs, tables, **options
+    )
 
 
-def test_sound_and_frames_are_interleaved(tmp_path):
-    """A player that reads from the start needs no more than a second of either."""
-    film = write_film(tmp_path / "film.mp4", grey_frames(120), sound="aac")
-    copy_film(film, tmp_path / "again.mp4")
-    times = {"video": 0.0, "audio": 0.0}
-    with av.open(str(tmp_path / "again.mp4")) as container:
-        packets = [packet for packet in container.demux() if packet.dts is not None]
-        for packet in sorted(packets, key=lambda packet: packet.pos):
-            times[packet.stream.type] = float(packet.dts * packet.time_base)
-            assert abs(times["video"] - times["audio"]) < 1.5
+def test_two_who_cross_keep_their_numbers_and_after_a_cut_all_are_new(recognizer):
+    places, frames = crossing()
+    seen = {}
+    for result in FaceVideoAnalyzer(recognizer).analyze(frames):
+        truth = places[result.frame]
+        for seed, (left, top) in truth.items():
+            visible = seed != 4 or abs(truth[3][0] - left) > SIDE
+            middle = (left + SIDE / 2, top + SIDE / 2)
+            near = [f for f in result.faces if math.dist(f.box.middle, middle) < SIDE / 2]
+            if visible and near:
+                assert len(near) == 1
+                seen.setdefault(seed, []).append(near[0].number)
+    assert all(len(set(numbers)) == 1 for numbers in seen.values()), seen
+    assert len({numbers[0] for numbers in seen.values()}) == 4
+    assert len(seen[3]) >= 36 and len(seen[4]) >= 20 and len(seen[6]) >= 18 and len(seen[9]) >= 18
 
 
-@pytest.mark.parametrize("jump", [0.37, 600.0])
-def test_times_are_those_of_the_file_and_a_jump_writes_no_copies(tmp_path, jump):
-    times = [0.0, 0.04, 0.12, 0.13, 0.13 + jump, 0.17 + jump]
-    film = write_film(tmp_path / "film.mp4", grey_frames(6), times=times)
-    copy_film(film, tmp_path / "again.mp4")
-    for path in (film, tmp_path / "again.mp4"):
-        read = list(VideoReader(path))
-        assert [seconds for _, seconds, _ in read] == pytest.approx(times, abs=2e-3)
-        assert [round(level(frame) / 20) for _, _, frame in read] == list(range(6))
+def test_from_python_a_video_yields_faces_with_their_place(film, recognizer, monkeypatch):
+    monkeypatch.setattr(recognizer, "explain", True)  # of pictures
+    monkeypatch.setattr("inference.recognizer.heat_maps", None)  # so it must not be called
+    results = list(recognizer.iter_video(film, every=4))
+    assert [result.frame for result in results] == [0, 4, 8]
+    assert [result.time for result in results] == pytest.approx([0, 0.2, 0.4], abs=1e-3)
+    rows = [face.to_dict() for result in results for face in result.faces]
+    assert [row["face"] for row in rows] == [1, 2] * 3 and set(rows[0]) == set(VIDEO_COLUMNS)
+    assert [row["frame"] for row in rows] == [0, 0, 4, 4, 8, 8]
+    assert rows[2]["file"] == str(film) and rows[2]["time"] == pytest.approx(0.2, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("matrix", "corner", "shape"),
-    [
-        ((1, 0, 0, 1), (0, 0), (48, 64)),
-        ((0, 1, -1, 0), (0, 1), (64, 48)),
-        ((-1, 0, 0, -1), (1, 1), (48, 64)),
-        ((0, -1, 1, 0), (1, 0), (64, 48)),
-    ],
-)
-def test_a_film_is_turned_as_its_file_says(tmp_path, matrix, corner, shape):
-    """x' = a x + c y, y' = b x + d y (QuickTime File Format, "Matrices"); one corner is white."""
-    film = write_film(tmp_path / "film.mp4", grey_frames(3))
-    data = bytearray(film.read_bytes())
-    a, b, c, d = (65536 * value for value in matrix)
-    start = data.index(b"tkhd") + 4 + 40  # behind version, times, volume of version 0
-    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    film.write_bytes(data)
-    frame = next(iter(VideoReader(film)))[2]
-    assert frame.shape[:2] == shape
-    quarters = frame.reshape(2, shape[0] // 2, 2, shape[1] // 2, 3).mean(axis=(1, 3, 4))
-    assert np.unravel_index(quarters.argmax(), (2, 2)) == corner
+@pytest.mark.parametrize("options", [{"every": 0}, {"smoothing": -1}, {"smoothing": math.nan}])
+def test_options_that_cannot_be_used_are_refused(film, recognizer, options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        list(recognizer.iter_video(film, **options))
 
 
-@pytest.mark.parametrize(("codec", "ending"), [("libx264", "mkv"), ("mjpeg", "avi")])
-def test_of_a_film_that_was_cut_off_the_rest_is_read(tmp_path, codec, ending):
+def test_a_video_gives_tables_of_faces_and_people(film, tmp_path, save):
+    with TableWriter(tmp_path / "a.csv", VIDEO_COLUMNS) as table:
+        save(film, [table], pictures=False, every=2, smoothing=0.2)
+    out = tmp_path / "out"
+    names = ["film_emotion.csv", "film_emotion_people.csv"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    rows, people = (pandas.read_csv(out / name) for name in names)
+    assert tuple(rows.columns) == VIDEO_COLUMNS and tuple(people.columns) == PEOPLE_COLUMNS
+    assert (tmp_path / "a.csv").read_bytes() == (out / names[0]).read_bytes()
+    assert set(rows["frame"] % 2) == {0} and people["face"].tolist() == [1, 2]
+    for person in people.itertuples():
+        mine = rows[rows["face"] == person.face]
+        assert person.frames == len(mine) >= 5
+        assert person.mean_valence == pytest.approx(mine["valence"].mean(), abs=2e-4)
+        for name in EMOTIONS:
+            share = (mine["smoothed_emotion"] == name).mean()
+            assert getattr(person, f"share_{name.lower()}") == pytest.approx(share, abs=1e-4)
+        decay, (expected, *others) = math.exp(-0.1 / 0.2), mine["happy"]
+        smoothed = [expected]
+        for value in others:
+            smoothed.append(decay * smoothed[-1] + (1 - decay) * value)
+        assert mine["smoothed_happy"].tolist() == pytest.approx(smoothed, abs=3e-4)
+
+
+def test_a_video_is_annotated_and_keeps_its_sound_and_times(film, tmp_path, save):
+    save(film, every=3)
+    read, written = (list(VideoReader(path)) for path in (film, tmp_path / "out/film_emotion.mp4"))
+    assert [each[1] for each in written] == pytest.approx([each[1] for each in read], abs=2e-3)
+    for (_, _, frame), (_, _, annotated) in zip(read, written, strict=True):
+        coloured = np.ptp(annotated.astype(int), axis=2) > 60
+        assert coloured.sum() > 500 and np.ptp(frame.astype(int), axis=2).max() < 20
+    with av.open(str(tmp_path / "out/film_emotion.mp4")) as container:
+        assert [stream.codec_context.name for stream in container.streams.audio] == ["aac"]
+    with Image.open(tmp_path / "out/film_emotion.png") as figure:
+        assert figure.width > 500
+    save(film, every=3)  # its own results are replaced
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_after_ctrl_c_what_was_seen_is_written(film, tmp_path, save, monkeypatch):
+    annotate, count = video.annotate, []
+
+    def interrupted(image, faces):
+        count.append(1)
+        if len(count) == 6:
+            raise KeyboardInterrupt
+        return annotate(image, faces)
+
+    monkeypatch.setattr(video, "annotate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(film)
+    rows = pandas.read_csv(tmp_path / "out/film_emotion.csv")
+    assert set(rows["frame"]) >= set(range(5))
+    assert pandas.read_csv(tmp_path / "out/film_emotion_people.csv")["face"].tolist() == [1, 2]
+    assert len(list(VideoReader(tmp_path / "out/film_emotion.mp4"))) == 5
+
+
+def test_a_video_that_was_cut_off_is_read_and_reported(tmp_path, save, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
-    film = write_film(tmp_path / f"film.{ending}", list(noise), rate=10, codec=codec)
-    film.write_bytes(film.read_bytes()[: film.stat().st_size // 3])
-    reader = VideoReader(film)
-    count = len(list(reader))
-    assert 8 < count < 30 and reader.end == pytest.approx(count / 10, abs=0.3)
-    assert reader.duration == pytest.approx(6, abs=0.2)
+    path = write_film(tmp_path / "film.avi", list(noise), rate=10, codec="mjpeg")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    save(path, pictures=False, log=lambda text: None)
+    captured = capsys.readouterr()
+    assert captured.out == "" and str(path) in captured.err and "of 6.0 s" in captured.err
+    rows = pandas.read_csv(tmp_path / "out/film_emotion.csv")
+    people = pandas.read_csv(tmp_path / "out/film_emotion_people.csv")
+    assert tuple(rows.columns) == VIDEO_COLUMNS and rows.empty
+    assert tuple(people.columns) == PEOPLE_COLUMNS and people.empty
+    (tmp_path / "none.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"none\.mp4"):
+        save(tmp_path / "none.mp4")
 
 
-def test_odd_sides_are_written_one_pixel_smaller(tmp_path):
-    source = write_film(tmp_path / "film.mp4", grey_frames(2))
-    with write_video(tmp_path / "odd.mp4", source) as writer:
-        writer.add(np.zeros((47, 65, 3), np.uint8), 0.0)
-    assert next(iter(VideoReader(tmp_path / "odd.mp4")))[2].shape == (46, 64, 3)
-
-
-def test_a_name_that_looks_like_an_address_is_that_of_a_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    film = write_film(tmp_path / "a.mp4", grey_frames(5)).rename("Interview: Anna.mp4")
-    assert len(list(VideoReader(copy_film(film, "Interview: Bob.mp4")))) == 5
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no video", b"RIFF"])
-def test_what_is_no_video_is_refused(tmp_path, content):
-    if content is not None:
-        (tmp_path / "film.avi").write_bytes(content)
-    with pytest.raises(UserError, match=r"film\.avi"):
-        VideoReader(tmp_path / "film.avi")
-
-
-def test_an_interrupted_video_is_not_left_half_written(tmp_path):
-    source = write_film(tmp_path / "film.mp4", grey_frames(2))
-    with pytest.raises(KeyboardInterrupt), write_video(tmp_path / "new.mp4", source) as writer:
-        writer.add(np.zeros((48, 64, 3), np.uint8), 0.0)
-        raise KeyboardInterrupt
-    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
-
-
-class Capture:
-    """A `cv2.VideoCapture` whose frames come every 10 ms; `stall` waits in the second."""
-
-    def __init__(self, count, stall=None):
-        self.count, self.stall, self.place = count, stall, -1
-        self.is_reading, self.released_while_reading = False, None
-
-    def isOpened(self):
-        return self.count > 0
-
-    def read(self):
-        self.is_reading = True
-        time.sleep(0.01)
-        self.place += 1
-        if self.stall and self.place == 1:
-            self.stall.wait(10)
-        self.is_reading = False
-        good = self.place < self.count
-        return good, np.full((4, 6, 3), self.place, np.uint8) if good else None
-
-    def release(self):
-        self.released_while_reading = self.is_reading
-
-
-def test_a_camera_gives_its_newest_frame(monkeypatch):
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture(60))
-    camera, seen = CameraReader("rtsp://camera.example/stream"), []
-    for frame in camera:
-        seen.append(int(frame[0, 0, 0]))
-        time.sleep(0.1)
-    camera.close()
-    assert seen == sorted(set(seen)) and seen[-1] > 50 and 4 <= len(seen) <= 12
-
-
-def test_a_camera_that_stalls_is_not_released_while_it_is_read(monkeypatch):
-    stall = threading.Event()
-    capture = Capture(60, stall)
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: capture)
-    monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: None)  # no patience
-    camera = CameraReader(0)
-    next(iter(camera))
-    while not capture.is_reading:
-        time.sleep(0.001)
-    camera.close()
-    assert capture.released_while_reading is None
-    stall.set()
-    for _ in range(500):
-        if capture.released_while_reading is None:
-            time.sleep(0.01)
-    assert capture.released_while_reading is False
-
-
-@pytest.mark.parametrize("source", [7, "http://127.0.0.1:9/x"])
-def test_a_camera_that_is_none_is_refused(monkeypatch, source):
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture(0))
-    with pytest.raises(UserError, match=str(source)):
-        CameraReader(source)
+def test_the_lines_of_a_long_video_are_thinned():
+    count = 45 * 60 * 25
+    rows = pandas.DataFrame({"face": 1, "time": np.arange(count) / 25, "smoothed_emotion": "Sad"})
+    rows = rows.assign(**{f"smoothed_{name.lower()}": 0.5 for name in DIMENSIONS})
+    (points,) = time_lines(rows).values()
+    assert 2000 < len(points) <= 4000 and points[0] == [0, 0.5, 0.5, 0.5, EMOTIONS.index("Sad")]
+    steps = np.diff([point[0] for point in points])
+    assert np.allclose(steps, steps[0]) and points[-1][0] > 0.99 * count / 25

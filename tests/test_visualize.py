@@ -21,10 +21,11 @@ from PIL.PngImagePlugin import PngInfo
 import visualize
 from data.batches import four_crop, normalise, ten_crop
 from data.demo.drawing import draw_face
-from inference import figures, places, results
-from inference.detector import Box
-from inference.networks import load_networks
-from inference.recognizer import EmotionRecognizer, Face
+from inference import figures
+from inference.checkpoints import load_networks
+from inference.videos import places, results
+from inference.videos.detector import Box
+from inference.videos.recognizer import EmotionRecognizer, Face
 from models import checkpoint
 from models.multitask import MultiTask
 from tests.test_pictures import pasted
