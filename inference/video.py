@@ -12,38 +12,35 @@ import pandas
 from tqdm import tqdm
 
 from inference.detection import crop_faces
-from inference.figures import COLOURS, draw_timelines
+from inference.figures import COLOURS, plot_timelines
 from inference.output import VIDEO_COLUMNS, TableWriter, save_figure, to_row, video_metadata
 from inference.recognizer import SMOOTHING, Result
 from inference.tracking import PEOPLE_COLUMNS, Smoother, Tracker, summarize
 from inference.video_io import CameraReader, VideoReader, write_video
 from utils.files import UserError, as_text
-from utils.images import in_batches, prefetch, to_grey
-from utils.tasks import DIMENSIONS, EMOTIONS
+from utils.images import to_grey
+from utils.tasks import EMOTIONS
 
 CROPS = "center"  # per face and frame: values are smoothed over frames anyway
 SEARCH_INTERVAL = 0.2  # seconds between searches of whole frames; else only near expected faces
-BATCH = 8  # frames whose faces go through the network together
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 READABLE = 0.9  # share of the stated duration; a video of which less can be read is damaged
-MAX_POINTS = 4000  # of a line of the figure
 
 
 class FaceVideoAnalyzer:
     """Finds, follows and recognizes the faces of frame after frame.
 
     file: the path that results name; every: analyze each Nth frame; smoothing: time constant in
-    seconds, 0 for none; batch: frames whose faces go through the network together: 1 for a camera,
-    so that no frame waits for another. Whole frames are searched now and then, and after a cut; in
-    between only where faces are expected. Raises UserError.
+    seconds, 0 for none. Whole frames are searched now and then, and after a cut; in between only
+    where faces are expected. Raises UserError.
     """
 
-    def __init__(self, recognizer, file=None, *, every=1, smoothing=SMOOTHING, batch=BATCH):
+    def __init__(self, recognizer, file=None, *, every=1, smoothing=SMOOTHING):
         if not 0 <= smoothing < math.inf:
             raise UserError(f"smoothing must be 0 or more seconds, got {smoothing}.")
         if every < 1:
             raise UserError(f"every must be 1 or more frames, got {every}.")
-        self.recognizer, self.file, self.every, self.batch = recognizer, file, every, batch
+        self.recognizer, self.file, self.every = recognizer, file, every
         self._tracker, self._smoother = Tracker(), Smoother(smoothing)
         self._searched, self._has_lost = -math.inf, False
 
@@ -52,53 +49,45 @@ class FaceVideoAnalyzer:
 
         Its faces are None where a frame was not analyzed.
         """
-        found = ((*frame, self._find(*frame)) for frame in frames)
-        batches = in_batches(found, self.batch)
-        for results in prefetch(self._recognize, batches, ahead=min(1, self.batch - 1)):
-            yield from results
+        for number, seconds, image in frames:
+            result = Result(self.file, None, image, image.shape[:2], number, seconds)
+            if number % self.every == 0:
+                result = replace(result, faces=self._recognize(result))
+            yield result
 
-    def _find(self, number, seconds, image):
-        """([`Box`], their crops, the number of each person); None for a frame in between."""
-        if number % self.every:
-            return None
-        grey, detector = to_grey(image), self.recognizer.detector
-        is_cut = self._tracker.is_cut(grey)
-        if is_cut or self._has_lost or seconds - self._searched >= SEARCH_INTERVAL - 1e-6:
-            boxes = detector.detect(image, thorough=False)
-            self._searched, self._has_lost = seconds, False
-        else:
-            expected = self._tracker.predict(seconds)
-            boxes = detector.detect_near(image, expected)
-            self._has_lost = len(boxes) < len(expected)
+    def _recognize(self, result):
+        """[`Face`] of a frame, by the number of the person."""
+        grey = to_grey(result.image)
+        boxes = self._detect(result.image, grey, result.time)
         crops = crop_faces(grey, boxes)
-        return boxes, crops, self._tracker.update(boxes, crops, seconds)
+        numbers = self._tracker.update(boxes, crops, result.time)
+        faces = self.recognizer.predict(crops, boxes, crops=CROPS)
+        place = {"file": result.file, "frame": result.frame, "time": result.time}
+        numbered = sorted(zip(numbers, faces, strict=True), key=lambda each: each[0])
+        return [
+            replace(face, number=number, smoothed=self._smooth(face, number, result.time), **place)
+            for number, face in numbered
+        ]
 
-    def _recognize(self, frames):
-        """[`Result`] of (number, seconds, image, what `_find` returned)."""
-        found = [each[3] for each in frames if each[3] is not None]
-        boxes = [box for each in found for box in each[0]]
-        crops = np.concatenate([each[1] for each in found]) if boxes else None
-        faces = iter(self.recognizer.predict(crops, boxes, crops=CROPS))
-        results = []
-        for number, seconds, image, each in frames:
-            people = None
-            if each is not None:
-                people = [self._complete(next(faces), who, number, seconds) for who in each[2]]
-                people.sort(key=lambda face: face.number)
-            place = {"frame": number, "time": seconds, "size": image.shape[:2]}
-            results.append(Result(self.file, people, image, **place))
-        return results
+    def _detect(self, image, grey, seconds):
+        """[`Box`] of the faces of a frame."""
+        detector, is_cut = self.recognizer.detector, self._tracker.is_cut(grey)
+        if is_cut or self._has_lost or seconds - self._searched >= SEARCH_INTERVAL - 1e-6:
+            self._searched, self._has_lost = seconds, False
+            return detector.detect(image, thorough=False)
+        expected = self._tracker.predict(seconds)
+        boxes = detector.detect_near(image, expected)
+        self._has_lost = len(boxes) < len(expected)
+        return boxes
 
-    def _complete(self, face, person, frame, seconds):
-        """A `Face` with its person, its place in the video and its smoothed values."""
+    def _smooth(self, face, person, seconds):
+        """A `Face` with the smoothed values of a person."""
         known = {name: value for name, value in face.dimensions.items() if value is not None}
         values = np.array([*face.probabilities.values(), *known.values()])
         smoothed = self._smoother(person, values, seconds).tolist()
-        probabilities = dict(zip(EMOTIONS, smoothed, strict=False))
         dimensions = dict(zip(known, smoothed[len(EMOTIONS) :], strict=True))
-        smooth = replace(face, probabilities=probabilities, **dimensions)
-        place = {"file": self.file, "frame": frame, "time": seconds, "number": person}
-        return replace(face, smoothed=smooth, **place)
+        probabilities = dict(zip(EMOTIONS, smoothed, strict=False))
+        return replace(face, probabilities=probabilities, **dimensions)
 
 
 def analyze_video(recognizer, path, *, every=1, smoothing=SMOOTHING):
@@ -154,7 +143,7 @@ def save_video_results(recognizer, path, outputs, tables, *, pictures=True, log=
         for person in summary.to_dict("records"):
             rows.add(person)
     if pictures:
-        save_figure(draw_timelines(time_lines(frame), as_text(path.name)), written[3], path)
+        save_figure(plot_timelines(frame, as_text(path.name)), written[3], path)
     log(f"{path}: people: {len(summary)}. Written: {', '.join(map(str, written))}")
     for person in summary.to_dict("records"):
         log("  face {face}: {start:.1f} to {end:.1f} s, mostly {emotion}".format(**person))
@@ -177,17 +166,6 @@ def _save_frames(results, reader, tables, writer):
             writer.add(annotate(result.image, shown), result.time)
 
 
-def time_lines(rows):
-    """{person: [(seconds, valence, arousal, dominance, emotion's number)]} of rows of a video."""
-    columns = ["time", *(f"smoothed_{name.lower()}" for name in DIMENSIONS), "smoothed_emotion"]
-    lines = {}
-    for person, mine in rows.groupby("face"):
-        points = mine[columns].iloc[:: math.ceil(len(mine) / MAX_POINTS)]
-        points = points.assign(smoothed_emotion=points["smoothed_emotion"].map(EMOTIONS.index))
-        lines[person] = points.to_numpy(float).tolist()
-    return lines
-
-
 def watch_camera(recognizer, source, smoothing=SMOOTHING):
     """Show what a camera sees in a window, until that is closed. Raises UserError.
 
@@ -198,7 +176,7 @@ def watch_camera(recognizer, source, smoothing=SMOOTHING):
     if pyplot.get_backend().lower() in ("agg", "pdf", "ps", "svg", "template", "cairo"):
         raise UserError("A camera needs a window, and there is no display: give a video instead.")
     camera, shown, start = CameraReader(source), None, time.monotonic()
-    analyzer = FaceVideoAnalyzer(recognizer, smoothing=smoothing, batch=1)
+    analyzer = FaceVideoAnalyzer(recognizer, smoothing=smoothing)
     frames = ((number, time.monotonic() - start, image) for number, image in enumerate(camera))
     figure, axes = pyplot.subplots()
     axes.set_axis_off()

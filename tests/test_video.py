@@ -10,10 +10,11 @@ from PIL import Image
 
 from data.demo.drawing import draw_face
 from inference import video
+from inference.figures import plot_timelines
 from inference.output import VIDEO_COLUMNS, OutputPaths, TableWriter
 from inference.recognizer import EmotionRecognizer
 from inference.tracking import PEOPLE_COLUMNS
-from inference.video import FaceVideoAnalyzer, time_lines
+from inference.video import FaceVideoAnalyzer
 from inference.video_io import VideoReader
 from tests.harness import write_film
 from utils.files import UserError
@@ -169,11 +170,31 @@ def test_a_video_that_was_cut_off_is_read_and_reported(tmp_path, save, capsys):
         save(tmp_path / "none.mp4")
 
 
+def video_rows(frames):
+    """Rows of the people {number: frames} of a video."""
+    rows = []
+    for person, count in frames.items():
+        mine = {"time": np.arange(count) / 25, "face": person, "smoothed_emotion": "Sad"}
+        mine |= {f"smoothed_{name.lower()}": 0.1 * person for name in DIMENSIONS}
+        rows.append(pandas.DataFrame(mine))
+    return pandas.concat(rows)
+
+
+def test_the_figure_shows_lines_of_the_people_who_are_seen_longest():
+    figure = plot_timelines(video_rows({number: number + 1 for number in range(1, 12)}), "film $1$")
+    labels = [axes.get_ylabel() for axes in figure.axes[::2]]
+    assert labels == [f"face {number}" for number in range(6, 12)]
+    assert "6 of 11 people" in figure.axes[0].get_title()
+    valence = next(line for line in figure.axes[0].lines if line.get_label() == "valence")
+    assert np.allclose(valence.get_ydata(), 0.6) and np.allclose(np.diff(valence.get_xdata()), 0.04)
+    assert len(figure.axes[1].collections[0].get_offsets()) == 7
+    empty = plot_timelines(video_rows({1: 2}).iloc[:0], "film")
+    assert "no face" in empty.axes[0].get_title()
+
+
 def test_the_lines_of_a_long_video_are_thinned():
     count = 45 * 60 * 25
-    rows = pandas.DataFrame({"face": 1, "time": np.arange(count) / 25, "smoothed_emotion": "Sad"})
-    rows = rows.assign(**{f"smoothed_{name.lower()}": 0.5 for name in DIMENSIONS})
-    (points,) = time_lines(rows).values()
-    assert 2000 < len(points) <= 4000 and points[0] == [0, 0.5, 0.5, 0.5, EMOTIONS.index("Sad")]
-    steps = np.diff([point[0] for point in points])
-    assert np.allclose(steps, steps[0]) and points[-1][0] > 0.99 * count / 25
+    figure = plot_timelines(video_rows({1: count}), "film")
+    times = figure.axes[0].lines[0].get_xdata()
+    assert 2000 < len(times) <= 4000 and np.allclose(np.diff(times), times[1])
+    assert times[-1] > 0.99 * count / 25
