@@ -24,14 +24,13 @@ from inference import checkpoints
 from models import MODELS
 from training.config import build_parser, check_effects, resolve, resumed
 from training.device import setup_device
-from training.engine import evaluate, share_of, train_one_epoch
+from training.engine import evaluate, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
 from training.learner import MultiTaskLearner
 from training.run import Run, load_last
 from utils.distributed import (
     AgreedStop,
     check_share,
-    gather_unequal,
     is_first,
     rank0_first,
     shutdown,
@@ -148,7 +147,6 @@ def build_learner(run):
 def ask_teacher(settings, faces, runtime, last):
     """(N, 7): the released network's probabilities of the training `faces`, or None without it.
 
-    Where several processes run, each predicts its part of the faces and all get the whole.
     last: content of the last.t7 to resume, which holds them, or {}.
     """
     if last:
@@ -156,8 +154,7 @@ def ask_teacher(settings, faces, runtime, last):
         return None if known is None else known.to(runtime.device)
     if not settings.recipe.teacher or "classify" not in settings.tasks:
         return None
-    mine = checkpoints.teacher_probs(share_of(faces).images, runtime)
-    return gather_unequal(mine.to(runtime.device))
+    return checkpoints.teacher_probs(faces.images, runtime).to(runtime.device)
 
 
 @cache
