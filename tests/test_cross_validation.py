@@ -50,8 +50,7 @@ def draw_tree(root):
 def shrink(set_item=dict.__setitem__, set_attribute=setattr, folds=3):
     """Narrow networks and few folds: what is tested is that nothing is lost or mixed up."""
     set_item(MODELS, "FERSNet", partial(FERSNet, base=4))
-    for module in (fold_run, guides):
-        set_attribute(module, "SmallClassifier", partial(SmallClassifier, base=4))
+    set_attribute(guides, "SmallClassifier", partial(SmallClassifier, base=4))
     set_attribute(guides, "GUIDE_EPOCHS", 1)
     for module in (fold_run, cross_validation):
         set_attribute(module, "FOLDS", folds)
