@@ -75,15 +75,15 @@ def to_frame(results):
 
 
 class TableWriter:
-    """Writes rows to a CSV or, by the suffix .json, a JSON file; a context manager.
+    """Writes rows to a CSV or a JSON file; a context manager.
 
     The file appears when the block ends, also by an error, once it has a row. An earlier result is
     replaced; raises UserError for any other file in its place, or when it cannot be written.
     """
 
-    def __init__(self, path, columns=COLUMNS):
-        self.path, self.columns = Path(path), columns
-        self.rows, self._end, self._is_json = 0, 0, self.path.suffix.lower() == ".json"
+    def __init__(self, path, columns=COLUMNS, *, is_json=False):
+        self.path, self.columns, self._is_json = Path(path), columns, is_json
+        self.rows, self._end = 0, 0
         if os.path.lexists(self.path) and not is_own_table(self.path, columns):
             raise UserError(
                 f"{self.path} exists, and is not a table of this program: choose another name."
