@@ -29,7 +29,7 @@ from benchmarks.common import describe_machine, print_table, record_run, recorde
 from data.archives import DATA_FOLDER  # noqa: E402
 from data.faces import load_split  # noqa: E402
 from data.fer2013.prepare import ensure  # noqa: E402
-from inference.ratings import read_ratings  # noqa: E402
+from inference.evaluate import read_ratings  # noqa: E402
 from models.multitask import MultiTask  # noqa: E402
 from training.config import RECIPES  # noqa: E402
 from training.device import setup_device  # noqa: E402

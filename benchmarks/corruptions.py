@@ -31,7 +31,7 @@ from benchmarks.common import (  # noqa: E402
 )
 from data import DATASETS  # noqa: E402
 from data.votes import majority_votes  # noqa: E402
-from inference.networks import (  # noqa: E402
+from inference.checkpoints import (  # noqa: E402
     load_networks,
     predict_tasks,
     ready_to_predict,

@@ -30,7 +30,7 @@ from benchmarks.fersnet_judge import reader, shares  # noqa: E402
 from benchmarks.judge import VIEWS, judge_network, judged, synthesize_others  # noqa: E402
 from data import DATASETS  # noqa: E402
 from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
-from inference.networks import teacher  # noqa: E402
+from inference.checkpoints import teacher  # noqa: E402
 from mainpro_FER import largest_face  # noqa: E402
 from models.fersnet import Discriminator, FERSNet  # noqa: E402
 from training.config import FERSNET_RECIPES  # noqa: E402

@@ -25,7 +25,7 @@ from data import (
     FACE_SIZE,  # noqa: E402
 )
 from data.batches import normalise  # noqa: E402
-from inference.networks import teacher  # noqa: E402
+from inference.checkpoints import teacher  # noqa: E402
 from mainpro_FER import largest_face  # noqa: E402
 from models import checkpoint  # noqa: E402
 from training.device import setup_device  # noqa: E402
