@@ -10,7 +10,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import FORWARD_FLOP, asked_for_quick, describe_machine, print_rates, time_in_turn  # noqa: E402
+from benchmarks.common import (  # noqa: E402
+    FORWARD_FLOP,
+    asked_for_quick,
+    describe_machine,
+    print_rates,
+    time_in_turn,
+)
 from benchmarks.convolution_ceiling import ceiling  # noqa: E402
 from benchmarks.references import original_ten_crop  # noqa: E402
 from data.demo.demo import draw_faces  # noqa: E402

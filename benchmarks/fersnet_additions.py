@@ -25,7 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ablation import difference  # noqa: E402
-from benchmarks.common import add_faces_with_subjects, describe_machine, print_table, record_run, recorded_runs  # noqa: E402
+from benchmarks.common import (  # noqa: E402
+    add_faces_with_subjects,
+    describe_machine,
+    print_table,
+    record_run,
+    recorded_runs,
+)
 from benchmarks.fersnet_judge import reader, shares  # noqa: E402
 from benchmarks.judge import VIEWS, judge_network, judged, synthesize_others  # noqa: E402
 from data import DATASETS  # noqa: E402

@@ -15,7 +15,7 @@ from benchmarks import corruptions, photographs
 from benchmarks.common import mean_interval
 from benchmarks.corruptions import CORRUPTIONS
 from data.demo.demo import draw_faces
-from inference.videos.recognizer import EmotionRecognizer
+from inference import EmotionRecognizer
 from tests.conftest import ROOT
 from tests.samples import PLAIN, SPLIT_FILES, VOTES, pixel_text, table, votes_table
 from utils.files import UserError
@@ -128,7 +128,7 @@ def test_accuracy_under_corruption_equals_what_the_recognizer_says(
     figures = json.loads(out.read_text())[str(checkpoints)]
     recognizer = EmotionRecognizer(checkpoints, face="none", crops="center", device="cpu")
     readings = {
-        name: recognizer.recognize(list(change(faces)))
+        name: [result.faces for result in recognizer.iter_images(change(faces))]
         for name, change in {"clean": lambda faces: faces, **CORRUPTIONS}.items()
     }
     readings = {name: [face for (face,) in each] for name, each in readings.items()}

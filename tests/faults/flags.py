@@ -71,9 +71,9 @@ def cases():
         yield case(f"{program[0]} {flag} that is a file", command, "mine", told, make=file_of_mine)
     for program, flag in ((see, "--csv"), (see, "--json")):
         command = (*program, flag, "{folder}/mine", "--no-pictures")
-        told = "mine is a folder", "choose another"
+        told = "mine", "choose another"
         yield case(f"{program[0]} {flag} that is a folder", command, *told, make=folder_of_mine)
-    yield case("visualize without input", ("visualize",), "Nothing to look at: give")
+    yield case("visualize without input", ("visualize",), "Nothing to read: give")
 
 
 def file_of_mine(folder):

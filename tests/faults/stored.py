@@ -8,7 +8,7 @@ import torch
 from models import checkpoint
 from models.multitask import MultiTask
 from tests.faults.entry import Case
-from tests.test_visualize import save
+from tests.harness import save_checkpoints
 from utils.tasks import TASKS
 
 # Checkpoints: given to whoever predicts with them
@@ -19,7 +19,7 @@ NAME = TASKS["classify"].checkpoint("PrivateTest")
 def edited(folder, change):
     """The good checkpoint with a change to its content."""
     torch.manual_seed(0)
-    path = save(folder, MultiTask(base=8), ["classify"]) / NAME
+    path = save_checkpoints(folder, MultiTask(base=8), ["classify"]) / NAME
     content = checkpoint.load(path)
     other = change(content)
     torch.save(content if other is None else other, path)

@@ -11,8 +11,8 @@ from data.fer2013.prepare import ensure
 from tests.conftest import run_program
 from tests.faults import flags, photographs, stored
 from tests.faults.entry import contents, enter, start
+from tests.harness import make_model, save_checkpoints
 from tests.samples import three_splits, write_zip
-from tests.test_visualize import make_model, save
 from utils.interrupt import StopRequest
 
 CASES = [*stored.CASES, *photographs.CASES, *flags.CASES]
@@ -23,7 +23,7 @@ MOST_MEMORY = 2 * 10**9  # bytes
 def good(tmp_path_factory):
     """A folder of what is intact: data/data.zip with its data.h5, checkpoints/, face.png, and run/ to resume."""
     folder = tmp_path_factory.mktemp("good")
-    save(folder / "checkpoints", make_model())
+    save_checkpoints(folder / "checkpoints", make_model())
     Image.fromarray(photographs.FACE).save(folder / "face.png")
     flags = ["--dataset", "Demo", "--model", "Narrow", "--limit", 8, "--bs", 4, "--epochs", 1]
     assert run_program(folder / "run", *flags) == 0

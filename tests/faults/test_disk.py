@@ -15,10 +15,10 @@ from models import checkpoint
 from tests.conftest import ROOT
 from tests.faults import entry
 from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
+from tests.harness import make_model, save_checkpoints, write_faces
+from tests.runs import FLAGS, MODELS_SAVED, PROGRAM, RUN_NAME, TABLES, assert_same_run, run
 from tests.samples import SPLIT_FILES, write_csv
 from tests.test_cross_validation import draw_tree
-from tests.runs import FLAGS, MODELS_SAVED, PROGRAM, RUN_NAME, TABLES, assert_same_run, run
-from tests.test_visualize import make_model, save, write_faces
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 
@@ -119,7 +119,7 @@ def test_a_full_disk_in_a_cross_validation_is_told(tmp_path, room, named):
 @pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--out", "--csv", "--json"])
 def test_a_full_disk_while_faces_are_shown_is_told(tmp_path, flag):
-    save(tmp_path / "checkpoints", make_model())
+    save_checkpoints(tmp_path / "checkpoints", make_model())
     faces = tmp_path / "faces"
     write_faces(faces, 9)
     out = tmp_path / "out"
@@ -207,13 +207,13 @@ def test_an_output_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
 TABLE = """
 import sys
 from pathlib import Path
-from inference.videos import results
+from inference.output import COLUMNS, TableWriter
 from utils.files import exit_code
 
 def program():
-    with results.table(Path(sys.argv[1])) as add:
+    with TableWriter(Path(sys.argv[1])) as table:
         for _ in range(5000):
-            add(dict.fromkeys(results.COLUMNS, 1))
+            table.add(dict.fromkeys(COLUMNS, 1))
 
 sys.exit(exit_code(program))
 """
@@ -223,4 +223,6 @@ sys.exit(exit_code(program))
 def test_a_disk_that_fills_up_in_the_middle_of_a_long_table_is_told(tmp_path, room):
     code, output = start("-c", TABLE, tmp_path / "faces.csv", room=room)
     assert code == 2 and output.count("\n") == 1 and "faces.csv could not be written" in output
-    assert not list(tmp_path.iterdir())
+    (table,) = tmp_path.iterdir()
+    rows = table.read_text(encoding="utf-8-sig").splitlines()[1:]
+    assert rows and set(rows) == {",".join(["1"] * 23)}

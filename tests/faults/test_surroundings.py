@@ -11,9 +11,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.faults import entry
-from tests.samples import SPLIT_FILES, write_csv, write_zip
+from tests.harness import make_model, save_checkpoints, write_faces
 from tests.runs import FLAGS
-from tests.test_visualize import make_model, save, write_faces
+from tests.samples import SPLIT_FILES, write_csv, write_zip
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def input_folder(tmp_path):
         members[f"caf\N{LATIN SMALL LETTER E WITH ACUTE}/{name}"] = (folder / name).read_bytes()
         (folder / name).unlink()
     write_zip(folder / "data" / "Gesichter f\N{LATIN SMALL LETTER U WITH DIAERESIS}r alle.zip", members)
-    save(folder / "checkpoints", make_model())
+    save_checkpoints(folder / "checkpoints", make_model())
     write_faces(folder / "Bilder \N{GREEK SMALL LETTER OMEGA}", 1)
     return folder
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from data.fer2013.prepare import ensure
-from inference.videos import results, video
+from inference.output import TableWriter
 from models import checkpoint
 from tests.faults import entry
-from tests.samples import SPLIT_FILES, write_csv
+from tests.harness import make_model, save_checkpoints, write_faces
 from tests.runs import FLAGS, RUN_NAME, TABLES
-from tests.test_visualize import make_model, save, write_faces
+from tests.samples import SPLIT_FILES, write_csv
 from training.device import setup_device
 from utils import files, lock
 from utils.files import UserError
@@ -114,7 +114,7 @@ def test_prepared_faces_that_are_open_are_told_and_kept(held, tmp_path, monkeypa
 
 @pytest.mark.parametrize("kind", ["picture", "table"])
 def test_results_that_are_open_are_told_and_kept(held, tmp_path, monkeypatch, capsys, kind):
-    save(tmp_path / "checkpoints", make_model())
+    save_checkpoints(tmp_path / "checkpoints", make_model())
     write_faces(tmp_path / "faces", 1)
     command = [tmp_path / "faces", "--checkpoints", tmp_path / "checkpoints", "--device", "cpu",
                "--csv", tmp_path / "faces.csv", "--out", tmp_path / "out"]  # fmt: skip
@@ -132,7 +132,7 @@ def test_results_that_are_open_are_told_and_kept(held, tmp_path, monkeypatch, ca
 
 @pytest.mark.slow
 def test_names_that_the_code_page_lacks_are_printed(tmp_path):
-    save(tmp_path / "checkpoints", make_model())
+    save_checkpoints(tmp_path / "checkpoints", make_model())
     folder = tmp_path / "Bilder \N{GREEK SMALL LETTER OMEGA}\N{CJK UNIFIED IDEOGRAPH-4E2D}"
     write_faces(folder, 1)
     for program, flags in (
@@ -173,7 +173,7 @@ def test_a_folder_that_refuses_is_told_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files.tempfile, "TemporaryFile", None)  # is not even asked
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(UserError, match=r"faces\.csv could not be written \(Access is denied\)"):
-        with results.table(tmp_path / "faces.csv"):
+        with TableWriter(tmp_path / "faces.csv"):
             pass
 
 
@@ -197,24 +197,6 @@ def test_checkpoints_wait_longer_than_tables_for_a_file_that_is_held(held, tmp_p
     with pytest.raises(files.FileInUse):
         files.write_text(tmp_path / "table.csv", "")
     assert sum(slept) < 1
-
-
-def test_a_video_that_is_held_for_a_moment_is_not_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(files, "REFUSES_OPEN_FILES", True)
-    original, refused = os.replace, []
-
-    def replace(source, target):
-        if str(source).endswith(".unfinished.mp4") and not refused:
-            refused.append(source)
-            raise PermissionError(errno.EACCES, "The process cannot access the file", os.fspath(source))
-        return original(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
-    with video.video_writer(tmp_path / "film.mp4", 10) as recording:
-        for number in range(3):
-            recording.add(np.full((48, 64, 3), 60, np.uint8), number / 10)
-    assert refused and [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -257,7 +239,7 @@ def test_the_backend_of_a_notebook_is_not_that_of_the_programs_that_it_starts(tm
     inline = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     done = entry.start("mainpro_FER", [*TRAINING, "--out", tmp_path / "run"], env=inline)
     assert done.code == 0, done.output
-    save(tmp_path / "checkpoints", make_model())
+    save_checkpoints(tmp_path / "checkpoints", make_model())
     write_faces(tmp_path / "faces", 1)
     flags = [tmp_path / "faces", "--checkpoints", tmp_path / "checkpoints", "--device", "cpu"]
     done = entry.start("visualize", flags, env=inline)
