@@ -164,9 +164,11 @@ def find_inputs(paths, recursive=False):
         names = sorted(glob.glob(str(given))) if is_pattern else []
         for path in map(Path, names or [given]):
             found += _list_folder(path, recursive) if os.path.isdir(path) else [path]
-    found = list({os.path.realpath(path): path for path in reversed(found)}.values())[::-1]
-    results = [path for path in found if is_own_result(path)]
-    return [path for path in found if path not in results], results
+    files = {}
+    for path in found:
+        files.setdefault(os.path.realpath(path), path)
+    results = [path for path in files.values() if is_own_result(path)]
+    return [path for path in files.values() if path not in results], results
 
 
 def _list_folder(folder, recursive):

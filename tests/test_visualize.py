@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-import inference.video
 import visualize
 from data.demo.drawing import draw_face
 from inference import Face, figures
@@ -159,12 +158,8 @@ def test_results_of_earlier_runs_are_left_out(tmp_path, checkpoints, capsys):
     Image.fromarray(draw_face(3, (0, 0, 0), 1)).save(mine)
     for _ in range(2):
         assert run_visualize(checkpoints, tmp_path, "--csv", tmp_path / "all.csv") == 0
-        files = [Path(row["file"]).name for row in read_table(tmp_path / "all.csv")]
-        assert files == ["000.png", mine.name, "001.png"] or sorted(files) == [
-            "000.png",
-            mine.name,
-            "001.png",
-        ]
+        files = {Path(row["file"]).name for row in read_table(tmp_path / "all.csv")}
+        assert files == {"000.png", mine.name, "001.png"}
     assert "left out: 3" in capsys.readouterr().out
     results = ["000_emotion.png", "000_emotion_emotion.png", "001_emotion.png"]
     assert names(tmp_path, "*_emotion.png") == results
@@ -451,4 +446,4 @@ def test_every_file_of_a_video_is_replaced_or_left(tmp_path, checkpoints):
     assert len(names(tmp_path, "film-*_emotion.mp4")) == 1
     endings = ["film_emotion.csv", "film_emotion.png", "film_emotion_people.csv"]
     assert [name for name in names(tmp_path, "film_emotion*") if name != mine.name] == endings
-    assert len(names(tmp_path)) == 6 and inference.video
+    assert len(names(tmp_path)) == 6
