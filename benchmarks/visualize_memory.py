@@ -3,7 +3,7 @@
     python benchmarks/visualize_memory.py [--quick]
 
 10,000 drawn faces (--quick: 3,000) are written to a temporary folder as small PNGs and read by the released network
-on the processor, with --face none --crops center --no-pictures --csv.
+on the processor, with --face none --no-pictures --csv.
 """
 
 import subprocess
@@ -34,7 +34,7 @@ def write_pictures(folder, count):
 
 def measure(pictures, table):
     """Run visualize.py on a folder; [[pictures, resident MB, pictures/s since the row before]] as text."""
-    flags = "--face none --crops center --no-pictures --device cpu --csv".split()
+    flags = "--face none --no-pictures --device cpu --csv".split()
     command = [sys.executable, ROOT / "visualize.py", pictures, *flags, table]
     rows, started = [], time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

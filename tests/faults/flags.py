@@ -54,7 +54,7 @@ def cases():
     measure = ("inference.evaluate", "--device", "cpu", "--checkpoints", "{good}/checkpoints", "--data", "{good}/data")
     for program, flag in (
         *((quick, flag) for flag in ("--data", "--out")),
-        *((see, flag) for flag in ("--out", "--csv", "--json", "--checkpoints", "--face-model")),
+        *((see, flag) for flag in ("--out", "--csv", "--json", "--checkpoints")),
         *((measure, flag) for flag in ("--data", "--gold", "--checkpoints", "--out")),
         (("data.fer2013.prepare", "{good}/data/data.zip"), "--h5"),
     ):
