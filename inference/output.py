@@ -86,7 +86,8 @@ class TableWriter:
         self.rows, self._end = 0, 0
         if os.path.lexists(self.path) and not is_own_table(self.path, columns):
             raise UserError(
-                f"{self.path} exists, and is not a table of this program: choose another name."
+                f"{self.path} exists, and is another file or folder than a table of this program: "
+                "choose another name."
             )
 
     def __enter__(self):
