@@ -175,7 +175,11 @@ def show_video(recognizer, path, tables, outputs, arguments, log):
 
 def check_flags(arguments):
     """Raise UserError for flags that have no effect, or names of tables that cannot be."""
-    given = {name for name, value in vars(arguments).items() if value not in (None, False, [])}
+    given = {
+        name
+        for name, value in vars(arguments).items()
+        if value is not None and value is not False and value != []
+    }
     for mode, others in INCOMPATIBLE.items():
         for name in others:
             if {mode, name} <= given:
