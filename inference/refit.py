@@ -5,10 +5,8 @@
 The backbone and the classifier stay as they are; a network without V/A/D heads gets them. The heads
 are fitted to the annotations of the training faces and then scaled, since a network varies too
 little on faces that it has not memorised: predictions on the public split get the standard
-deviation of the annotations there. Derived annotations vary less than ratings by people: with
---ratings (a CSV as of `inference.ratings`), the standard deviation is raised by the ratio that the
-rated training faces show. The temperature is fitted to the public split. Nothing is fitted to the
-private split.
+deviation of the annotations there, times --spread (derived annotations vary less than ratings by
+people). The temperature is fitted to the public split. Nothing is fitted to the private split.
 """
 
 import argparse
