@@ -5,6 +5,7 @@ import json
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -14,9 +15,6 @@ from models import checkpoint
 from tests.harness import PREPROCESSING, make_model, run_module, save_checkpoints
 from utils.files import UserError
 from utils.tasks import EMOTIONS, TASKS
-
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import StratifiedGroupKFold
 
 from data.subjects import ckplus
 from data.subjects.folds import FOLD_RULES, assign_folds, consecutive_folds, folds_table
@@ -45,9 +46,7 @@ def imbalance(labels, fold, folds=10):
 
 
 def by_scikit_learn(labels, subjects, folds=10, seed=None):
-    splitter = pytest.importorskip("sklearn.model_selection").StratifiedGroupKFold(
-        folds, shuffle=seed is not None, random_state=seed
-    )
+    splitter = StratifiedGroupKFold(folds, shuffle=seed is not None, random_state=seed)
     fold = torch.empty(len(labels), dtype=torch.int64)
     for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, subjects)):
         fold[held_out] = number

@@ -57,6 +57,13 @@ def test_imports_at_the_start_are_in_the_requirements():
     assert {pair for pair in imported if pair[1].partition(".")[0] not in known} == set()
 
 
+def test_test_modules_import_no_other_test_module_and_nothing_private():
+    for path in python_files("tests"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.findall(r"^ *(?:from|import) tests\S*\.test_\w+", text, re.MULTILINE), path
+        assert not re.findall(r"^ *from \S+ import .*\b_\w+", text, re.MULTILINE), path
+
+
 @pytest.mark.slow
 def test_the_tests_can_be_collected_without_the_calls_of_unix():
     done = subprocess.run(

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from data.batches import draw_crops, plan_epoch, random_crops
 from data.subjects.pairs import choose_targets, shifts
@@ -66,7 +67,6 @@ def test_a_target_is_the_same_subject_with_another_expression(made):
 
 
 def test_targets_are_uniform_over_classes_then_over_faces(made):
-    chisquare = pytest.importorskip("scipy.stats").chisquare
     labels, subjects = made
     of_subject = torch.nonzero((subjects == 3) & (labels == 0)).item()
     counts = Counter(target for source, target, _ in epochs(made, 4000) if source == of_subject)
@@ -79,7 +79,6 @@ def test_targets_are_uniform_over_classes_then_over_faces(made):
 
 
 def test_without_a_target_the_class_is_uniform_over_the_others(made):
-    chisquare = pytest.importorskip("scipy.stats").chisquare
     counts = Counter(target_class for _, target, target_class in epochs(made, 1500) if target < 0)
     assert counts.keys() == {0, 1, 3, 4}
     assert chisquare(list(counts.values())).pvalue > 1e-3
