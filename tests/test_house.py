@@ -40,17 +40,3 @@ def test_the_program_imports_only_what_its_users_have_installed():
                 modules = [statement.module] if isinstance(statement, ast.ImportFrom) else []
             foreign |= {(path.name, module) for module in modules if module.partition(".")[0] not in known}
     assert len(files) > 50 and foreign == set()
-
-
-def test_commands_can_be_entered_in_every_shell():
-    """cmd hands on what follows a #, and PowerShell 5 knows no &&: where one is there, the text says so."""
-    folders = [ROOT / name for name in (*PACKAGES, "tests", "benchmarks")]
-    commands = 0
-    for path in (ROOT / "README.md", *(path for folder in folders for path in folder.rglob("README.md"))):
-        text = path.read_text("utf-8")
-        blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        lines = [line for line in "\n".join(blocks).splitlines() if line.startswith(("python ", "pip ", "torchrun "))]
-        assert not [line for line in lines if "#" in line]
-        assert not [line for line in lines if "&&" in line] or "PowerShell" in text
-        commands += len(lines)
-    assert commands > 20
