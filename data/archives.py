@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import rarfile
@@ -31,7 +32,7 @@ ARCHIVE_SUFFIXES = (".rar", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz
 REPORT_NAME = "data_report.csv"  # what preparing writes beside data.h5
 OWN_NAMES = ("README.md", "sample.png", "sample_emotion.png")  # in the project's data folder
 IGNORED_FOLDERS = ("previous", "lost+found", "System Volume Information", "$RECYCLE.BIN")
-DAMAGE = (
+UNREADABLE = (
     rarfile.Error,
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -39,6 +40,8 @@ DAMAGE = (
     lzma.LZMAError,
     csv.Error,
     EOFError,
+    NotImplementedError,
+    OSError,
 )
 
 
@@ -78,10 +81,8 @@ def open_files(place):
     Raises UserError when the place does not exist, or a folder cannot be listed.
     """
     with ExitStack() as stack:
-        files = {}
-        for name, path in disk_files(Path(place)):
-            files.update((file.name, file) for file in _open(path, name, stack))
-        yield files
+        opened = [_open(path, name, stack) for name, path in disk_files(Path(place))]
+        yield {file.name: file for file in chain.from_iterable(opened)}
 
 
 def disk_files(place):
@@ -110,14 +111,11 @@ def file_errors(name):
     except (rarfile.PasswordRequired, rarfile.NoCrypto) as error:
         remedy = "unpack it with its password and give the folder"
         raise UserError(f"{name} is encrypted: {remedy}") from error
-    except DAMAGE as error:
-        reason = f"{name} is damaged or incomplete ({one_line(error)})"
-        raise UserError(f"{reason}: download it again, or remove it") from error
-    except NotImplementedError as error:
-        raise UserError(f"{name} cannot be read ({error}): unpack it, give the folder") from error
-    except OSError as error:
-        reason = f"{name} cannot be read ({error.strerror or one_line(error)})"
-        raise UserError(f"{reason}: check its permissions and the free disk space") from error
+    except UNREADABLE as error:
+        raise UserError(
+            f"{name} is damaged or cannot be read ({one_line(error)}): download it again, or "
+            "unpack it and give the folder; check its permissions and the free disk space"
+        ) from error
 
 
 def _raise(error):
@@ -125,13 +123,15 @@ def _raise(error):
 
 
 def _raise_unlisted(error):
-    reason = f"{error.filename} cannot be listed ({error.strerror})"
-    raise UserError(f"{reason}: change its permissions, or move it elsewhere") from error
+    raise UserError(
+        f"{error.filename} cannot be listed ({error.strerror}): change its permissions, or move it"
+    ) from error
 
 
 def _is_ignored_folder(path):
     is_code = os.path.exists(path / "__init__.py")
-    is_around = path.parent.resolve().is_relative_to(path.resolve())  # a link back
+    target = path.resolve()
+    is_around = any(parent.resolve().is_relative_to(target) for parent in path.parents)  # a link
     is_hidden = path.name.startswith((".", "__"))
     return is_hidden or path.name in IGNORED_FOLDERS or is_code or is_around
 
@@ -141,93 +141,83 @@ def _is_ignored(path):
     return is_own or path.name.startswith(".")
 
 
-def _open(path, name, stack, depth=1):
+def _open(path, name, stack, is_nested=False):
     """The `File`s that a path on disk is: itself, or what is in it when it is an archive."""
     try:
         with file_errors(name):
-            return _open_kind(path, name, stack, depth)
+            members = _list_members(path, name, stack)
+            if members is None:
+                is_gzip = not is_image(path) and _is_gzip(path)
+                return [File(name, partial(gzip.open if is_gzip else open, path, "rb"))]
+            files = [
+                File(f"{name}/{member}".replace("\\", "/").replace("/./", "/"), open_member)
+                for member, open_member in members.items()
+                if not _is_hidden(member)
+            ]
+            return [inner for file in files for inner in _open_nested(file, stack, is_nested)]
     except UserError as error:
         return [File(name, partial(_raise, error))]
 
 
-def _open_kind(path, name, stack, depth):
-    """The same. Raises UserError for an archive that cannot be read."""
-    itself = [File(name, partial(open, path, "rb"))]
+def _list_members(path, name, stack):
+    """{member: function that opens it} of an archive; None for any other file.
+
+    Raises UserError for a file that is named like an archive and is none.
+    """
     if is_image(path) or path.suffix == ".h5":
-        return itself
-    open_members = next((open_kind for is_kind, open_kind in ARCHIVE_KINDS if is_kind(path)), None)
-    if open_members is None and _is_gzip(path):
-        return [File(name, partial(gzip.open, path))]
-    if open_members is None and path.suffix.lower() in ARCHIVE_SUFFIXES:
+        return None
+    for is_kind, list_members in ARCHIVE_KINDS:
+        if is_kind(path):
+            return list_members(path, name, stack)
+    if path.suffix.lower() in ARCHIVE_SUFFIXES and not _is_gzip(path):
         raise UserError(
             f"{name} is damaged, or not a RAR, ZIP, TAR or gzip: download it again, or unpack it "
             "and give the folder"
         )
-    if open_members is None:
-        return itself
-    members = open_members(path, name, stack)
-    visible = [file for file in members if not _is_hidden(file.name.removeprefix(name))]
-    return [inner for file in visible for inner in _open_nested(file, stack, depth)]
+    return None
 
 
 def _is_hidden(member):
-    return any(part.startswith((".", "__MACOSX")) and part != ".." for part in member.split("/"))
+    parts = member.replace("\\", "/").split("/")
+    return any(part.startswith((".", "__MACOSX")) and part not in (".", "..") for part in parts)
 
 
-def _is_gzip(path):
-    with open(path, "rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
-
-
-def _open_nested(file, stack, depth):
+def _open_nested(file, stack, is_nested):
     """The `File`s in an archive that is itself in an archive; any other file as it is."""
-    if depth > 1 or file.suffix not in ARCHIVE_SUFFIXES:
+    if is_nested or file.suffix not in ARCHIVE_SUFFIXES:
         return [file]
     copy = _temporary_folder(stack) / f"nested{file.suffix}"
     with file_errors(file.name), file.open() as source, open(copy, "wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
-    return _open(copy, file.name, stack, depth=depth + 1)
+    return _open(copy, file.name, stack, is_nested=True)
 
 
 def _temporary_folder(stack):
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faces-")))
 
 
-def _member_name(archive, member):
-    return f"{archive}/{member}".replace("\\", "/").replace("/./", "/")
-
-
-def _open_zip(path, name, stack):
+def _list_zip(path, name, stack):
     archive = stack.enter_context(zipfile.ZipFile(path))
     ends = ("/", "\\")  # of folders; some programs on Windows write the second
     members = [info for info in archive.infolist() if not info.filename.endswith(ends)]
     if any(info.flag_bits & 1 for info in members):
         raise rarfile.PasswordRequired(name)
-    return [
-        File(_member_name(name, info.filename), partial(archive.open, info)) for info in members
-    ]
+    return {info.filename: partial(archive.open, info) for info in members}
 
 
-def _open_tar(path, name, stack):
+def _list_tar(path, name, stack):
     archive = stack.enter_context(tarfile.open(path))
     members = [info for info in archive.getmembers() if info.isreg()]
     if archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:  # of zeros, at a TAR's end
         raise tarfile.ReadError("its end is missing")
     while archive.fileobj.read(1 << 20):
         pass  # gzip compares its checksum at the very end
-    return [
-        File(_member_name(name, info.name), partial(archive.extractfile, info)) for info in members
-    ]
+    return {info.name: partial(archive.extractfile, info) for info in members}
 
 
-def _open_rar(path, name, stack):
+def _list_rar(path, name, stack):
     blocks = []
-    try:
-        archive = rarfile.RarFile(path, info_callback=lambda info: blocks.append(info.type))
-    except rarfile.NeedFirstVolume:
-        if any(path.with_name(first).exists() for first in _first_volumes(path.name)):
-            return []  # its members are read with the first part
-        raise
+    archive = rarfile.RarFile(path, info_callback=lambda info: blocks.append(info.type))
     stack.enter_context(archive)
     if archive.needs_password():
         raise rarfile.PasswordRequired(name)
@@ -235,22 +225,15 @@ def _open_rar(path, name, stack):
     if rarfile.get_rar_version(path) == rarfile.RAR_V5 and rarfile.RAR_BLOCK_ENDARC not in blocks:
         raise rarfile.BadRarFile("its end is missing")
     members = [info for info in archive.infolist() if info.is_file()]
-    is_stored = all(info.compress_type == rarfile.RAR_M0 for info in members)
-    folder = None if is_stored else _unpack(path, name, stack)
-    return [
-        File(
-            _member_name(name, info.filename),
-            partial(archive.open, info)
-            if is_stored
-            else partial(open, folder / info.filename, "rb"),
-        )
-        for info in members
-    ]
+    if all(info.compress_type == rarfile.RAR_M0 for info in members):
+        return {info.filename: partial(archive.open, info) for info in members}
+    folder = _unpack(path, name, stack)
+    return {info.filename: partial(open, folder / info.filename, "rb") for info in members}
 
 
-def _first_volumes(name):
-    """What the first part of a split RAR may be called: part1 to part0001."""
-    return [f"{name.rpartition('.part')[0]}.part{'1':0>{digits}}.rar" for digits in range(1, 5)]
+def _is_gzip(path):
+    with open(path, "rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
 
 
 def _unpack(path, name, stack):
@@ -282,7 +265,7 @@ def _find_7zip(name):
 
 
 ARCHIVE_KINDS = (
-    (rarfile.is_rarfile, _open_rar),
-    (zipfile.is_zipfile, _open_zip),
-    (tarfile.is_tarfile, _open_tar),
+    (rarfile.is_rarfile, _list_rar),
+    (zipfile.is_zipfile, _list_zip),
+    (tarfile.is_tarfile, _list_tar),
 )

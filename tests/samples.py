@@ -25,18 +25,8 @@ SPLIT_FILES = {
 VAD = ("Valence", "Arousal", "Dominance")
 COLUMNS = ("index", "emotionLabel", *VAD, "emotion", "pixels")
 PLAIN = ("emotion", "pixels", "Usage")
-VOTES = (
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-    "unknown",
-    "NF",
-)
+VOTES = ("neutral", "happiness", "surprise", "sadness", "anger",
+         "disgust", "fear", "contempt", "unknown", "NF")  # fmt: skip
 CLASS_FOLDERS = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
 
 
@@ -244,29 +234,11 @@ def write_stored_rar(path, members):
     return path
 
 
-def write_rar_volumes(path, members, count=2):
-    """The same in volumes path.part1.rar, path.part2.rar, ..., which cut the last member."""
-    *first, (name, data) = members.items()
-    step = len(data) // count + 1
-    parts = [data[start : start + step] for start in range(0, len(data), step)]
-    volumes = []
-    for number, part in enumerate(parts):
-        last, flags = number == len(parts) - 1, 8 * (number > 0)
-        main = rar_block([1, 0, 3, number] if number else [1, 0, 1])
-        files = b"" if number else b"".join(rar_file(*member) for member in first)
-        files += rar_file(
-            name, part, flags if last else flags + 16, data if last else part, len(data)
-        )
-        volumes.append(path.with_name(f"{path.name}.part{number + 1}.rar"))
-        volumes[-1].write_bytes(RAR_START + main + files + rar_block([5, 0, int(not last)]))
-    return volumes
-
-
-def rar_file(name, data, flags=0, checked=None, size=None):
-    """A stored file. flags: it goes on from, 8, or in, 16, another volume; size: of it all."""
-    checksum = zlib.crc32(data if checked is None else checked).to_bytes(4, "little")
+def rar_file(name, data):
+    """A stored file."""
+    checksum = zlib.crc32(data).to_bytes(4, "little")
     # With a data area; file flags: CRC present; method 0 = stored; host 1 = Unix.
-    start = [2, 2 + flags, len(data), 4, len(data) if size is None else size, 0o644]
+    start = [2, 2, len(data), 4, len(data), 0o644]
     return rar_block(start, checksum, [0, 1, len(name.encode())], name.encode()) + data
 
 

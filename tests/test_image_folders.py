@@ -52,16 +52,14 @@ def test_without_a_public_split_a_tenth_of_the_training_faces_becomes_it(made, t
     assert read_pictures(ensure(tmp_path, tmp_path / "again.h5")) == found
 
 
-@pytest.mark.parametrize("alone", [2, 0])
-def test_a_picture_that_is_there_twice_is_not_in_both_splits(made, tmp_path, alone):
-    """One would be trained on, the other would choose the epoch. alone: pictures without a copy."""
+def test_a_picture_that_is_there_twice_is_not_in_both_splits(made, tmp_path):
+    """One would be trained on, the other would choose the epoch."""
     made(count=10)
     for folder in sorted((tmp_path / "train").iterdir()):
-        for path in sorted(folder.iterdir())[alone:]:
+        for path in sorted(folder.iterdir())[2:]:
             shutil.copy(path, path.with_name(f"copy of {path.name}"))
     found = read_pictures(ensure(tmp_path))
-    public = found.get("PublicTest", set())
-    assert len(public) == (7 * alone or 1) and not found["Training"] & public
+    assert len(found["PublicTest"]) == 14 and not found["Training"] & found["PublicTest"]
 
 
 NAMES = [THREE, ("Training", "Validation", "PrivateTest"), ("train", "PublicTest", "private_test")]
@@ -95,8 +93,7 @@ def test_places_that_complete_each_other_are_one(tmp_path, way):
 
 SPELLINGS = [
     {label: str(label) for label in CLASS_FOLDERS},
-    CLASS_FOLDERS | {0: "0 angry", 4: "SADNESS", 5: "surprised", 6: "6_Neutral"},
-    CLASS_FOLDERS | {0: "Anger", 3: "happiness", 2: "Fearful"},
+    CLASS_FOLDERS | {0: "0 angry", 4: "SADNESS", 5: "surprised", 6: "6_Neutral", 2: "Fearful"},
 ]
 
 
@@ -111,9 +108,7 @@ def test_numbers_that_are_not_those_of_fer2013_are_refused(made, tmp_path, refus
     refused(tmp_path, "7")
 
 
-def test_contempt_and_an_unknown_class_beside_all_seven_are_left_out_which_is_said(
-    made, tmp_path, capsys
-):
+def test_other_classes_beside_all_seven_are_left_out_which_is_said(made, tmp_path, capsys):
     faces = made(classes=CLASS_FOLDERS | {7: "contempt", 8: "Unclear"})
     found = read_pictures(ensure(tmp_path))
     assert found["PrivateTest"] == {face for face in faces["test"] if face[0] < 7}
@@ -145,10 +140,8 @@ def test_a_broken_picture_is_dropped_with_its_reason(made, tmp_path):
     found = read_pictures(ensure(tmp_path))
     assert found["Training"] == faces["train"] and len(found["PrivateTest"]) == 12
     dropped = dropped_rows(tmp_path)
-    assert [split for split, *_ in dropped] == ["PrivateTest"] * 2 and all(
-        row[3] for row in dropped
-    )
-    assert all(name in "/".join(row[1:3]) for name, row in zip(broken, dropped, strict=True))
+    assert [row[:2] for row in dropped] == [("PrivateTest", f"fer/{name}") for name in broken]
+    assert all(reason for *_, reason in dropped)
 
 
 @pytest.mark.parametrize("lost", ["train", "test", ""])
@@ -174,7 +167,7 @@ def test_other_sizes_and_colours_are_brought_to_48_grey(made, tmp_path):
 # What lies where
 
 
-@pytest.mark.parametrize("second", ["test - Kopie", "test 2", "train - Copy"])
+@pytest.mark.parametrize("second", ["test - Kopie", "train 2"])
 @pytest.mark.parametrize("container", ["folder", "ZIP"])
 def test_two_folders_of_one_split_are_refused(made, tmp_path, refused, container, second):
     made(("train", "test", second), count=1, place="a")
@@ -195,21 +188,16 @@ def test_pictures_outside_of_folders_of_classes_are_refused(refused):
     refused({"photo.png": png(image(0).reshape(48, 48))}, "train/<class>")
 
 
-def test_links_are_followed_but_not_in_circles(made, tmp_path):
+def test_links_are_followed_but_not_in_circles(made, tmp_path, capsys):
+    """Two to a folder around them would be as many ways as 2**40."""
     faces = made(place="elsewhere", count=1)
     (source := tmp_path / "source").mkdir()
     os.symlink(tmp_path / "elsewhere", source / "linked", target_is_directory=True)
     os.symlink(tmp_path / "absent", tmp_path / "elsewhere" / "train" / "link.png")
-    os.symlink(source, tmp_path / "elsewhere" / "circle", target_is_directory=True)
-    assert read_pictures(ensure(source))["PrivateTest"] == faces["test"]
-
-
-def test_links_to_the_folder_around_them_are_not_followed(made, tmp_path, capsys):
-    """Two of them would be as many ways as 2**40."""
-    faces = made(place="source", count=1)
     for name in ("one", "two"):
-        os.symlink(tmp_path / "source", tmp_path / "source" / "train" / name)
-    assert read_pictures(ensure(tmp_path / "source"))["PrivateTest"] == faces["test"]
+        os.symlink(source, tmp_path / "elsewhere" / name, target_is_directory=True)
+        os.symlink(tmp_path / "elsewhere", tmp_path / "elsewhere" / "train" / name)
+    assert read_pictures(ensure(source))["PrivateTest"] == faces["test"]
     assert "not used" not in capsys.readouterr().out
 
 
@@ -219,7 +207,6 @@ def test_pictures_that_moved_are_read_anew(made, tmp_path):
     before = {face: label for label, face in read_pictures(ensure(tmp_path))["PrivateTest"]}
     (tmp_path / "test" / "angry" / "0.png").rename(tmp_path / "test" / "sad" / "new.png")
     moved = read_pictures(ensure(tmp_path))["PrivateTest"]
-    assert len(moved) == len(before)
     assert [label for label, face in moved if label != before[face]] == [4]
     for old, new in (("test", "x"), ("train", "test"), ("x", "train")):
         (tmp_path / old).rename(tmp_path / new)

@@ -23,7 +23,6 @@ from tests.samples import (
     drawn_face,
     lock_zip,
     oulu_tree,
-    plain_table,
     png,
     released_tree,
     write_files,
@@ -87,9 +86,7 @@ def test_ck_is_read_from_a_folder_and_from_a_zip_and_from_what_contains_it(tmp_p
 def test_only_the_last_three_frames_of_a_longer_sequence_are_used(tmp_path):
     tree = ck_tree(frames=5)
     faces = ckplus.load(write_files(tmp_path, tree))
-    assert_is_ck(
-        faces, {name: content for name, content in tree.items() if int(name[-12:-4]) >= 10}
-    )
+    assert_is_ck(faces, {name: tree[name] for name in tree if int(name[-12:-4]) >= 10})
     assert "63 faces" in faces.description and "21 sequences" in faces.description
     assert Counter(faces.sequences.tolist()) == dict.fromkeys(range(21), 3)
 
@@ -101,12 +98,7 @@ def test_other_spellings_and_other_files_do_not_matter(tmp_path):
         re.sub(r"^\w+", lambda word: spelled.get(word[0], word[0]), name): tree[name]
         for name in tree
     }
-    junk = [
-        "Thumbs.db",
-        ".hidden.png",
-        "../__MACOSX/fear/._S010_001_00000001.png",
-        "../preview.png",
-    ]
+    junk = ["Thumbs.db", ".hidden.png", "../__MACOSX/fear/._S010_001_00000001.png", "../a.png"]
     other |= {os.path.normpath(f"fear/{name}"): b"x" for name in junk}
     for place in (write_files(tmp_path / "folder", other), write_zip(tmp_path / "a.zip", other)):
         faces = ckplus.load(place)
@@ -194,35 +186,24 @@ FAULTS = {
     "CK+: a class without pictures": (ckplus, without(CK, "^fear"), ["Fear"]),
     "CK+: a foreign name": (ckplus, CK | {"fear/face1.png": FACE}, ["fear/face1.png"]),
     "CK+: no picture": (ckplus, CK | {PICTURE: b"text"}, [PICTURE]),
-    "CK+: an empty file": (ckplus, CK | {PICTURE: b""}, [PICTURE]),
-    "CK+: half a picture": (ckplus, CK | {PICTURE: CK[PICTURE][:500]}, [PICTURE]),
     "CK+: two classes": (ckplus, CK | {"happy/S010_004_00000020.png": FACE}, ["004", "Happy"]),
-    "CK+: two folders": (ckplus, CK | {"angry/S011_004_00000020.png": FACE}, ["anger", "angry"]),
     "CK+: the dataset twice": (ckplus, below("one", CK) | below("two", CK), ["one", "two"]),
     "CK+: no labels": (ckplus, without(RELEASED, "Emotion"), ["Emotion"]),
     "CK+: no images": (ckplus, without(RELEASED, "cohn"), ["cohn-kanade-images"]),
     "CK+: a label of words": (ckplus, RELEASED | dict.fromkeys(LABELS, b"x"), ["emotion"]),
-    "CK+: an endless label": (ckplus, RELEASED | dict.fromkeys(LABELS, b"inf"), ["emotion"]),
-    "CK+: a table": (ckplus, {"ckextended.csv": plain_table()}, ["ckextended.csv"]),
-    "CK+: nothing": (ckplus, {"readme.txt": b""}, ["folders"]),
     "Oulu: no subjects": (oulu, {"Anger/000.jpeg": FACE}, ["P001"]),
     "Oulu: an expression missing": (oulu, without(OULU, "P002/Fear"), ["Fear", "P002"]),
     "Oulu: a foreign name": (oulu, OULU | {"P001/Fear/face.png": FACE}, ["P001/Fear/face.png"]),
-    "Oulu: a foreign class": (oulu, OULU | {"P001/Contempt/1.png": FACE}, ["P001/Contempt"]),
     "Oulu: a foreign subject": (oulu, OULU | {"Q001/Fear/001.png": FACE}, ["Q001/Fear"]),
-    "Oulu: a picture too high up": (oulu, OULU | {"P001/001.png": FACE}, ["P001/001.png"]),
     "Oulu: a picture too deep": (oulu, OULU | {"P001/Fear/more/001.png": FACE}, ["more/001.png"]),
-    "Oulu: no picture": (oulu, OULU | {"P080/Fear/000.jpeg": b"text"}, ["P080/Fear/000.jpeg"]),
     "Oulu: twice": (oulu, below("one", OULU) | below("two", OULU), ["one", "two"]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", FAULTS)
-@pytest.mark.parametrize("kind", ["folder", "zip"])
-def test_a_faulty_dataset_is_refused_by_its_name(tmp_path, case, kind):
+def test_a_faulty_dataset_is_refused_by_its_name(tmp_path, case):
     loader, tree, keywords = FAULTS[case]
-    write, name = (write_files, "faces") if kind == "folder" else (write_zip, "faces.zip")
-    assert_refused(loader, write(tmp_path / name, tree), *keywords)
+    assert_refused(loader, write_files(tmp_path / "faces", tree), *keywords)
 
 
 def assert_refused(loader, path, *keywords):
@@ -273,19 +254,6 @@ def only(tmp_path, picture, find_face=None):
     return ckplus.load(tmp_path, find_face).images[0].numpy()
 
 
-def test_pictures_of_every_mode_become_grey(tmp_path):
-    grey = drawn_face(3, 96)
-    jpeg = io.BytesIO()
-    Image.fromarray(grey).convert("RGB").save(jpeg, "JPEG", quality=95)
-    sixteen = grey.astype(np.uint16) * 256 + 77
-    for content in (png(grey), png(np.dstack([grey] * 3)), png(sixteen)):
-        assert np.array_equal(only(tmp_path, content), grey)
-    assert np.abs(only(tmp_path, jpeg.getvalue()).astype(int) - grey).max() < 12
-    colour = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
-    weighted = colour @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(only(tmp_path, png(colour)) - weighted).max() <= 0.51
-
-
 @pytest.mark.parametrize("found", [(32, 0, 96), None])
 def test_whole_frames_in_class_folders_are_cropped_and_never_squashed(tmp_path, found):
     """Where no face is found the middle is taken, which is the same here."""
@@ -293,7 +261,7 @@ def test_whole_frames_in_class_folders_are_cropped_and_never_squashed(tmp_path, 
     assert np.array_equal(only(tmp_path, wide, lambda grey: found), drawn_face(1, 96))
 
 
-@pytest.mark.parametrize(("left", "top"), [(-24, 100), (560.4, 100), (200, -30), (200, 400.5)])
+@pytest.mark.parametrize(("left", "top"), [(-24, 100), (560.4, 400.5)])
 def test_a_face_at_the_edge_of_a_frame_gets_no_black_bars(tmp_path, left, top):
     """What lies outside repeats the edge; here all is of one grey."""
     cut = only(tmp_path, png(np.full((480, 640), 200, np.uint8)), lambda grey: (left, top, 100))
@@ -308,30 +276,25 @@ def faces(tmp_path_factory):
     return ckplus.load(write_files(tmp_path_factory.mktemp("ck"), ck_tree()))
 
 
-@pytest.mark.parametrize("kind", ["numbers", "mask"])
-def test_a_selection_keeps_pictures_and_annotations_together(faces, kind):
-    numbers = torch.tensor([5, 17, 40]) if kind == "mask" else torch.tensor([40, 5, 17, 5])
-    mask = torch.zeros(len(faces), dtype=torch.bool).index_fill(0, numbers, True)
-    part = faces.select(mask if kind == "mask" else numbers)
-    assert len(part) == len(numbers)
+@pytest.mark.parametrize("rows", [[40, 5, 17, 5], [n % 9 == 4 for n in range(63)]])
+def test_a_selection_keeps_pictures_and_annotations_together(faces, rows):
+    part, numbers = faces.select(torch.tensor(rows)), np.arange(63)[rows]
     assert (part.class_names, part.subject_names) == (faces.class_names, faces.subject_names)
     for name in ("images", "labels", "subjects", "sequences"):
         assert torch.equal(getattr(part, name), getattr(faces, name)[numbers])
-    assert part.files == tuple(faces.files[number] for number in numbers.tolist())
+    assert part.files == tuple(faces.files[number] for number in numbers)
 
 
 def test_the_fingerprint_covers_pictures_labels_and_subjects(faces):
     parts = (faces.images, faces.labels, faces.subjects)
     whole = b"".join(part.numpy().tobytes() for part in parts)
     assert faces.fingerprint() == hashlib.sha256(whole).hexdigest()
-    assert faces.select(torch.arange(len(faces)).flip(0)).fingerprint() != faces.fingerprint()
 
 
-def test_shapes_are_checked(faces):
-    images = [torch.zeros(shape).byte() for shape in ((63, 50, 50), (62, 48, 48))]
-    for change in (*({"images": some} for some in images), {"files": ("a",)}):
-        with pytest.raises(ValueError):
-            replace(faces, **change)
+@pytest.mark.parametrize("shape", [(63, 50, 50), (62, 48, 48)])
+def test_shapes_are_checked(faces, shape):
+    with pytest.raises(ValueError):
+        replace(faces, images=torch.zeros(shape, dtype=torch.uint8))
 
 
 # Real faces

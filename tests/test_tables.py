@@ -7,10 +7,8 @@ from itertools import product
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from data.fer2013.prepare import ensure, main
+from data.fer2013.prepare import ensure
 from tests.samples import (
     CLASS_FOLDERS,
     COLUMNS,
@@ -49,38 +47,25 @@ HEADERS = {
 }
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16")
-SPELLINGS = {  # of the label, the pixels and the split
-    "numbers": (str, pixel_text, str),
-    "names": (
-        lambda label: CLASS_FOLDERS[label].title(),
-        lambda face: str(face.tolist()),
-        str.upper,
-    ),
-    "mixed": (
-        lambda label: f"{label}.0",
-        lambda face: " ".join(f"{p:03}" for p in face),
-        str.title,
-    ),
-    "commas": (lambda label: f" {label} ", lambda face: ",".join(map(str, face)), str.lower),
+SPELLINGS = {  # of the label and the pixels
+    "numbers": (str, pixel_text),
+    "names": (lambda label: CLASS_FOLDERS[label].title(), lambda face: str(face.tolist())),
+    "mixed": ("{}.0".format, lambda face: " ".join(f"{p:03}" for p in face)),
+    "commas": (" {} ".format, lambda face: ",".join(map(str, face))),
 }
 EVERY = list(product(HEADERS, SEPARATORS, ENCODINGS, SPELLINGS))
 
 
 def spelled(row, separator, spelling):
     """A row, {column in lower case: text}; beside semicolons numbers have a decimal comma."""
-    label, pixels, split = SPELLINGS[spelling]
-    numbers = {
-        name.lower(): row[name].replace(".", "," if separator == ";" else ".") for name in VAD
-    }
-    face = pixels(image(int(row["index"])))
-    return numbers | {
-        "emotion": label(int(row["emotion"])),
-        "pixels": face,
-        "usage": split(row["Usage"]),
-    }
+    label, pixels = SPELLINGS[spelling]
+    point = "," if separator == ";" else "."
+    numbers = {name.lower(): row[name].replace(".", point) for name in VAD}
+    own = {"emotion": label(int(row["emotion"])), "usage": row["Usage"].lower()}
+    return numbers | own | {"pixels": pixels(image(int(row["index"])))}
 
 
-@pytest.mark.parametrize("ways", EVERY[::4], ids="-".join)
+@pytest.mark.parametrize("ways", EVERY[::7], ids="-".join)
 def test_every_way_of_writing_gives_the_same_faces(prepared, ways):
     header, separator, encoding, spelling = ways
     columns, separator, annotated = HEADERS[header], SEPARATORS[separator], "plain" not in header
@@ -94,10 +79,9 @@ def test_every_way_of_writing_gives_the_same_faces(prepared, ways):
     names = SPLIT_FILES.values() if annotated else ["some faces.csv"]
     found = prepared({name: text.encode(encoding) for name, text in zip(names, texts, strict=True)})
     for split, rows in split_rows().items():
-        wanted = [expected(row) for row in rows]
-        assert found[split] == [
-            (label, vad if annotated else None, face) for label, vad, face in wanted
-        ]
+        for (label, vad, face), row in zip(found[split], rows, strict=True):
+            assert (label, vad or expected(row)[1], face) == expected(row)
+            assert (vad is not None) == annotated
 
 
 WITH_INDEX = ("", *COLUMNS)
@@ -119,37 +103,25 @@ def test_line_ends_quotes_and_nameless_index_columns(prepared, options):
 
 
 def test_blank_lines_and_no_line_end_at_the_end(prepared):
-    assert prepared({"train.csv": b"\n" + table(GOOD).replace(b"\n", b"\n\n").rstrip()}) == same(
-        GOOD
-    )
+    content = b"\n" + table(GOOD).replace(b"\n", b"\n\n").rstrip()
+    assert prepared({"train.csv": content}) == same(GOOD)
 
 
 TEXT = pixel_text(image(3))
-ACCEPTED = {
-    3: [{"pixels": "  " + TEXT.replace(" ", "  ") + " "}, {"pixels": TEXT.replace(" ", "\t")},
-        {"pixels": "0" * 5000 + TEXT}, {"pixels": f"[{TEXT.replace(' ', ', ')}]"},
-        {"pixels": TEXT.replace(" 1", "\r\n1")}, {"emotion": "3.0"}, {"Valence": " -0.50 "},
-        {"emotionLabel": 'one\n"two", three'}],
-    5: [{"emotion": " 5 "}, {"emotion": "Surprise"}],
-    6: [{"emotion": "NEUTRAL"}],
-}  # fmt: skip
+ACCEPTED = [  # (what is written in a row, its label)
+    *(({"pixels": text}, 3) for text in (
+        "  " + TEXT.replace(" ", "  ") + " ", TEXT.replace(" ", "\t"), "0" * 5000 + TEXT,
+        f"[{TEXT.replace(' ', ', ')}]", TEXT.replace(" 1", "\r\n1"))),
+    ({"emotion": "3.0"}, 3), ({"Valence": " -0.50 "}, 3),
+    ({"emotionLabel": 'one\n"two", three'}, 3),
+    ({"emotion": " 5 "}, 5), ({"emotion": "Surprise"}, 5), ({"emotion": "NEUTRAL"}, 6),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("label", "changes"), [(n, changes) for n in ACCEPTED for changes in ACCEPTED[n]]
-)
-def test_loose_writing_is_accepted(prepared, label, changes):
-    found = prepared({"train.csv": table([*GOOD, sample_row(3, **changes), GOOD[0]])})
-    assert found == same([*GOOD, sample_row(3, emotion=str(label)), GOOD[0]])
-
-
-def test_many_rows_of_one_colour_and_rows_that_are_there_twice(prepared, tmp_path):
-    rows = [sample_row(number % 50) for number in range(700)]
-    rows[10] = sample_row(0, pixels=pixel_text([7] * 2304))
-    rows[3] = sample_row(0, emotion="9")
-    rows[600] = sample_row(0, pixels="1 2")
-    assert prepared({"train.csv": table(rows)}) == same([*rows[:3], *rows[4:600], *rows[601:]])
-    assert [row for _, _, row, _ in dropped_rows(tmp_path)] == ["4", "601"]
+def test_loose_writing_is_accepted(prepared):
+    rows = [sample_row(3, **changes) for changes, _ in ACCEPTED]
+    wanted = [sample_row(3, emotion=str(label)) for _, label in ACCEPTED]
+    assert prepared({"train.csv": table([*GOOD, *rows])}) == same([*GOOD, *wanted])
 
 
 # The split
@@ -205,28 +177,18 @@ def assert_dropped(folder, bad):
         assert keyword.lower() in reason.lower()
 
 
-def test_bad_rows_side_by_side_are_dropped_with_their_reasons(prepared, tmp_path, capsys):
+def test_bad_rows_are_dropped_with_their_reasons(prepared, tmp_path, capsys):
     """2303 and 2305 pixels, which are neighbours here, make a correct total."""
     bad = [sample_row(number, **changes) for number, (changes, _) in enumerate(BAD_ROWS)]
-    assert prepared({"train.csv": table([*GOOD, *bad, *GOOD], quoting=csv.QUOTE_ALL)}) == same(
-        [*GOOD, *GOOD]
-    )
+    content = table([*GOOD, *bad, *GOOD], quoting=csv.QUOTE_ALL)
+    assert prepared({"train.csv": content}) == same([*GOOD, *GOOD])
     assert_dropped(tmp_path, {6 + number: keyword for number, (_, keyword) in enumerate(BAD_ROWS)})
     assert str(len(bad)) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("changes", "keyword"), BAD_ROWS)
-def test_a_single_bad_row_does_not_harm_its_neighbours(prepared, tmp_path, changes, keyword):
-    assert prepared({"train.csv": table([*GOOD, sample_row(2, **changes), GOOD[0]])}) == same(
-        [*GOOD, GOOD[0]]
-    )
-    assert_dropped(tmp_path, {6: keyword})
-
-
 def test_wrong_numbers_of_fields_and_bytes_that_are_no_text(prepared, tmp_path):
-    header, first, second, third, _ = table(
-        [*GOOD[:2], sample_row(3, emotion="3é")], encoding="latin-1"
-    ).split(b"\n")
+    rows = [*GOOD[:2], sample_row(3, emotion="3é")]
+    header, first, second, third, _ = table(rows, encoding="latin-1").split(b"\n")
     lines = [header, first, b"1,2,3", b"x," + second, second + b",", second, third]
     assert prepared({"train.csv": b"\n".join(lines)}) == same(GOOD[:2])
     assert_dropped(tmp_path, {2: "field", 3: "field", 4: "field", 6: "emotion"})
@@ -239,97 +201,22 @@ def test_an_unknown_usage_is_dropped(prepared, tmp_path):
     assert ["usage" in reason.lower() for *_, reason in dropped_rows(tmp_path)] == [True, True]
 
 
-LABELS = ["0", "3", "6", "3.0", " 2 ", "7", "-1", "", "1.5", "nan", "x"]
-VALUES = [
-    "0",
-    "-2",
-    "2.0",
-    " 1.5 ",
-    "1e-3",
-    "2.0001",
-    "-2.1",
-    "",
-    "nan",
-    "inf",
-    "x",
-    "1,5",
-    "1e400",
-]
-WORDS = ["0", "255", "7", "007", "00000", "256", "-1", "1.0", "", "x", "999", "1" * 30]
-
-
-@st.composite
-def any_row(draw):
-    """A row whose fields are right, nearly right, or wrong."""
-    words = ["7"] * draw(st.sampled_from([2304, 2304, 2304, 2303, 2305]))
-    for place in draw(st.lists(st.integers(0, 2302), max_size=2)):
-        words[place] = draw(st.sampled_from(WORDS))
-    index = draw(st.sampled_from(["0", "", "a,b", 'say "hi"', "two\nlines"]))
-    row = {name: draw(st.sampled_from(VALUES)) for name in VAD} | {
-        "index": index,
-        "emotionLabel": "x",
-    }
-    pixels = draw(st.sampled_from([" ", " ", "  ", "\t"])).join(words)
-    return row | {"emotion": draw(st.sampled_from(LABELS)), "pixels": pixels}
-
-
-def plainly(row):
-    """(label, V/A/D, pixels) of a row of text in plain Python, or None when it is to be dropped."""
-    label, words = row["emotion"].strip().removesuffix(".0"), row["pixels"].split()
-    try:
-        vad = [float(row[name]) for name in VAD]
-    except ValueError:
-        return None
-    good = len(words) == 2304 and all(word.isdigit() and int(word) <= 255 for word in words)
-    if label not in list("0123456") or not all(-2 <= value <= 2 for value in vad) or not good:
-        return None
-    return int(label), np.float32(vad).tolist(), list(map(int, words))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(any_row(), min_size=1, max_size=5))
-def test_rows_are_read_or_dropped_as_plain_python_does(tmp_path_factory, rows):
-    rows = [*rows, GOOD[0]]
-    folder = write_files(tmp_path_factory.mktemp("rows"), {"train.csv": table(rows)})
-    wanted = [plainly(row) for row in rows]
-    assert read_h5(ensure(folder)) == {
-        "Training": [values for values in wanted if values is not None]
-    }
-    assert_dropped(
-        folder, {number: "" for number, values in enumerate(wanted, 1) if values is None}
-    )
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.binary(max_size=3000))
-def test_any_bytes_after_a_header_are_dropped_or_refused(tmp_path_factory, content):
-    folder = write_files(tmp_path_factory.mktemp("bytes"), {"train.csv": table([]) + content})
-    assert main([str(folder)]) == 2 and not (folder / "data.h5").exists()
-
-
 # Bad files
 
 HEADER = table([])
 BAD_FILES = {  # {case: (content, keyword of the refusal)}
     "empty": (b"", ""),
-    "blank lines alone": (b"\n\n\n", "column"),
     "header alone": (HEADER, "row"),
     "binary junk": (random.Random(1).randbytes(20_000), "column"),
-    "zero bytes": (bytes(20_000), "column"),
-    "a NUL in the header": (b"\x00\x01emotion\tpixels\x00\n", ""),
     "a web page": (b"<!DOCTYPE html>\n<html></html>\n", "column"),
     "UTF-16 cut in a letter": (HEADER.decode().encode("utf-16")[:-1], ""),
     "no pixels": (table(GOOD, COLUMNS[:-1]), "pixels"),
     "no arousal": (table(GOOD, [name for name in COLUMNS if name != "Arousal"]), "arousal"),
-    "valence alone": (table(GOOD, ("emotion", "pixels", "Valence")), "dominance"),
     "no emotion": (table(GOOD, (*VAD, "pixels")), "emotion"),
     "no header": (table(GOOD).partition(b"\n")[2], "column"),
     "a quote that never closes": (HEADER + b'"' + table(GOOD), ""),
-    "rows of commas": (HEADER + b",,,,,,\n" * 50, "row 1"),
     "pixels scaled to 0..1": (table([sample_row(0, pixels=" ".join(["0.5"] * 2304))]), "pixels"),
-    "no label that can be used": (table([sample_row(1, emotion="x")] * 2), "emotion"),
     "a header of 300 kB": (b"x" * 300_000 + b"\n", "column"),
-    "a quoted header": (b'"emotion,pixels\n', ""),
     "a line of 10 MB": (HEADER + b"1 " * (5 << 20), ""),
     "a quoted field of 10 MB": (HEADER + b'"' + b"x\n" * (5 << 20), ""),
     "a pixel of 3 MB": (HEADER + b"0,x,0,0,0,0," + b"9" * (3 << 20) + b"\n", ""),
@@ -378,28 +265,18 @@ def with_votes(votes):
     return {"fer2013.csv": table(FACES, PLAIN), "fer2013new.csv": votes}
 
 
-def test_vad_are_derived_from_votes(prepared, tmp_path):
-    found = prepared(with_votes(votes_table(COUNTS, NAMES, USAGES)))
-    faces = [face for split in SPLIT_FILES for face in found[split]]
-    for number, (_, vad, pixels) in zip(KEPT, faces, strict=True):
-        assert (
-            vad == pytest.approx(MIXED[number][1], abs=1e-6)
-            and pixels == expected(FACES[number])[2]
-        )
-    assert [(row, "vote" in reason) for _, _, row, reason in dropped_rows(tmp_path)] == [
-        ("3", True),
-        ("5", True),
-    ]
-
-
-def test_votes_are_stored(tmp_path):
+def test_vad_are_derived_from_votes_which_are_stored(tmp_path):
     h5_path = ensure(write_files(tmp_path, with_votes(votes_table(COUNTS, NAMES, USAGES))))
+    faces = [face for mine in read_h5(h5_path).values() for face in mine]
+    for number, (_, vad, pixels) in zip(KEPT, faces, strict=True):
+        assert vad == pytest.approx(MIXED[number][1], abs=1e-6)
+        assert pixels == expected(FACES[number])[2]
+    dropped = dropped_rows(tmp_path)
+    assert [(row, "vote" in reason) for _, _, row, reason in dropped] == [("3", True), ("5", True)]
     with h5py.File(h5_path) as h5:
         stored = np.concatenate([h5[f"{split}_votes"][:] for split in SPLIT_FILES])
     assert stored.dtype == np.uint8
-    assert stored.tolist() == [
-        [COUNTS[number].get(word, 0) for word in IN_ORDER] for number in KEPT
-    ]
+    assert stored.tolist() == [[COUNTS[n].get(word, 0) for word in IN_ORDER] for n in KEPT]
 
 
 @pytest.mark.parametrize("annotated", [False, True])
@@ -407,11 +284,8 @@ def test_votes_may_be_in_the_table_itself(tmp_path, annotated):
     rows = [row | dict.fromkeys(VOTES, 0) | {"happiness": 6, "fear": 4} for row in FACES]
     columns = (*COLUMNS, *VOTES, "Usage") if annotated else (*PLAIN, *VOTES)
     h5_path = ensure(write_files(tmp_path, {"fer2013.csv": table(rows, columns)}))
-    derived = [
-        2 * (0.6 * 0.81 - 0.4 * 0.64),
-        2 * (0.6 * 0.51 + 0.4 * 0.60),
-        2 * (0.6 * 0.46 - 0.4 * 0.43),
-    ]
+    mixed = [(0.81, -0.64), (0.51, 0.60), (0.46, -0.43)]  # of happiness and fear
+    derived = [2 * (0.6 * happy + 0.4 * afraid) for happy, afraid in mixed]
     for row, (_, vad, _) in zip(FACES, read_h5(h5_path)["Training"], strict=False):
         assert vad == pytest.approx(expected(row)[1] if annotated else derived, abs=1e-6)
     with h5py.File(h5_path) as h5:
@@ -423,18 +297,15 @@ VOTE_TEXTS = {
     "CRLF": TWO.replace(b"\n", b"\r\n"),
     "semicolons": TWO.replace(b",", b";"),
     "blank": b"\n" + TWO,
-    "9.0": votes_table(
-        [{"neutral": "10.0"}, {"happiness": "9.0", "neutral": "1.0"}] * 3, usages=USAGES
-    ),
+    "9.0": TWO.replace(b"9,", b"9.0,").replace(b"10,", b"10.0,"),
 }
 
 
 @pytest.mark.parametrize("way", VOTE_TEXTS)
 def test_ways_of_writing_votes(prepared, way):
     first, second = prepared(with_votes(VOTE_TEXTS[way]))["PublicTest"]
-    assert first[1] == [0, 0, 0] and second[1] == pytest.approx(
-        [0.9 * 1.62, 0.9 * 1.02, 0.9 * 0.92], abs=1e-6
-    )
+    assert first[1] == [0, 0, 0]
+    assert second[1] == pytest.approx([0.9 * 1.62, 0.9 * 1.02, 0.9 * 0.92], abs=1e-6)
 
 
 TEN = [{"neutral": 10}] * 6

@@ -199,18 +199,28 @@ def move_aside(paths, root):
     present = [Path(path) for path in paths if os.path.exists(path)]
     if not present:
         return None
-    folder = first = root / "previous" / time.strftime("%Y%m%d-%H%M%S")
-    numbers = count(2)
-    while folder.exists():
-        folder = first.with_name(f"{first.name}-{next(numbers)}")
+    with as_user_error(root / "previous", "make room, or choose another place"):
+        folder = _new_folder(root / "previous", time.strftime("%Y%m%d-%H%M%S"))
     for path in present:
         target = folder / path.relative_to(root)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             rename(path, target, path)
         except OSError as error:
+            if not os.path.exists(path):
+                continue  # another run has moved it
             raise UserError(
                 f"{path} could not be moved to {folder} ({_reason(error)}): close it, or make "
                 "room, and try again; or choose another place. Files before it were moved."
             ) from error
     return folder
+
+
+def _new_folder(parent, name):
+    """Create parent/name, or parent/name-2, ..., which no other process creates."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder

@@ -9,61 +9,43 @@ from itertools import zip_longest
 
 import numpy as np
 
-from data.archives import file_errors
-from data.fer2013.tables import VOTES, split_named
-from utils.files import UserError, one_line
+from data.fer2013.tables import VOTES, read_records, read_votes, split_named
+from utils.files import UserError
 from utils.tasks import PUBLISHED_VAD, VAD_LIMIT
 
 
 def votes_to_vad(votes):
-    """V/A/D, float32 (N, 3) in -2..2, from votes (N, 7); zeros for a row without votes."""
-    votes = np.asarray(votes, np.float64)
-    total = votes.sum(axis=1, keepdims=True)
-    mean = votes @ np.array(PUBLISHED_VAD) / np.where(total > 0, total, 1)
+    """V/A/D, float32 (N, 3) in -2..2, from votes (N, 7), at least one for each face."""
+    mean = votes @ np.array(PUBLISHED_VAD) / votes.sum(axis=1, keepdims=True)
     return (VAD_LIMIT * mean).astype(np.float32)
 
 
-def read_votes(file, header):
-    """(splits (N,), names; votes uint8 (N, 7)) of fer2013new.csv.
+def add_votes(rows, table):
+    """Yield the `Row`s of fer2013.csv with the votes of fer2013new.csv: row i is the same face.
 
-    A row that FER+ calls not a face has no votes. Raises UserError for a damaged file or row.
+    A face that FER+ does not name has no votes. Raises UserError when the files do not match, or
+    the votes are no integers in 0..255.
     """
-    import pandas  # takes half a second, which most starts can save
-
-    options = {"sep": header.separator, "encoding": header.encoding, "keep_default_na": False}
-    with file_errors(file.name), file.open() as stream:
-        try:
-            table = pandas.read_csv(stream, dtype=str, **options)
-            column = {name: table.iloc[:, index] for name, index in header.columns.items()}
-            votes = np.stack([pandas.to_numeric(column[name]) for name in VOTES], axis=1)
-            if not ((votes >= 0) & (votes <= 255) & (votes % 1 == 0)).all():
-                raise ValueError("not all are integers in 0..255")
-        except ValueError as error:
-            reason = f"{file.name} does not hold FER+ votes ({one_line(error)})"
-            raise UserError(f"{reason}: download fer2013new.csv again") from error
-    votes[column["image name"].str.strip() == ""] = 0
-    return column["usage"].map(split_named).tolist(), votes.astype(np.uint8)
-
-
-def add_votes(name, rows, splits, votes):
-    """Yield the `Row`s of the table `name` with its votes: row i of both is the same face.
-
-    splits, votes: see `read_votes`. Raises UserError when the files do not match.
-    """
-    for row, split, counts in zip_longest(rows, splits, votes):
-        if row is None or row.split != (split or row.split) or counts is None:
-            place = "fewer rows than" if row is None else f"another row {row.number} than"
+    name, number = table.file.name, 0
+    for number, (row, record) in enumerate(zip_longest(rows, read_records(table)), 1):
+        usage = record and split_named(table.field(record, "usage"))
+        if row is None or record is None or row.split != (usage or row.split):
             raise UserError(
-                f"{name} has {place} the FER+ votes: they must match row by row: download "
-                "both files again"
+                f"fer2013.csv and the FER+ votes in {name} do not match at row {number}: they must "
+                "do so row by row: download both files again"
             )
-        row.values["votes"] = counts
+        try:
+            votes = read_votes(table, record)
+        except ValueError as error:
+            reason = f"{name} does not hold FER+ votes (row {number}, {error})"
+            raise UserError(f"{reason}: download it again") from error
+        row.values["votes"] = votes if table.field(record, "image name") else [0] * len(VOTES)
         yield row
 
 
-def derive_vad(row):
-    """Give a `Row` V/A/D from its votes; without votes for an emotion it cannot be used."""
-    votes = np.asarray(row.values["votes"])
-    row.values["VAD"] = votes_to_vad(votes[None])[0]
-    row.fault = "" if votes.any() else "votes: none for an emotion"
-    return row
+def require_votes(rows):
+    """Yield `Row`s; one without votes for an emotion, from which V/A/D derive, cannot be used."""
+    for row in rows:
+        if not row.fault and not any(row.values["votes"]):
+            row.fault = "votes: none for an emotion"
+        yield row

@@ -1,61 +1,57 @@
 """Images in class folders, train/<class>/ and test/<class>/, as rows."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from io import BytesIO
 
 from data import FACE_SIZE
-from data.fer2013.tables import Part, Row, read_label, split_named
+from data.fer2013.tables import NotUsed, Row, read_label, split_named
 from utils.files import UserError
 from utils.images import decode, square_resize, to_grey
 from utils.tasks import CLASS_WORDS, EMOTIONS
 from utils.text import counted
 
 
-def find_images(files, unused, problems):
-    """[`Part`] of the images in class folders; the content of each is [(`File`, label 0..6)].
-
-    files: those with the suffix of an image. unused: a list, to which sentences about other images
-    are added. problems: a list, to which a UserError is added for an unknown class folder where one
-    of the seven classes is missing.
-    """
-    folders, elsewhere = defaultdict(list), Counter()
+def group_images(files):
+    """({folder of a split: {class folder: [`File`]}}, [`NotUsed` for each other folder])."""
+    by_folder, splits, unused = defaultdict(list), defaultdict(dict), []
     for file in files:
-        name, _, class_name = file.folder.rpartition("/")
+        by_folder[file.folder].append(file)
+    for folder, images in by_folder.items():
+        name, _, class_folder = folder.rpartition("/")
         if split_named(name.rpartition("/")[2]):
-            folders[name].append((file, class_name))
+            splits[name][class_folder] = images
         else:
-            elsewhere[file.folder or "this folder"] += 1
-    for folder, count in elsewhere.items():
-        unused.append(f"{folder}: {counted(count, 'image')} outside of train/<class>, test/<class>")
-    found = []
-    for name, images in sorted(folders.items()):
-        place, _, folder = name.rpartition("/")
-        try:
-            labelled = _label_images(images, name, unused)
-        except UserError as error:
-            problems.append(error)
-            continue
-        found += [Part(place, split_named(folder), name, labelled)] if labelled else []
-    return found
+            count = counted(len(images), "image")
+            place = folder or "this folder"
+            unused.append(NotUsed(f"{place}: {count} outside of train/<class>, test/<class>"))
+    return splits, unused
 
 
-def _label_images(images, name, unused):
-    """[(`File`, label)] of [(`File`, class folder)] in the folder `name`, of known classes."""
-    labels, unknown = {}, []
-    for folder, count in Counter(folder for _, folder in images).items():
+def label_images(name, classes):
+    """([(`File`, label 0..6)], [unknown class folders]) of {class folder: [`File`]}.
+
+    name: the folder around them. Raises NotUsed when none is known, and UserError for an unknown
+    one where one of the seven classes is missing.
+    """
+    labelled, unknown, labels = [], [], set()
+    for folder, images in classes.items():
         word = re.sub(r"^\d+[ _.-]+", "", folder.lower())  # "0 angry"
         try:
-            labels[folder] = read_label(word)
+            label = read_label(word)
+            labels.add(label)
+            labelled += [(file, label) for file in images]
         except ValueError:
-            unused.append(f"{name}/{folder} is not a class of FER2013 ({counted(count, 'image')})")
-            unknown += [folder] if word not in CLASS_WORDS else []
-    if unknown and labels and len(set(labels.values())) < len(EMOTIONS):  # one may be misspelled
+            unknown.append(folder)
+    if not labels:
+        raise NotUsed(f"{name}/{unknown[0]} is not a class of FER2013")
+    foreign = [folder for folder in unknown if folder.lower() not in CLASS_WORDS]
+    if foreign and len(labels) < len(EMOTIONS):  # one may be misspelled
         raise UserError(
-            f"{name}/{unknown[0]} is not a class of FER2013, and one of the seven is missing: "
+            f"{name}/{foreign[0]} is not a class of FER2013, and one of the seven is missing: "
             f"rename it ({', '.join(EMOTIONS).lower()}), or move it elsewhere"
         )
-    return [(file, labels[folder]) for file, folder in images if folder in labels]
+    return labelled, unknown
 
 
 def _sort_key(image):

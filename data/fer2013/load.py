@@ -39,7 +39,13 @@ def load(path=None, drop_duplicates=False, limit=None, out=None):
         split: load_split(h5_path, split, None if drop_duplicates else limit) for split in SPLITS
     }
     attributes = store.read_attributes(h5_path)
-    missing = [split for split, faces in splits.items() if faces is None]
+    missing = [split for split, faces in splits.items() if not faces]
+    damaged = [split for split in missing if attributes["counts"].get(split)]
+    if damaged:
+        raise UserError(
+            f"{h5_path} is damaged ({damaged[0]} has no labels): delete it, so that it is prepared "
+            "again, or get it again"
+        )
     if missing:
         counts = [f"{split} ({counted(n, 'face')})" for split, n in attributes["counts"].items()]
         raise UserError(

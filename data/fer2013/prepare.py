@@ -19,12 +19,23 @@ from tqdm import tqdm
 
 from data.archives import DATA_FOLDER, REPORT_NAME, disk_files, open_files
 from data.fer2013 import store
+from data.fer2013.ferplus import votes_to_vad
 from data.fer2013.sources import H5_SUFFIXES, NO_VAD, find_source
-from utils.files import UserError, atomic_write, exit_code, move_aside, one_line, path_argument
+from utils.files import (
+    UserError,
+    as_user_error,
+    atomic_write,
+    exit_code,
+    move_aside,
+    path_argument,
+    unfinished_files,
+)
 from utils.tasks import EMOTIONS, SPLITS
 
 H5_NAMES = ("data.h5", "data_prepared.h5")  # the second where the first is somebody else's
 MAX_UNUSED = 12  # lines about what is not used
+UNFINISHED_SECONDS = 3600  # age at which a temporary file is surely nobody's
+WRITE_REMEDY = "make room, or choose another place: python -m data.fer2013.prepare SOURCE --h5 FILE"
 PUBLIC_SHARE = 0.1
 PUBLIC_NOTE = "PublicTest is a tenth of the training faces, drawn by class with seed 0"
 
@@ -52,6 +63,7 @@ def ensure(place, h5_path=None, fallback=None):
         if attributes[path]["fingerprint"] == current:
             return path
     with open_files(place) as files:
+        files = {name: file for name, file in files.items() if place / name not in prepared}
         source, unused = find_source(files)
         if source is None and prepared and prepared[0].parent == folder:
             return prepared[0]
@@ -74,12 +86,11 @@ def _default_paths(folder, fallback):
 
 def fingerprint(place):
     """SHA-256, hexadecimal, of names, sizes and times of change of the sources; "" without any."""
-    sources = [
-        (name, path.stat())
-        for name, path in disk_files(place)
-        if path.suffix not in H5_SUFFIXES or store.is_foreign(path)
-    ]
-    entries = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in sources]
+    entries = []
+    for name, path in disk_files(place):
+        if path.suffix not in H5_SUFFIXES or store.is_foreign(path):
+            stat = path.stat()
+            entries.append((name, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(ascii(entries).encode()).hexdigest() if entries else ""
 
 
@@ -103,82 +114,76 @@ def prepare(source, unused, h5_path, current):
     more = [f"{len(unused) - MAX_UNUSED:,} more"] if len(unused) > MAX_UNUSED else []
     lines = [f"  not used: {sentence}" for sentence in unused[:MAX_UNUSED] + more]
     print(f"Reading {source.description}", *lines, sep="\n", flush=True)
-    rows = list(tqdm(source.read(), desc="Reading", unit=" rows", leave=False, disable=None))
-    dropped = [row for row in rows if row.fault]
-    splits = join(row for row in rows if not row.fault)
-    _check_splits(source, splits, dropped)
-    is_drawn = not source.is_annotated and draw_public_split(splits)
-    notes = [PUBLIC_NOTE] * is_drawn + missing_classes(splits)
-    try:
-        _write(h5_path, splits, source.vad_origin, notes, current)
+    rows, dropped = defaultdict(list), []
+    for row in tqdm(source.read(), desc="Reading", unit=" rows", leave=False, disable=None):
+        if row.fault:
+            dropped.append(row)
+        else:
+            rows[row.split].append(row.values)
+    _check_splits(source, rows, dropped)
+    splits = {split: to_arrays(rows.pop(split)) for split in SPLITS if split in rows}
+    notes = []
+    if not source.is_annotated and splits.keys() == {"Training", "PrivateTest"}:
+        splits, notes = draw_public_split(splits), [PUBLIC_NOTE]
+    notes += missing_classes(splits)
+    with as_user_error(h5_path, WRITE_REMEDY):
+        _move_aside_better(h5_path, source.vad_origin)
+        with atomic_write(h5_path) as temporary:
+            store.write(temporary, splits, source.vad_origin, notes, current)
         report = _write_report(h5_path.with_name(REPORT_NAME), dropped)
-    except OSError as error:
-        raise UserError(
-            f"{h5_path} could not be written ({error.strerror or one_line(error)}): make room, or "
-            "choose another place: python -m data.fer2013.prepare SOURCE --h5 FILE"
-        ) from error
+        _remove_unfinished(h5_path)
     seconds = time.perf_counter() - started
-    counts = ", ".join(f"{len(splits[split]['label']):,} {split}" for split in splits)
+    counts = ", ".join(f"{len(arrays['label']):,} {split}" for split, arrays in splits.items())
     kinds = Counter(row.fault.partition(":")[0] for row in dropped)
     faults = "".join(f", {count:,} for {kind}" for kind, count in sorted(kinds.items()))
-    lines = [f"rows dropped: {len(dropped):,}{faults}; {report}", *notes]
     print(f"{h5_path}: {counts} faces (V/A/D: {source.vad_origin}), {seconds:.1f} s")
-    print(*(f"  {line}" for line in lines), sep="\n", flush=True)
+    print(f"  rows dropped: {len(dropped):,}{faults}; {report}", *notes, sep="\n  ", flush=True)
 
 
-def join(rows):
-    """{split: {dataset of data.h5: array}} of usable `Row`s, in the order of `SPLITS`."""
-    by_split = defaultdict(list)
-    for row in rows:
-        by_split[row.split].append(row.values)
-    return {split: _to_arrays(by_split[split]) for split in SPLITS if by_split[split]}
-
-
-def _to_arrays(values):
-    return {
+def to_arrays(values):
+    """{dataset of data.h5: array} of the `values` of rows; V/A/D derive from votes without them."""
+    arrays = {
         name: np.array([value[name] for value in values], store.DTYPES[name]) for name in values[0]
     }
+    if "votes" in arrays and "VAD" not in arrays:
+        arrays["VAD"] = votes_to_vad(arrays["votes"])
+    return arrays
 
 
-def _check_splits(source, splits, dropped):
-    """Raise UserError for a split without a usable row."""
-    files = {row.split: row.file for row in dropped if row.split} | source.splits
-    empty = [(split, file) for split, file in files.items() if split not in splits]
-    if not splits and not empty:
-        empty = [("any split", source.description)]
-    for split, file in empty:
-        faults = [row for row in dropped if row.split in (split, "")]
-        first = f" (row {faults[0].number}: {faults[0].fault})" if faults else ""
-        raise UserError(f"{file} has no usable row for {split}{first}: download it again")
+def _check_splits(source, rows, dropped):
+    """Raise UserError for a split without a usable row. rows: {split: those that are}."""
+    files = {row.split: row.file for row in dropped if row.split} | source.files
+    if not rows and not files:
+        files = {"any split": source.description}
+    for split, file in files.items():
+        if split not in rows:
+            faults = [row for row in dropped if row.split in (split, "")]
+            first = f" (row {faults[0].number}: {faults[0].fault})" if faults else ""
+            raise UserError(f"{file} has no usable row for {split}{first}: download it again")
 
 
 def draw_public_split(splits):
-    """Move a tenth of the training faces of each class to a public split, if there is none.
+    """{split: arrays} with a tenth of the training faces of each class as the public split.
 
-    splits: as of `join`. The seed is fixed. An image that occurs more than once is not taken, so
-    that no face is in both. Returns whether a split was drawn.
+    The seed is fixed. An image that occurs more than once is not taken, so that no face is in both.
     """
-    if "PublicTest" in splits or not {"Training", "PrivateTest"} <= splits.keys():
-        return False
     training = splits["Training"]
     images = [face.tobytes() for face in training["pixel"]]
     counts = Counter(images)
     is_single = np.array([counts[image] == 1 for image in images])
     generator = np.random.RandomState(0)  # NumPy guarantees that its numbers never change
-    drawn = []
+    is_drawn = np.zeros(len(images), bool)
     for label in range(len(EMOTIONS)):
         of_class = training["label"] == label
         size = round(PUBLIC_SHARE * of_class.sum())
-        drawn += generator.permutation(np.flatnonzero(of_class & is_single))[:size].tolist()
-    # Where that is none, one image with its copies.
-    drawn = drawn or [row for row, image in enumerate(images) if image == images[0]]
-    is_drawn = np.isin(np.arange(len(images)), drawn)
-    if is_drawn.all():
-        return False
-    public = {name: array[is_drawn] for name, array in training.items()}
-    training = {name: array[~is_drawn] for name, array in training.items()}
-    splits |= {"Training": training, "PublicTest": public}
-    return True
+        is_drawn[generator.permutation(np.flatnonzero(of_class & is_single))[:size]] = True
+    if not is_drawn.any():
+        is_drawn[np.flatnonzero(is_single)[:1]] = True
+    return {
+        "Training": {name: array[~is_drawn] for name, array in training.items()},
+        "PublicTest": {name: array[is_drawn] for name, array in training.items()},
+        "PrivateTest": splits["PrivateTest"],
+    }
 
 
 def missing_classes(splits):
@@ -190,30 +195,32 @@ def missing_classes(splits):
     return notes
 
 
-def _write(h5_path, splits, vad_origin, notes, current):
-    """Write data.h5; an earlier one with V/A/D is moved aside for one without."""
-    h5_path.parent.mkdir(parents=True, exist_ok=True)
+def _move_aside_better(h5_path, vad_origin):
+    """Move somebody else's file aside, and one with V/A/D that one without would replace."""
     earlier = store.read_attributes(h5_path)
-    is_better = earlier and vad_origin == NO_VAD != earlier["vad_origin"]
-    if h5_path.exists() and (is_better or not earlier):
-        folder = move_aside([h5_path], h5_path.parent)
+    is_worse = earlier and (vad_origin != NO_VAD or earlier["vad_origin"] == NO_VAD)
+    if not is_worse and (folder := move_aside([h5_path], h5_path.parent)):
         print(f"The earlier {h5_path.name} was moved to {folder}.")
-    ordered = {split: splits[split] for split in SPLITS if split in splits}
-    with atomic_write(h5_path) as temporary:
-        store.write(temporary, ordered, vad_origin, notes, current)
+
+
+def _remove_unfinished(h5_path):
+    """Remove what killed preparations left; a younger file may be of one that still works."""
+    for name in (h5_path.name, REPORT_NAME):
+        for path in unfinished_files(h5_path.parent, name):
+            if time.time() - path.stat().st_mtime > UNFINISHED_SECONDS:
+                path.unlink()
 
 
 def _write_report(path, dropped):
     """Write data_report.csv (UTF-8 with a byte-order mark, for Excel); return a clause about it."""
-    order = {split: number for number, split in enumerate((*SPLITS, ""))}
-    lines = [(row.split, row.file, row.number, row.fault) for row in dropped]
+    order = (*SPLITS, "")
+    dropped = sorted(dropped, key=lambda row: (order.index(row.split), row.file))
+    options = {"encoding": "utf-8-sig", "errors": "backslashreplace", "newline": ""}
     try:
-        with atomic_write(path) as temporary:
-            options = {"encoding": "utf-8-sig", "errors": "backslashreplace", "newline": ""}
-            with open(temporary, "w", **options) as stream:
-                writer = csv.writer(stream, lineterminator="\n")
-                writer.writerow(("split", "file", "row", "reason"))
-                writer.writerows(sorted(lines, key=lambda line: (order[line[0]], line[1])))
+        with atomic_write(path) as temporary, open(temporary, "w", **options) as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(("split", "file", "row", "reason"))
+            writer.writerows((row.split, row.file, row.number, row.fault) for row in dropped)
     except OSError as error:
         return f"{path} could not be written ({error.strerror})"
     return f"listed in {path}"

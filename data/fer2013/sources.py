@@ -9,24 +9,15 @@ Formats are recognised by content, not by name:
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
 
 from data.archives import ARCHIVE_SUFFIXES
-from data.fer2013.ancestor import read_h5, read_shapes
-from data.fer2013.ferplus import add_votes, derive_vad, read_votes
-from data.fer2013.images import find_images, read_images
-from data.fer2013.tables import (
-    VAD,
-    VOTES,
-    NotATable,
-    Part,
-    first_line,
-    read_header,
-    read_rows,
-    split_named,
-)
+from data.fer2013.ancestor import check_h5, read_h5
+from data.fer2013.ferplus import add_votes, require_votes
+from data.fer2013.images import group_images, label_images, read_images
+from data.fer2013.tables import VAD, VOTES, NotUsed, first_line, open_table, read_rows, split_named
 from utils.files import UserError
 from utils.images import is_image
 from utils.tasks import SPLITS
@@ -39,19 +30,42 @@ H5_SUFFIXES = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Faces that can be read.
+class Part:
+    """Faces of one split, or of all.
 
-    description: its files, for messages. splits: {split: name of its file or folder}; empty where
-    each row says its split. vad_origin: where V/A/D come from. read: yields each `Row`. rank: the
-    larger the better.
+    name: of the table, the h5 file or the folder of images. place: the folder around it. split:
+    None where each row says its own. vad_origin: where V/A/D come from. rank: the larger the
+    better. read: yields each `Row`, given the split.
     """
 
-    description: str
-    splits: dict[str, str]
+    name: str
+    place: str
+    split: str | None
     vad_origin: str
-    read: Callable = field(repr=False)
     rank: tuple
+    read: Callable = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Faces that can be read: a `Part` without a split, or one for each split."""
+
+    parts: list[Part]
+
+    @property
+    def description(self):
+        """The names of its files and folders."""
+        return ", ".join(part.name for part in self.parts)
+
+    @property
+    def files(self):
+        """{split: name of its file or folder}; empty where each row says its split."""
+        return {part.split: part.name for part in self.parts if part.split}
+
+    @property
+    def vad_origin(self):
+        """Where V/A/D come from."""
+        return self.parts[0].vad_origin
 
     @property
     def is_annotated(self):
@@ -62,7 +76,12 @@ class Source:
     def is_complete(self):
         """Whether there are faces to train and to test on; a public split can be drawn."""
         needed = SPLITS if self.is_annotated else ("Training", "PrivateTest")
-        return not self.splits or set(needed) <= set(self.splits)
+        return not self.files or set(needed) <= self.files.keys()
+
+    def read(self):
+        """Yield each `Row`."""
+        for part in self.parts:
+            yield from part.read(part.split)
 
 
 def find_source(files):
@@ -70,28 +89,31 @@ def find_source(files):
 
     Better are complete sources, then V/A/D, votes, one table before one for each split, tables
     before images, files on disk before archives. Raises UserError when there is no complete source
-    because two files or folders are for one split, or a class folder is misspelled.
+    because a file cannot be read, two are for one split, or a class folder is misspelled.
     """
-    groups, unused, problems = defaultdict(list), [], []
+    kinds = defaultdict(list)
     for file in files.values():
-        groups[_kind(file, is_alone=len(files) == 1)].append(file)
-    candidates = [
-        *_find_tables(groups["table"], unused, problems),
-        *_find_folders(groups["image"], unused, problems),
-        *_find_h5(groups["h5"], unused),
-    ]
-    best = max(candidates, key=lambda source: (source.is_complete, *source.rank), default=None)
+        kinds[_kind(file, is_alone=len(files) == 1)].append(file)
+    tables, errors = _find_tables(kinds["table"], kinds["origin"])
+    folders, more = _find_folders(kinds["image"])
+    others, no_faces = _attempt(_h5_part, kinds["h5"])
+    groups, left_out = _group([*tables, *folders, *others])
+    sources, conflicts = _attempt(_make_source, groups)
+    errors += more + no_faces + left_out + conflicts
+    best = max(sources, key=_rank, default=None)
+    problems = [error for error in errors if isinstance(error, UserError)]
     if problems and not (best and best.is_complete):
         raise problems[0]
-    others = [source.description for source in candidates if source is not best]
-    unused += map(str, problems)
-    unused += [f"{description}: there is a better source" for description in others]
-    suffixes = Counter(file.suffix for file in groups["other"])
+    worse = [source.description for source in sources if source is not best]
+    unused = [*map(str, errors), *(f"{name}: there is a better source" for name in worse)]
+    suffixes = Counter(file.suffix for file in kinds["other"])
     unused += [counted(count, f"{suffix} file") for suffix, count in suffixes.items()]
     return best, unused
 
 
 def _kind(file, is_alone):
+    if file.name == ORIGIN_NAME:
+        return "origin"
     if is_image(PurePosixPath(file.name)):
         return "image"
     if file.suffix in H5_SUFFIXES:
@@ -99,92 +121,116 @@ def _kind(file, is_alone):
     return "table" if file.suffix in TABLE_SUFFIXES or is_alone else "other"
 
 
-def _on_disk(file):
+def _is_on_disk(file):
     return not any(part.lower().endswith(ARCHIVE_SUFFIXES) for part in file.folder.split("/"))
 
 
-def _make_sources(make, groups, problems):
-    """[make(group)] of those groups for which that does not raise a UserError."""
-    sources = []
-    for group in groups:
+def _attempt(function, items):
+    """([function(item)], [the ValueError that it raised for another item])."""
+    results, errors = [], []
+    for item in items:
         try:
-            sources.append(make(group))
-        except UserError as error:
-            problems.append(error)
-    return sources
+            results.append(function(item))
+        except ValueError as error:
+            errors.append(error)
+    return results, errors
 
 
-def _find_tables(files, unused, problems):
-    """The `Source`s that tables make up: one with Usage alone, others together."""
-    faces, votes, origin = _read_headers(files, unused, problems)
-    whole = [file for file in faces if _is_whole(file, faces)]
-    sources = []
-    for file in whole:
-        beside = [vote for vote in votes if vote.folder == file.folder]
-        vote = None if faces[file].has(*VAD) or not beside else (beside[0], votes.pop(beside[0]))
-        table = Part(file.folder, None, file.name, (file, faces[file]))
-        sources.append(_table_source([table], origin, vote))
-    unused += [f"{vote.name}: no faces without V/A/D lie beside these FER+ votes" for vote in votes]
-    for has_vad in (True, False):
-        tables = [
-            Part(file.folder, _split_of(file), file.name, (file, header))
-            for file, header in faces.items()
-            if file not in whole and header.has(*VAD) == has_vad
-        ]
-        unused += [f"{table.name} has no Usage, and no split in its name"
-                   for table in tables if table.split is None]  # fmt: skip
-        groups = _complete_groups([table for table in tables if table.split], unused)
-        sources += _make_sources(partial(_table_source, origin=origin), groups, problems)
-    return sources
+def _find_tables(files, origins):
+    """([`Part`], [errors]). origins: the `File` vad_origin.txt, if any."""
+    lines = [first_line(file)[0].strip() for file in origins]
+    tables, errors = _attempt(open_table, files)
+    faces = [table for table in tables if table.has("pixels")]
+    votes = {table.file.folder: table for table in tables if table not in faces}
+    make = partial(_table_part, votes=votes, origin=next(filter(None, lines), ANNOTATIONS))
+    parts, unusable = _attempt(make, faces)
+    used = ", ".join(part.name for part in parts)
+    unused = [NotUsed(f"{vote.file.name}: these FER+ votes lie beside no table with Usage")
+              for vote in votes.values() if vote.file.name not in used]  # fmt: skip
+    return parts, errors + unusable + unused
 
 
-def _read_headers(files, unused, problems):
-    """({`File`: `Header`} of faces, the same of FER+ votes, where V/A/D come from)."""
-    faces, votes, origin = {}, {}, ANNOTATIONS
-    for file in files:
-        try:
-            if file.name == ORIGIN_NAME:
-                origin = first_line(file)[0].strip() or ANNOTATIONS
-                continue
-            header = read_header(file)
-            (faces if header.has("pixels") else votes)[file] = header
-        except NotATable as error:
-            unused.append(f"{file.name} {error}")
-        except UserError as error:
-            problems.append(error)
-    return faces, votes, origin
+def _table_part(table, votes, origin):
+    """The `Part` of a table of faces. votes: {folder: `Table` of the FER+ votes in it}.
+
+    A table is for the split that it is named for, else for those in its column Usage, else for the
+    one that a folder around it is named for, the nearest first. Raises NotUsed.
+    """
+    *folders, name = table.file.name.split("/")
+    split = split_named(name)
+    if split is None and not table.has("usage"):
+        split = next(filter(None, map(split_named, reversed(folders))), None)
+        if split is None:
+            raise NotUsed(f"{table.file.name} has no Usage, and no split in its name")
+    has_vad = table.has(*VAD)
+    beside = None if has_vad or split else votes.get(table.file.folder)
+    has_votes = beside is not None or table.has(*VOTES)
+
+    def read(split):
+        rows = read_rows(table, split)
+        rows = add_votes(rows, beside) if beside else rows
+        return require_votes(rows) if has_votes and not has_vad else rows
+
+    names = [one.file.name for one in (table, beside) if one]
+    vad_origin = origin if has_vad else DERIVED if has_votes else NO_VAD
+    rank = (has_vad, has_votes, split is None, True, _is_on_disk(table.file))
+    return Part(", ".join(names), table.file.folder, split, vad_origin, rank, read)
 
 
-def _is_whole(file, tables):
-    """Whether a table has Usage, and is not one of several that are named for splits."""
-    if not tables[file].has("usage"):
-        return False
-    beside = [other for other in tables if other.folder == file.folder]
-    named = {split_named(other.name.rpartition("/")[2]) for other in beside} - {None}
-    return split_named(file.name.rpartition("/")[2]) is None or len(named) == 1
+def _find_folders(files):
+    """([`Part`], [errors]) of the images in class folders."""
+    splits, unused = group_images(files)
+    parts, errors = _attempt(_image_part, sorted(splits.items()))
+    if {part.split for part in parts} == {"Training", "PublicTest"}:  # the only faces to test on
+        rename = {"Training": "Training", "PublicTest": "PrivateTest"}
+        parts = [replace(part, split=rename[part.split]) for part in parts]
+    return parts, unused + errors
 
 
-def _split_of(file):
-    """The split that a file is named for, else a folder around it, the nearest first; or None."""
-    return next(filter(None, map(split_named, reversed(file.name.split("/")))), None)
+def _image_part(item):
+    """The `Part` of (folder, {class folder: [`File`]})."""
+    name, classes = item
+    images, unknown = label_images(name, classes)
+    place, _, folder = name.rpartition("/")
+    without = f" (without {', '.join(unknown)})" if unknown else ""
+    description = f"{counted(len(images), 'image')} in {name}{without}"
+    rank = (False, False, False, False, _is_on_disk(images[0][0]))
+    return Part(description, place, split_named(folder), NO_VAD, rank, partial(read_images, images))
 
 
-def _complete_groups(parts, unused):
-    """[`Part`] in groups with training and private faces: of a place, or else all of them."""
-    groups = defaultdict(list)
+def _h5_part(file):
+    has_vad = check_h5(file)
+    origin, rank = (
+        ANNOTATIONS if has_vad else NO_VAD,
+        (has_vad, False, True, True, _is_on_disk(file)),
+    )
+    return Part(file.name, file.folder, None, origin, rank, lambda split: read_h5(file))
+
+
+def _group(parts):
+    """([[`Part`]], [errors]): one without a split alone; of splits those of a place, or all."""
+    groups, errors, kinds = [[part] for part in parts if not part.split], [], defaultdict(list)
     for part in parts:
-        groups[part.place].append(part)
-    needed = {"Training", "PrivateTest"}
-    complete = [group for group in groups.values() if needed <= {part.split for part in group}]
-    if not complete:
-        return [parts] if parts else []
-    rest = [part for group in groups.values() if group not in complete for part in group]
-    unused += [f"{part.name}: there is a complete source elsewhere" for part in rest]
-    return complete
+        if part.split:
+            has_vad, _, _, is_table, _ = part.rank
+            kinds[has_vad, is_table].append(part)
+    for alike in kinds.values():
+        places = defaultdict(list)
+        for part in alike:
+            places[part.place].append(part)
+        complete = [group for group in places.values() if _has_test(group)]
+        groups += complete or [alike]
+        errors += [NotUsed(f"{part.name}: there is a complete source elsewhere")
+                   for part in alike if complete and not _has_test(places[part.place])]  # fmt: skip
+    return groups, errors
 
 
-def _names_by_split(parts):
-    """{split: name} of [`Part`]. Raises UserError for two of one split."""
+def _has_test(parts):
+    return {"Training", "PrivateTest"} <= {part.split for part in parts}
+
+
+def _make_source(parts):
+    """The `Source` of these. Raises UserError for two of one split."""
     names = {}
     for part in parts:
         if part.split in names:
@@ -193,74 +239,8 @@ def _names_by_split(parts):
                 "one, or give the path of the one to use"
             )
         names[part.split] = part.name
-    return names
+    return Source(parts)
 
 
-def _table_source(parts, origin, votes=None):
-    """The `Source` of [`Part`], tables. votes: (`File`, `Header`) of FER+ votes, or None."""
-    splits = _names_by_split(parts)
-    (_, header), is_whole = parts[0].content, None in splits
-    files = [part.content[0] for part in parts] + ([votes[0]] if votes else [])
-    has_vad, has_votes = header.has(*VAD), votes is not None or header.has(*VOTES)
-    return Source(
-        description=", ".join(file.name for file in files),
-        splits={} if is_whole else splits,
-        vad_origin=origin if has_vad else DERIVED if has_votes else NO_VAD,
-        read=partial(_read_tables, parts, votes),
-        rank=(has_vad, has_votes, is_whole, True, all(map(_on_disk, files))),
-    )
-
-
-def _read_tables(parts, votes):
-    for part in parts:
-        file, header = part.content
-        rows = read_rows(file, header, part.split)
-        if votes:
-            rows = add_votes(file.name, rows, *read_votes(*votes))
-        is_derived = not header.has(*VAD) and (votes is not None or header.has(*VOTES))
-        for row in rows:
-            yield derive_vad(row) if is_derived and not row.fault else row
-
-
-def _find_folders(files, unused, problems):
-    """The `Source`s that images in class folders make up."""
-    groups = _complete_groups(find_images(files, unused, problems), unused)
-    return _make_sources(_image_source, groups, problems)
-
-
-def _image_source(parts):
-    """The `Source` of [`Part`], folders of images."""
-    splits = _names_by_split(parts)
-    if splits.keys() == {"Training", "PublicTest"}:  # the only faces to test on
-        rename = {"Training": "Training", "PublicTest": "PrivateTest"}
-        parts = [part._replace(split=rename[part.split]) for part in parts]
-        splits = _names_by_split(parts)
-
-    def read():
-        for part in parts:
-            yield from read_images(part.content, part.split)
-
-    count = sum(len(part.content) for part in parts)
-    on_disk = all(_on_disk(part.content[0][0]) for part in parts)
-    description = f"{counted(count, 'image')} in {', '.join(splits.values())}"
-    return Source(description, splits, NO_VAD, read, (False, False, False, False, on_disk))
-
-
-def _find_h5(files, unused):
-    """The `Source`s that h5 files are; prepared ones are not."""
-    sources = []
-    for file in files:
-        try:
-            shapes = read_shapes(file)
-        except ValueError as error:
-            unused.append(f"{file.name} {error}")
-            continue
-        if shapes is None:
-            unused += [f"{file.name} was prepared earlier: give its path"] if file.folder else []
-            continue
-        has_vad = all(f"{split}_VAD" in shapes for split in SPLITS)
-        splits = dict.fromkeys(SPLITS, file.name)
-        origin = ANNOTATIONS if has_vad else NO_VAD
-        rank = (has_vad, False, True, True, _on_disk(file))
-        sources.append(Source(file.name, splits, origin, partial(read_h5, file), rank))
-    return sources
+def _rank(source):
+    return source.is_complete, min(part.rank for part in source.parts)

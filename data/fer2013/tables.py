@@ -1,17 +1,16 @@
-"""Tables of faces: columns by their names, rows as checked arrays."""
+"""Tables of faces and of FER+ votes: columns by their names, rows as checked values."""
 
 import codecs
 import csv
 import io
 import re
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from functools import lru_cache, partial
 
 import numpy as np
 
 from data import FACE_SIZE
-from data.archives import file_errors
+from data.archives import File, file_errors
 from utils.tasks import CLASS_WORDS, DIMENSIONS, EMOTIONS, VAD_LIMIT
 
 PIXELS = FACE_SIZE * FACE_SIZE
@@ -38,14 +37,15 @@ SPLIT_WORDS = {
 }  # fmt: skip
 
 
-class NotATable(ValueError):
-    """A file that is not a table of faces or votes; says why."""
+class NotUsed(ValueError):
+    """A file that holds no faces; says why."""
 
 
 @dataclass(frozen=True)
-class Header:
-    """How a table is written. columns: {column in `NAMES`: index}; width: fields in a row."""
+class Table:
+    """A table and how it is written. columns: {column in `NAMES`: index}; width: their number."""
 
+    file: File
     encoding: str
     separator: str
     columns: dict[str, int]
@@ -55,18 +55,21 @@ class Header:
         """Whether the table has all of these columns."""
         return all(column in self.columns for column in columns)
 
+    def field(self, record, column):
+        """The text of a column in a row; "" when the row or the table lacks it."""
+        index = self.columns.get(column, len(record))
+        return record[index].strip() if index < len(record) else ""
 
-class Part(NamedTuple):
-    """What a source has for one split.
-
-    place: the folder around it. split: None for a table whose rows say it. name: of the table, or
-    of the folder of images. content: (`File`, `Header`), or [(`File`, label)].
-    """
-
-    place: str
-    split: str | None
-    name: str
-    content: tuple | list
+    def number(self, record, column, low, high):
+        """The number in a column. Raises ValueError."""
+        text = self.field(record, column)
+        try:
+            value = float(text if self.separator == "," else text.replace(",", "."))
+        except ValueError:
+            raise ValueError(f"{column}: {text[:20]!r} is not a number") from None
+        if not low <= value <= high:
+            raise ValueError(f"{column}: {text[:20]!r} is outside {low:g}..{high:g}")
+        return value
 
 
 @dataclass
@@ -85,6 +88,7 @@ class Row:
     fault: str = ""
 
 
+@lru_cache
 def split_named(text):
     """The split that a whole word of a name means ("3. outputPrivateTest", "val"), or None."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)
@@ -105,21 +109,22 @@ def first_line(file):
     return next(filter(str.strip, lines), ""), encoding
 
 
-def read_header(file):
-    """The `Header` of a table. Raises NotATable, and UserError when the file cannot be read."""
+def open_table(file):
+    """The `Table` in a file. Raises NotUsed, and UserError when the file cannot be read."""
     line, encoding = first_line(file)
-    headers = [_parse_header(line, encoding, separator) for separator in SEPARATORS]
-    header = max(headers, key=lambda header: len(header.columns))
-    is_votes = header.has(*VOTES, "usage", "image name") and not header.has("pixels")
-    has_part = any(map(header.has, VAD)) and not header.has(*VAD)
+    tables = [_parse_header(file, line, encoding, separator) for separator in SEPARATORS]
+    table = max(tables, key=lambda table: len(table.columns))
+    is_votes = table.has(*VOTES, "usage", "image name") and not table.has("pixels")
+    has_part = any(map(table.has, VAD)) and not table.has(*VAD)
     needed = ["pixels", "emotion", *(VAD if has_part else ())]
-    missing = [column for column in needed if not header.has(column)]
+    missing = [column for column in needed if not table.has(column)]
     if missing and not is_votes:
-        raise NotATable(f"has no column {' and no column '.join(missing)} in its first line")
-    return header
+        columns = " and no column ".join(missing)
+        raise NotUsed(f"{file.name} has no column {columns} in its first line")
+    return table
 
 
-def _parse_header(line, encoding, separator):
+def _parse_header(file, line, encoding, separator):
     fields = next(csv.reader([line], delimiter=separator), [])
     plain = [re.sub(r"[^a-z0-9]", "", field.lower()) for field in fields]
     columns = {}
@@ -127,65 +132,60 @@ def _parse_header(line, encoding, separator):
         known = [name for name in spellings if name in plain]
         if known:
             columns[column] = plain.index(known[0])
-    return Header(encoding, separator, columns, len(fields))
+    return Table(file, encoding, separator, columns, len(fields))
 
 
-def read_rows(file, header, split=None):
-    """Yield a `Row` for each row of a table of faces; blank lines are not rows.
+def read_records(table):
+    """Yield the fields of each row, a list of text; blank lines are not rows.
 
-    split: that of all rows; None where the column Usage says it. Raises UserError when the file is
-    damaged.
+    Raises UserError when the file is damaged.
     """
-    with file_errors(file.name), file.open() as stream:
-        text = io.TextIOWrapper(stream, header.encoding, errors="replace", newline="")
+    with file_errors(table.file.name), table.file.open() as stream:
+        text = io.TextIOWrapper(stream, table.encoding, errors="replace", newline="")
         lines = iter(partial(text.readline, LONGEST_LINE), "")  # csv refuses a longer field
-        reader = csv.reader(lines, delimiter=header.separator)
+        reader = csv.reader(lines, delimiter=table.separator)
         records = (record for record in reader if len(record) > 1 or "".join(record).strip())
         next(records, None)  # the header
-        for number, record in enumerate(records, 1):
-            row_split = split or split_named(_field(record, header, "usage")) or ""
-            row = Row(file.name, number, row_split, {})
-            try:
-                row.values = _parse_record(record, header, row_split)
-            except ValueError as error:
-                row.fault = str(error)
-            yield row
+        yield from records
 
 
-def _field(record, header, column):
-    """The text of a column; "" when the row or the table lacks it."""
-    index = header.columns.get(column, len(record))
-    return record[index].strip() if index < len(record) else ""
+def read_rows(table, split):
+    """Yield a `Row` for each row of a table of faces.
+
+    split: that of rows whose column Usage does not say it, or None. Raises UserError when the file
+    is damaged.
+    """
+    for number, record in enumerate(read_records(table), 1):
+        row_split = split_named(table.field(record, "usage")) or split or ""
+        row = Row(table.file.name, number, row_split, {})
+        try:
+            row.values = _parse_record(table, record, row_split)
+        except ValueError as error:
+            row.fault = str(error)
+        yield row
 
 
-def _parse_record(record, header, split):
+def _parse_record(table, record, split):
     """The `values` of a `Row`. Raises ValueError with the first fault."""
-    if len(record) != header.width:
-        raise ValueError(f"columns: {len(record)} fields instead of {header.width}")
+    if len(record) != table.width:
+        raise ValueError(f"columns: {len(record)} fields instead of {table.width}")
     if not split:
-        raise ValueError(f"usage: {quoted(_field(record, header, 'usage'))} is not a split")
-    values = {"label": read_label(_field(record, header, "emotion"))}
-    if header.has(*VAD):
-        values["VAD"] = [_number(record, header, name, -VAD_LIMIT, VAD_LIMIT) for name in VAD]
-    if header.has(*VOTES):
-        values["votes"] = [_number(record, header, name, 0, 255) for name in VOTES]
-        if any(count % 1 for count in values["votes"]):
-            raise ValueError("votes: not all are integers")
-    values["pixel"] = parse_pixels(_field(record, header, "pixels"))
+        raise ValueError(f"usage: {table.field(record, 'usage')[:20]!r} is not a split")
+    values = {"label": read_label(table.field(record, "emotion"))}
+    if table.has(*VAD):
+        values["VAD"] = [table.number(record, name, -VAD_LIMIT, VAD_LIMIT) for name in VAD]
+    if table.has(*VOTES):
+        values["votes"] = read_votes(table, record)
+    values["pixel"] = parse_pixels(table.field(record, "pixels"))
     return values
 
 
-def _number(record, header, column, low, high):
-    text = _field(record, header, column)
-    if header.separator != ",":
-        text = text.replace(",", ".")
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{column}: {quoted(text)} is not a number") from None
-    if not low <= value <= high:
-        raise ValueError(f"{column}: {quoted(text)} is outside {low:g}..{high:g}")
-    return value
+def read_votes(table, record):
+    """The FER+ votes in a row, in the order of EMOTIONS. Raises ValueError."""
+    votes = [table.number(record, name, 0, 255) for name in VOTES]
+    if any(count % 1 for count in votes):
+        raise ValueError("votes: not all are integers")
+    return votes
 
 
 def read_label(text):
@@ -197,7 +197,7 @@ def read_label(text):
     label = CLASS_WORDS.get((name or number).strip().lower())
     if label not in EMOTIONS:
         raise ValueError(
-            f"emotion: {quoted(text)} is neither an integer in 0-6 nor the name of an emotion"
+            f"emotion: {text[:20]!r} is neither an integer in 0-6 nor the name of an emotion"
         )
     return EMOTIONS.index(label)
 
@@ -223,9 +223,3 @@ def parse_pixels(text):
     if pixels.min() < 0 or pixels.max() > 255:
         raise ValueError("pixels: not all are in 0-255")
     return pixels.astype(np.uint8)
-
-
-def quoted(text):
-    """A field as a short, printable quotation for a report."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return f"'{text[:20]}{'...' if len(text) > 20 else ''}'"

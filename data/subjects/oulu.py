@@ -19,7 +19,6 @@ STANDARD_LOCATIONS = ("Oulu-CASIA", "Oulu-CASIA.zip")  # in the data folder
 DOCUMENTED = ("vl_acropped", "strong")  # the folders above those of the subjects
 SUBJECT_NAME = re.compile(r"P\d{3}", re.IGNORECASE)
 IMAGE_NAME = re.compile(r"(\d+)\.\w+")
-MAX_NAMED = 5  # missing subjects in the description
 NOTHING = (
     "has no folders of subjects (P001, P002, ...): give the folder or archive that contains "
     "Preprocess Img, or its VL_Acropped/Strong"
@@ -36,33 +35,26 @@ def load(path=None, find_face=None):
     """
     place = standard_place(STANDARD_LOCATIONS, "Oulu-CASIA") if path is None else Path(path)
     with open_files(place) as files:
-        images = find_images(files, place)
-        root, note = _find_root(images, place)
+        images = find_images(files)
+        root = _find_root(images, place)
         paths = {PurePosixPath(name): file for name, file in images.items()}
         frames = [_frame(file, path.relative_to(root), place)
                   for path, file in paths.items() if path.is_relative_to(root)]  # fmt: skip
         _check_complete(frames, place)
         faces = read_faces(frames, place, CLASSES, find_face)
-    missing = _missing(faces.subject_names)
-    return replace(faces, description=f"Oulu-CASIA: {faces.description}{missing}{note}")
+    return replace(faces, description=f"Oulu-CASIA: {faces.description}")
 
 
 def _find_root(images, place):
-    """(the folder of the subjects' folders, a note): the documented one, or the only one.
-
-    The note names a folder that is not the documented one, which may be of another light.
-    """
+    """The folder of the subjects' folders: VL_Acropped/Strong, or the only one."""
     roots = set()
     for path in map(PurePosixPath, images):
-        if (
-            SUBJECT_NAME.fullmatch(path.parent.parent.name)
-            and path.parent.name.lower() in CLASS_WORDS
-        ):
+        subject, class_name = path.parent.parent.name, path.parent.name.lower()
+        if SUBJECT_NAME.fullmatch(subject) and class_name in CLASS_WORDS:
             roots.add(path.parents[2])
     above = place.resolve() if place.is_dir() else Path()
     documented = {root for root in roots if _ends_as_documented(above / root)}
-    root = only_root(documented or roots, place, NOTHING)
-    return root, "" if documented or root == PurePosixPath() else f", in {root}"
+    return only_root(documented or roots, place, NOTHING)
 
 
 def _ends_as_documented(path):
@@ -93,11 +85,3 @@ def _check_complete(frames, place):
                     f"{place} has no images of {class_name} of {subject}: the folder "
                     f"{subject}/{folder} is missing or empty, copy it again"
                 )
-
-
-def _missing(subjects):
-    """A clause that names the subjects left out, by their numbers; "" where there are none."""
-    last = int(subjects[-1][1:])
-    missing = [name for name in map("P{:03}".format, range(1, last + 1)) if name not in subjects]
-    more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
-    return f", none of {', '.join(missing[:MAX_NAMED])}{more}" if missing else ""
