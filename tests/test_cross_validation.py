@@ -233,7 +233,7 @@ def test_only_synthesized_faces_that_are_read_as_wanted_tune(tree, tmp_path, mon
 # ---------------------------------------------------------------- resuming, several commands
 
 
-@pytest.mark.parametrize("again", [("--resume",), ()])
+@pytest.mark.parametrize("again", [("--resume",), pytest.param((), marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_like_one_that_was_not(
     tree, whole, tmp_path, interrupted, capsys, again
 ):
@@ -278,6 +278,7 @@ def test_ctrl_c_works_in_every_phase_of_a_fold(tree, whole, tmp_path, monkeypatc
         assert found[name] == expected[name], name
 
 
+@pytest.mark.slow
 def test_folds_trained_one_by_one_end_as_those_of_one_command(tree, whole, tmp_path, capsys):
     for fold in (3, 1):
         assert run(tree, tmp_path, *FULL, "--fold", fold) == 0
