@@ -124,6 +124,7 @@ def weights_of(learner):
     return torch.cat([value.detach().flatten() for value in learner.model.parameters()])
 
 
+@pytest.mark.slow
 def test_a_step_in_fp16_is_that_of_fp32_and_one_that_overflows_is_left_out():
     generator = torch.Generator().manual_seed(1)
     pictures = torch.randn(8, 1, 44, 44, generator=generator)

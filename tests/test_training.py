@@ -186,12 +186,16 @@ def hidden_generator(monkeypatch):
     monkeypatch.setattr(F, "dropout", dropout)
 
 
+MUON = [*SMALL, "--recipe", "default"]  # also averages, turned and corrupted faces, bf16
+DROPOUT = [*FLAGS, "--recipe", "paper", "--eval", "center"]
+
+
 @pytest.mark.parametrize(
     ("flags", "counts"),
     [
         (FLAGS, (1, 4)),  # in the middle of the first epoch, and of the second
-        ([*SMALL, "--recipe", "default"], (6,)),  # Muon, averages, turned and corrupted faces, bf16
-        ([*FLAGS, "--recipe", "paper", "--eval", "center"], (1,)),  # dropout
+        pytest.param(MUON, (6,), marks=pytest.mark.slow),
+        pytest.param(DROPOUT, (1,), marks=pytest.mark.slow),
     ],
 )
 def test_resumed_equals_uninterrupted(
@@ -210,6 +214,7 @@ def test_resumed_equals_uninterrupted(
         assert_same_run(tmp_path / "whole", out, name)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_teacher_resumes_exactly_without_it(tmp_path, interrupted, monkeypatch):
     """last.t7 holds what the released network says of the training faces."""
     flags = [*SMALL, "--teacher", "0.6"]
@@ -270,6 +275,7 @@ class BegunOnCuda(Run):
         self.crops = "tencrop"
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_on_another_device_keeps_its_crops(tmp_path, interrupted, monkeypatch):
     assert run(tmp_path / "whole", "--eval", "tencrop") == 0
     with monkeypatch.context() as patch:
@@ -307,6 +313,7 @@ def test_ctrl_c_during_the_last_evaluation_ends_at_once_and_can_go_on(
     assert_same_run(finished, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_records_of_another_run_are_moved_aside_when_the_first_goes_on(
     finished, tmp_path, capsys
 ):
