@@ -34,6 +34,23 @@ NOT_DETERMINISTIC = {
      "aten::_index_put_impl_", "aten::put_", "aten::histc", "aten::nll_loss2d_forward"}  # fmt: skip
 
 
+def current(value, now):
+    """What stands for a recorded value in a replay; lists and tuples are searched."""
+    if isinstance(value, torch.Tensor):
+        return now.get(id(value), (value, value))[1]
+    if isinstance(value, list | tuple):
+        return type(value)(current(each, now) for each in value)
+    return value
+
+
+def remember(recorded, value, now):
+    if isinstance(recorded, torch.Tensor):
+        now[id(recorded)] = recorded, value
+    elif isinstance(recorded, list | tuple):
+        for pair in zip(recorded, value, strict=True):
+            remember(*pair, now)
+
+
 class Tape(TorchDispatchMode):
     """Stands in for a CUDA graph: records operations with the host's numbers as they were then.
 
@@ -55,25 +72,10 @@ class Tape(TorchDispatchMode):
 
     @torch.no_grad()
     def replay(self):
-        now = {}
-
-        def current(value):
-            if isinstance(value, torch.Tensor):
-                return now.get(id(value), (value, value))[1]
-            if isinstance(value, list | tuple):
-                return type(value)(map(current, value))
-            return value
-
-        def remember(recorded, value):
-            if isinstance(recorded, torch.Tensor):
-                now[id(recorded)] = recorded, value
-            elif isinstance(recorded, list | tuple):
-                for each in zip(recorded, value, strict=True):
-                    remember(*each)
-
+        now = {}  # {id of a recorded tensor: (itself, its new value)}
         for function, arguments, options, result in self.calls:
-            options = {name: current(value) for name, value in options.items()}
-            remember(result, function(*current(arguments), **options))
+            options = {name: current(value, now) for name, value in options.items()}
+            remember(result, function(*current(arguments, now), **options), now)
         for recorded, value in now.values():
             if recorded is not value and 0 not in recorded.stride():  # an expanded one is a view
                 recorded.copy_(value)
