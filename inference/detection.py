@@ -179,11 +179,8 @@ class FaceDetector:
             tile = image[top : top + TILE, left : left + TILE]
             found = self._search(tile, SMALLEST_IN_TILE, STRICT_THRESHOLDS, TILE_BORDER)
             boxes += [box.moved(left, top) for box in found if box.side < TILE_OVERLAP]
-        boxes = [
-            box if box.confidence >= SURE else self._verify(image, box)
-            for box in non_max_suppression(boxes)
-            if all(math.dist(box.middle, other.middle) > other.side / 2 for other in known)
-        ]
+        boxes = [box for box in non_max_suppression(boxes) if not _is_among(box, known)]
+        boxes = [box if box.confidence >= SURE else self._verify(image, box) for box in boxes]
         return [box for box in boxes if box.confidence >= self.confidence]
 
     def _verify(self, image, box):
@@ -262,6 +259,11 @@ def _centered(box, x, y, side, angle):
     """A box like `box` with another centre, side and angle."""
     angle = (angle + 180) % 360 - 180
     return replace(box, left=float(x - side / 2), top=float(y - side / 2), side=side, angle=angle)
+
+
+def _is_among(box, boxes):
+    """Whether the centre of a box is near that of another."""
+    return any(math.dist(box.middle, other.middle) < other.side / 2 for other in boxes)
 
 
 def _smallest(image):
