@@ -45,30 +45,31 @@ from utils.text import counted, spell_duration
 
 def main(arguments):
     """Load, build, train. Returns the exit code. Raises UserError for a user's mistake."""
-    last = None
+    last = {}
     if arguments.resume:
         saved, last = load_last(arguments.out, arguments.dataset, arguments.model)
         settings = resumed(arguments, saved)
     else:
         settings = resolve(arguments, arguments.dataset or default_dataset(arguments.data))
-    precision = arguments.precision or (last or {}).get("precision", "auto")
-    runtime = setup_device(arguments.device, precision, arguments.compile, training=True)
+    precision = arguments.precision or last.get("precision", "auto")
+    runtime = setup_device(arguments.device, precision, compiled=bool(arguments.compile))
     if settings.has_subjects:
         faces = DATASETS[settings.dataset](settings.data, largest_face)
         return cross_validate(settings, faces, runtime, arguments.out, arguments.resume)
 
-    settings, dataset = load_dataset(settings, arguments)
-    splits = runtime.move_to_device(dataset.splits)
+    dataset = load_dataset(settings, arguments.out)
+    settings = with_known_tasks(settings, dataset, arguments)
     print_plan(settings, dataset, runtime.reasons)
+    splits = {name: faces.to(runtime.device) for name, faces in dataset.splits.items()}
     with exclusive_run(arguments.out) if is_first() else nullcontext():
         teacher_probs = ask_teacher(settings, splits["Training"], runtime, last)
         dataset = replace(dataset, splits=splits)
         run = Run(settings, dataset, runtime, arguments.out, teacher_probs, arguments.tensorboard)
         learner = build_learner(run)
-        if last is None:
-            run.begin()
-        else:
+        if arguments.resume:
             run.resume(last, learner)
+        else:
+            run.begin()
         code = train(run, learner)
         wait_for_all()
         return code
@@ -76,16 +77,13 @@ def main(arguments):
 
 def train(run, learner):
     """Every epoch: train, evaluate, record. Returns 0, or 130 when stopped by the user."""
-    settings, runtime, splits = run.settings, run.runtime, run.dataset.splits
-    training, epochs = splits["Training"], settings.recipe.epochs
+    runtime, splits, epochs = run.runtime, run.dataset.splits, run.settings.recipe.epochs
     with StopRequest() as request:
         stop = AgreedStop(request, runtime.device)
         for epoch in range(run.epoch, epochs):
-            plan = learner.plan(training, settings.seed, epoch)
             metrics, state = train_one_epoch(
-                learner, training, plan, epoch, f"epoch {epoch}", run.mid_epoch, stop,
-                rate_report(run),
-            )  # fmt: skip
+                learner, epoch, f"epoch {epoch}", run.mid_epoch, stop, rate_report(run)
+            )
             if metrics is None:
                 run.save(learner, state)
                 return run.interrupted()
@@ -94,9 +92,8 @@ def train(run, learner):
             results = {"epoch": epoch, "Training": metrics}
             for split in TEST_SPLITS:
                 results[split] = evaluate(
-                    network, splits[split], settings.tasks, run.preprocessing, runtime, run.crops,
-                    split,
-                )  # fmt: skip
+                    network, splits[split], learner.preprocessing, runtime, run.crops, split
+                )
             seconds = time.perf_counter() - began
             run.record(results, learner, state["seconds"], seconds)
             print(summary(results, state["seconds"] + seconds), flush=True)
@@ -108,30 +105,34 @@ def train(run, learner):
         except Stopped:
             return run.interrupted()
     run.finished()
-    if settings.dataset == "Demo":
+    if run.settings.dataset == "Demo":
         print("These were drawn faces. Put the FER2013 archive into data/ to train on real ones.")
     return 0
 
 
-def load_dataset(settings, arguments):
-    """(`Settings`, `Dataset`), the settings with the tasks that the data has annotations for."""
+def load_dataset(settings, out):
+    """The `Dataset` with the targets of the recipe."""
     load = DATASETS[settings.dataset]
     with rank0_first():  # of several processes one prepares data.h5
-        dataset = load(settings.data, settings.drop_duplicates, settings.limit, arguments.out)
+        dataset = load(settings.data, settings.drop_duplicates, settings.limit, out)
     dataset = with_targets(dataset, settings.recipe.targets)
     check_share(settings.recipe.batch_size, min(map(len, dataset.splits.values())))
-    tasks = tuple(name for name in settings.tasks if TASKS[name].dimension is None)
-    if dataset.has_vad or tasks == settings.tasks:
-        return settings, dataset
+    return dataset
+
+
+def with_known_tasks(settings, dataset, arguments):
+    """The settings with the tasks that the data has annotations for."""
+    if dataset.has_vad or settings.tasks == ("classify",):
+        return settings
     if arguments.tasks is not None:
         raise UserError(
             "The data has no valence, arousal and dominance, so only --tasks classify can be "
             "trained."
         )
     print("The data has no valence, arousal and dominance: training the classification only.")
-    settings = replace(settings, tasks=tasks)
+    settings = replace(settings, tasks=("classify",))
     check_effects(arguments, settings)
-    return settings, dataset
+    return settings
 
 
 def build_learner(run):
@@ -139,25 +140,23 @@ def build_learner(run):
     settings, recipe = run.settings, run.settings.recipe
     torch.manual_seed(settings.seed)
     model = MODELS[settings.model](settings.tasks, recipe.sharing, **settings.network_options)
-    return MultiTaskLearner(
-        model, settings.tasks, recipe, run.tables, run.preprocessing, run.runtime,
-        run.teacher_probs,
-    )  # fmt: skip
+    faces = run.dataset.splits["Training"]
+    return MultiTaskLearner(model, recipe, faces, settings.seed, run.runtime, run.teacher_probs)
 
 
-def ask_teacher(settings, training, runtime, last):
-    """(N, 7): the released network's probabilities of the training faces, or None without it.
+def ask_teacher(settings, faces, runtime, last):
+    """(N, 7): the released network's probabilities of the training `faces`, or None without it.
 
     Where several processes run, each predicts its part of the faces and all get the whole.
-    last: content of the last.t7 to resume, which holds them, or None.
+    last: content of the last.t7 to resume, which holds them, or {}.
     """
-    if last is not None:
+    if last:
         known = last["teacher_probs"]
-        return None if known is None else known.to(training.labels.device)
+        return None if known is None else known.to(runtime.device)
     if not settings.recipe.teacher or "classify" not in settings.tasks:
         return None
-    mine = networks.teacher_probs(share_of(training).images, runtime)
-    return gather_unequal(mine.to(runtime.device)).to(training.labels.device)
+    mine = networks.teacher_probs(share_of(faces).images, runtime)
+    return gather_unequal(mine.to(runtime.device))
 
 
 def largest_face(grey):
@@ -170,10 +169,10 @@ def largest_face(grey):
 
 def print_plan(settings, dataset, reasons):
     """Print what is trained, on what, and why it runs as it does (`reasons`)."""
+    recipe = settings.recipe
     counts = ", ".join(f"{split} {len(faces):,}" for split, faces in dataset.splits.items())
     print(f"{settings.dataset}: {dataset.description}. {counts} faces")
     print("Runs with: " + "; ".join(reasons))
-    recipe = settings.recipe
     if settings.recipe_name == "fast":
         print(
             "Recipe fast: for a computer without a GPU; it learns from the labels and, unless "

@@ -82,7 +82,7 @@ def main(arguments):
         for path in videos:
             print_line(arguments, f"{path}: left out, since only faces of pictures are synthesized")
         return synthesize(stills, output_paths, arguments)
-    setup_device(arguments.device, arguments.precision, "off")  # the settings of this process, which is ours
+    setup_device(arguments.device, arguments.precision)  # the settings of this process, which is ours
     recognizer = EmotionRecognizer(
         arguments.checkpoints, arguments.face, arguments.face_model, arguments.crops, arguments.device,
         arguments.precision, arguments.confidence, arguments.explain,

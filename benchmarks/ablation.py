@@ -35,7 +35,6 @@ from training.config import RECIPES  # noqa: E402
 from training.device import setup_device  # noqa: E402
 from training.engine import evaluate, predict, train_one_epoch  # noqa: E402
 from training.learner import MultiTaskLearner  # noqa: E402
-from training.losses import constraint_tables  # noqa: E402
 from training.metrics import concordance  # noqa: E402
 from utils.tasks import SPLITS, TASKS  # noqa: E402
 
@@ -96,25 +95,23 @@ def train(tasks, of_class, recipe, seed, h5_path, faces, ratings, threads):
     "training": accuracy of the last epoch, "loss": cross-entropy on the public split, "seconds": of training}.
     """
     torch.set_num_threads(threads)
-    runtime = setup_device("auto", "auto", "off", training=True)
+    runtime = setup_device("auto", "auto")
     epochs = recipe.epochs
     training = load_split(h5_path, "Training", limit=faces).to(runtime.device)
     public = load_split(h5_path, "PublicTest").to(runtime.device)
     if of_class:
         training = replace(training, vad=training.class_means().float()[training.labels])
-    preprocessing = training.pixel_statistics()
     torch.manual_seed(seed)
     model = MultiTask(tasks, recipe.sharing, **recipe.network_options)
-    tables = constraint_tables(training.labels, training.vad)
-    learner = MultiTaskLearner(model, tasks, recipe, tables, preprocessing, runtime)
+    learner = MultiTaskLearner(model, recipe, training, seed, runtime)
+    preprocessing = learner.preprocessing
     seconds, figures = 0.0, []
     for epoch in range(epochs):
-        plan = learner.plan(training, seed, epoch)
-        learnt, position = train_one_epoch(learner, training, plan, epoch, None)
+        learnt, position = train_one_epoch(learner, epoch, None)
         seconds += position["seconds"]
         if epoch + 1 in (epochs // 2, epochs):
             network = runtime.for_inference(learner.averaged)
-            results = evaluate(network, public, tasks, preprocessing, runtime)
+            results = evaluate(network, public, preprocessing, runtime)
             figures.append({task: results[task][FIGURES[task]] for task in tasks})
     found = {"half": figures[0], "public": figures[-1], "seconds": seconds}
     if "classify" in tasks:

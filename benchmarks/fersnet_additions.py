@@ -98,10 +98,12 @@ def train(recipe, count, smoothness, base, training, seed, identity, guides, run
     torch.manual_seed(seed)
     network = FERSNet(("classify",), recipe.sharing, classes=classes, size=training.size, base=base)
     committee = Committee(guides[:count]) if count else None
-    learner = SmoothLearner(network, Discriminator(classes, base), identity, committee, recipe, runtime)
+    learner = SmoothLearner(
+        network, (Discriminator(classes, base), identity, committee), recipe, training, seed, runtime
+    )
     learner.smoothness = smoothness
     for epoch in range(recipe.epochs):
-        train_one_epoch(learner, training, learner.plan(training, seed, epoch), epoch, None)
+        train_one_epoch(learner, epoch, None)
     return runtime.for_inference(learner.averaged)
 
 
@@ -147,7 +149,7 @@ def main():
     arguments = parser.parse_args()
     epochs, base = arguments.epochs, arguments.base
 
-    runtime = setup_device("auto", "auto", "off", training=True)
+    runtime = setup_device("auto", "auto")
     faces = DATASETS[arguments.dataset](arguments.data, largest_face).to(runtime.device)
     fold_of = FOLD_RULES[DEFAULT.folds](faces.labels, faces.subjects, FOLDS)
     made_with = {"base": base, "precision": runtime.precision, "data": faces.fingerprint()}

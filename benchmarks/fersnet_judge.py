@@ -80,7 +80,7 @@ def main():
     add_faces_with_subjects(parser)
     arguments = parser.parse_args()
 
-    runtime = setup_device("cpu", "auto", "off")
+    runtime = setup_device("cpu", "auto")
     print(describe_machine())
     faces, read = DATASETS[arguments.dataset](arguments.data, largest_face), reader(teacher(), runtime)
     for path in arguments.networks:

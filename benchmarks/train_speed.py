@@ -33,7 +33,6 @@ from training.config import (
 from training.device import setup_device  # noqa: E402
 from training.engine import train_one_epoch  # noqa: E402
 from training.learner import MultiTaskLearner  # noqa: E402
-from training.losses import constraint_tables  # noqa: E402
 from utils.tasks import TASKS  # noqa: E402
 
 
@@ -44,14 +43,12 @@ def our_training(faces, runtime, images_wanted, **changes):
     """
     recipe = replace(RECIPES["default"], **changes)
     model = MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing, **recipe.network_options)
-    faces = faces.to(runtime.device)
-    tables, preprocessing = constraint_tables(faces.labels, faces.vad), faces.pixel_statistics()
-    learner = MultiTaskLearner(model, tuple(TASKS), recipe, tables, preprocessing, runtime)
-    plan = learner.plan(faces.select(slice(images_wanted)), 0, 0)
+    faces = faces.to(runtime.device).select(slice(images_wanted))
+    learner = MultiTaskLearner(model, recipe, faces, 0, runtime)
 
     def train():
-        train_one_epoch(learner, faces, plan, 0, None)
-        return plan.steps * plan.images_per_step
+        train_one_epoch(learner, 0, None)
+        return len(faces) // recipe.batch_size * recipe.batch_size
 
     return train
 
@@ -60,7 +57,7 @@ def main():
     quick = asked_for_quick(__doc__)
     rounds, steps = (1, 1) if quick else (5, 6)
     batch = RECIPES["default"].batch_size
-    runtime = setup_device(training=True)
+    runtime = setup_device()
     print(describe_machine())
     print("; ".join(runtime.reasons))
     images, labels, vad = draw_faces(batch * steps, seed=0)

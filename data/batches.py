@@ -4,13 +4,14 @@ Training and evaluation, and whoever shows a prediction, use these same function
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from data import FACE_SIZE
 from data.corruptions import corrupt, draw_corruptions
+from utils.distributed import ranks
 
 CROP_SIZE = 44
 
@@ -26,19 +27,19 @@ def center_crop(images):
     return images[:, None, top : top + CROP_SIZE, left : left + CROP_SIZE]
 
 
-def corner_crops(images):
-    """[top left, top right, bottom left, bottom right] of (B, H, W), each (B, 44, 44)."""
-    sides = slice(CROP_SIZE), slice(-CROP_SIZE, None)
-    return [images[:, rows, columns] for rows in sides for columns in sides]
-
-
 def four_crop(images):
     """(B, H, W) uint8 -> (B, 4, 44, 44) uint8: two corners, and the mirror images of the others.
 
     With the released network within 0.2 points of the ten crops, for two fifths of the work.
     """
-    top_left, top_right, bottom_left, bottom_right = corner_crops(images)
-    return torch.stack((top_left, bottom_right, top_right.flip(2), bottom_left.flip(2)), dim=1)
+    first, last = slice(CROP_SIZE), slice(-CROP_SIZE, None)
+    crops = (
+        images[:, first, first],
+        images[:, last, last],
+        images[:, first, last].flip(2),
+        images[:, last, first].flip(2),
+    )
+    return torch.stack(crops, dim=1)
 
 
 def ten_crop(images):
@@ -47,39 +48,31 @@ def ten_crop(images):
     Top left, top right, bottom left, bottom right, centre, then the mirror image of the whole
     picture cropped in the same order.
     """
-    crops = []
-    for pictures in (images, images.flip(2)):
-        crops += [*corner_crops(pictures), center_crop(pictures)[:, 0]]
-    return torch.stack(crops, dim=1)
+    from torchvision.transforms.v2 import functional  # slow to import
+
+    return torch.stack(functional.ten_crop(images, CROP_SIZE), dim=1)
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Which image goes where in an epoch and how it is cropped: (N,) tensors.
+    """Which image goes where in an epoch, and what is done to it.
 
-    A pure function of (images, seed, epoch), so that an epoch can be repeated or continued in its
-    middle. Of each batch this process takes every `processes`-th image from number `rank` on, so
-    that the processes together see what one would.
+    columns: {name: (N,) or (N, ...) tensor}; "order", int64, holds the numbers of the images.
+    noise_seed: of the noise that corrupts them. Of each batch this process takes every
+    `processes`-th image from number `rank` on, so that the processes together see what one would.
     """
 
-    order: torch.Tensor  # int64, image numbers
-    top: torch.Tensor  # int64, the row of the picture where the crop begins; may lie outside
-    left: torch.Tensor  # int64, the column
-    flip: torch.Tensor  # bool
-    turn: torch.Tensor  # float32, radians
-    zoom: torch.Tensor  # float32, 1: as it is
+    columns: dict
     batch_size: int
-    rank: int = 0
-    processes: int = 1
-    target: torch.Tensor | None = None  # int64, the image to be synthesized from it, -1: none
-    target_class: torch.Tensor | None = None  # int64, the class to be synthesized from it
-    corruption: torch.Tensor | None = None  # float32 (N, 9), see `draw_corruptions`
-    noise_seed: int = 0
+    noise_seed: int
+    rank: int
+    processes: int
 
     @property
     def images_per_step(self):
         """Images in a batch, of all processes together."""
-        return min(self.batch_size, len(self.order)) // self.processes * self.processes
+        count = min(self.batch_size, len(self.columns["order"]))
+        return count // self.processes * self.processes
 
     @property
     def steps(self):
@@ -87,14 +80,13 @@ class EpochPlan:
 
         An incomplete last one is left out, other images in each epoch, unless it is the only one.
         """
-        return max(1, len(self.order) // self.batch_size)
+        return max(1, len(self.columns["order"]) // self.batch_size)
 
     def batch(self, step):
-        """{name: (B / processes,)} of the tensors above: this process's part of batch `step`."""
+        """{name: (B / processes, ...)} of the columns: this process's part of batch `step`."""
         start = step * self.batch_size
         part = slice(start + self.rank, start + self.images_per_step, self.processes)
-        fields = vars(self).items()
-        return {name: values[part] for name, values in fields if isinstance(values, torch.Tensor)}
+        return {name: values[part] for name, values in self.columns.items()}
 
     def noise(self, step, size, device):
         """(B / processes, size, size) float32, standard normal: this process's part for a batch."""
@@ -103,22 +95,22 @@ class EpochPlan:
         return torch.randn(shape, generator=generator, device=device)[self.rank :: self.processes]
 
 
-def plan_epoch(
-    count, batch_size, seed, epoch, device="cpu", rank=0, processes=1,
-    places=range(FACE_SIZE - CROP_SIZE + 1), rotation=0.0, scaling=0.0, targets=None,
+def draw_crops(
+    order,
+    generator,
+    places=range(FACE_SIZE - CROP_SIZE + 1),
+    rotation=0.0,
+    scaling=0.0,
     corruption=0.0,
-):  # fmt: skip
-    """The `EpochPlan` of `count` images, on `device`.
+):
+    """What is done to each image of an epoch: arguments of `random_crops`, and "corruption".
 
-    places: the rows and columns at which a crop can begin. rotation: the most that one is turned
-    either way, degrees. scaling: the most that one is enlarged or reduced, as a share. targets:
-    function of the random generator, returns (target, target class), (count,) each, of the images
-    in their order. corruption: the share that is corrupted, see `data.corruptions`.
+    Returns {name: (N, ...)} for (N,) numbers of images. places: the rows and columns at which a
+    crop can begin. rotation: the most that one is turned either way, degrees. scaling: the most
+    that one is enlarged or reduced, as a share. corruption: the share of images that are corrupted,
+    see `data.corruptions`.
     """
-    # On the CPU, so that it is the same on every device.
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(count, generator=generator)
-    pairs = () if targets is None else [values[order] for values in targets(generator)]
+    count = len(order)
     top, left = (
         places.start + places.step * torch.randint(len(places), (count,), generator=generator)
         for _ in range(2)
@@ -126,15 +118,25 @@ def plan_epoch(
     flip = torch.rand(count, generator=generator) < 0.5
     turn = math.radians(rotation) * (2 * torch.rand(count, generator=generator) - 1)
     zoom = 1 + scaling * (2 * torch.rand(count, generator=generator) - 1)
-    order, top, left, flip, turn, zoom, *pairs = (
-        values.to(device) for values in (order, top, left, flip, turn, zoom, *pairs)
-    )
-    plan = EpochPlan(order, top, left, flip, turn, zoom, batch_size, rank, processes, *pairs)
-    if not corruption:
-        return plan
-    drawn = draw_corruptions(count, corruption, generator).to(device)
+    drawn = {"top": top, "left": left, "flip": flip, "turn": turn, "zoom": zoom}
+    if corruption:
+        drawn["corruption"] = draw_corruptions(count, corruption, generator)
+    return drawn
+
+
+def plan_epoch(count, batch_size, seed, epoch, draw=draw_crops, device="cpu"):
+    """The `EpochPlan` of `count` images on `device`, for this process.
+
+    A function of its arguments alone, so that an epoch can be repeated, or continued in its middle.
+    draw: gives the columns beside "order", from that (N,) int64 and a random generator.
+    """
+    # On the CPU, so that it is the same on every device.
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(count, generator=generator)
+    columns = {"order": order, **draw(order, generator)}
     noise_seed = torch.randint(2**48, (), generator=generator).item()
-    return replace(plan, corruption=drawn, noise_seed=noise_seed)
+    columns = {name: values.to(device) for name, values in columns.items()}
+    return EpochPlan(columns, batch_size, noise_seed, *ranks())
 
 
 def training_batches(plan, images, *annotations, size=CROP_SIZE, first=0):

@@ -43,7 +43,7 @@ DRAWS = 1000  # of labels, for the calibration error by chance
 
 def main(arguments):
     """Evaluate, print, write. Returns the exit code."""
-    runtime = setup_device(arguments.device, arguments.precision, "off")
+    runtime = setup_device(arguments.device, arguments.precision)
     networks = ready_to_predict(load_networks(arguments.checkpoints, TEST_SPLITS), runtime)
     others = None
     if arguments.compare is not None:

@@ -107,7 +107,7 @@ class EmotionRecognizer:
 
     def __init__(self, checkpoints=None, face="auto", face_model=None, crops=None, device="auto",
                  precision="auto", confidence=detector.CONFIDENCE, explain=False):  # fmt: skip
-        self.runtime = select_device(device, precision, "off")
+        self.runtime = select_device(device, precision)
         self.crops, self.explain = crops, explain
         with torch.random.fork_rng(devices=[]):  # a network is made of random numbers before its weights are read
             self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)

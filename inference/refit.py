@@ -143,7 +143,7 @@ def main(arguments):
     target = Path(arguments.folder) / Path(arguments.checkpoint).name
     if target.exists():
         raise UserError(f"{target} is there already: move it away first.")
-    runtime = setup_device(arguments.device, arguments.precision, "off")
+    runtime = setup_device(arguments.device, arguments.precision)
     dataset = DATASETS["FER2013"](arguments.data, out=target.parent)
     counts = {name: len(faces) for name, faces in dataset.splits.items()}
     blocks = [] if arguments.ratings is None else read_ratings(arguments.ratings, counts)

@@ -21,7 +21,7 @@ class FaceSynthesizer:
     """
 
     def __init__(self, path=RELEASED_SYNTHESIZER, device="auto", precision="auto"):
-        self._runtime = setup_device(device, precision, "off")
+        self._runtime = setup_device(device, precision)
         network, content = checkpoint.load_model(_first(Path(path)))
         if not getattr(network, "synthesizes", False):
             raise UserError(

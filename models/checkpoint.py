@@ -59,23 +59,21 @@ def load(path):
             f"plain values, which is refused because loading it could execute code. {AGAIN}"
         ) from error
     if not isinstance(content, dict):
-        raise not_ours(path, "it holds no network ('net')")
+        raise UserError(f"{path} is not a checkpoint of this project. {AGAIN}")
     return content
-
-
-def not_ours(path, reason):
-    """The UserError about a file that is no checkpoint of this project."""
-    return UserError(f"{path} is not a checkpoint of this project: {reason}. {AGAIN}")
 
 
 def load_network(path):
     """The dict in `path`, of which "net" is a state dict. UserError when it is not."""
     content = load(path)
     state = content.get("net")
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise not_ours(path, "it holds no network ('net')")
-    if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise not_ours(path, "its network is more than tensors")
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
+        raise UserError(
+            f"{path} is not a checkpoint of this project: it holds no network ('net') of tensors. "
+            f"{AGAIN}"
+        )
     return content
 
 
@@ -107,15 +105,22 @@ def load_model(path, task=None):
     None "classify" for 7 outputs. Raises UserError when it does not fit.
     """
     content = load_network(path)
-    if is_original(content["net"]):
-        return _load_original(path, content, task or "classify")
-    _check_description(path, content)
-    tasks, options = tuple(content["tasks"]), content.get("options", {})
     try:
+        if is_original(content["net"]):
+            return _load_original(path, content, task or "classify")
+        pixels, options = content["preprocessing"], content.get("options", {})
+        tasks = tuple(content["tasks"])
         model = MODELS[content["model"]](tasks, content["sharing"], **options)
         model.load_state_dict(content["net"])
-    except (RuntimeError, LookupError, ValueError, TypeError) as error:
-        raise _misfit(path, content["model"], error) from error
+        if not 0 < pixels["std"] < math.inf or not math.isfinite(pixels["mean"]):
+            raise ValueError(f"pixels have {pixels}")
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{path} is not a checkpoint of this project: its model, tasks, sharing, preprocessing "
+            f"and weights are missing or do not fit together ({one_line(error)}). {AGAIN}"
+        ) from error
     return model.eval(), content
 
 
@@ -125,30 +130,7 @@ def _load_original(path, content, task):
     if outputs.ndim == 2 and len(outputs) != TASKS[task].width:
         raise OtherTask(f"{path} has no outputs for {task}: say which of V, A, D it predicts.")
     description = {"preprocessing": ORIGINAL_PREPROCESSING, "tasks": [task], "model": "ResNet-18"}
-    try:
-        return convert_original(content["net"], task), content | description
-    except (RuntimeError, IndexError) as error:
-        raise _misfit(path, "ResNet-18", error) from error
-
-
-def _misfit(path, model, error):
-    return UserError(f"The weights in {path} do not fit a {model} ({one_line(error)}). {AGAIN}")
-
-
-def _check_description(path, content):
-    """Raise UserError unless a best-of-task file says what its network is and how to feed it."""
-    missing = {"model", "tasks", "sharing", "preprocessing"} - content.keys()
-    if missing:
-        raise not_ours(path, f"it lacks {', '.join(sorted(missing))}")
-    model, pixels = content["model"], content["preprocessing"]
-    if not isinstance(model, str) or model not in MODELS:
-        known = ", ".join(MODELS)
-        raise UserError(f"{path} holds a {str(model)[:100]}, which is unknown: {known}. {AGAIN}")
-    if not isinstance(content["tasks"], list) or not content["tasks"]:
-        raise not_ours(path, "its tasks are no list of names")
-    numbers = [pixels.get(name) for name in ("mean", "std")] if isinstance(pixels, dict) else [None]
-    if not all(isinstance(n, float) and math.isfinite(n) for n in numbers) or numbers[1] <= 0:
-        raise not_ours(path, "its preprocessing is not a mean and a standard deviation")
+    return convert_original(content["net"], task), content | description
 
 
 def load_pretrained(network, path):
@@ -160,15 +142,11 @@ def load_pretrained(network, path):
     """
     content = load_network(path)
     given, state = content["net"], network.state_dict()
-    if "recognition.0.conv1.weight" not in given:
+    stem = given.get("stem.0.weight")
+    if stem is None or stem.shape != state["stem.0.weight"].shape:
         raise UserError(
-            f"{path} holds no FERSNet: train one with --model FERSNet and give its .t7 file to "
-            "--pretrain."
-        )
-    if given["stem.0.weight"].shape != state["stem.0.weight"].shape:
-        raise UserError(
-            f"{path} holds a FERSNet of other widths: give one that was trained with the same "
-            "--model."
+            f"{path} holds no FERSNet of the same width: train one with the same --model and give "
+            "its .t7 file to --pretrain."
         )
     for name, value in given.items():
         old = state.get(name)

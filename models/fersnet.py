@@ -59,7 +59,7 @@ class ConvFLU(nn.Module):
         self.kept = convolution(channels, channels)  # U
 
     def forward(self, own, other):
-        """own, other (B, C, H, W) -> (new own features, reset gate, update gate), all alike.
+        """own, other (B, C, H, W) -> the new own features.
 
         r = sigmoid(W_r * [own, other]); candidate = tanh(W * (r . other) + U * own);
         z = sigmoid(W_z * [own, other]); result = (1 - z) . own + z . candidate.
@@ -67,7 +67,7 @@ class ConvFLU(nn.Module):
         both = torch.cat((own, other), dim=1)
         reset, update = self.reset(both).sigmoid(), self.update(both).sigmoid()
         candidate = torch.tanh(self.received(reset * other) + self.kept(own))
-        return (1 - update) * own + update * candidate, reset, update
+        return (1 - update) * own + update * candidate
 
 
 class Exchange(nn.Module):
@@ -79,10 +79,9 @@ class Exchange(nn.Module):
         self.to_synthesis = ConvFLU(channels, kernel)
 
     def forward(self, recognition, synthesis):
-        """(recognition, synthesis) -> (recognition, synthesis, {branch: (reset, update)})."""
-        x, *x_gates = self.to_recognition(recognition, synthesis)
-        y, *y_gates = self.to_synthesis(synthesis, recognition)
-        return x, y, {"recognition": tuple(x_gates), "synthesis": tuple(y_gates)}
+        """(recognition, synthesis) -> the same two, each (B, C, H, W)."""
+        received = self.to_recognition(recognition, synthesis)
+        return received, self.to_synthesis(synthesis, recognition)
 
 
 class Transform(nn.Module):
@@ -108,29 +107,25 @@ class Transform(nn.Module):
         return self.norm(features) * scale + shift
 
 
-class Doubling(nn.Sequential):
+def doubling(in_channels, out_channels):
     """(B, in, H, W) -> (B, out, 2H, 2W)."""
-
-    def __init__(self, in_channels, out_channels):
-        super().__init__(
-            nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
-            instance_norm(out_channels),
-            nn.ReLU(inplace=True),
-        )
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+        instance_norm(out_channels),
+        nn.ReLU(inplace=True),
+    )
 
 
-class Refining(nn.Sequential):
+def refining(in_channels, out_channels):
     """Two 3x3 convolutions, each normalised: (B, in, H, W) -> (B, out, H, W)."""
-
-    def __init__(self, in_channels, out_channels):
-        layers = []
-        for inner in (in_channels, out_channels):
-            layers += [
-                nn.Conv2d(inner, out_channels, 3, padding=1, bias=False),  # a norm follows
-                instance_norm(out_channels),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
-        super().__init__(*layers)
+    layers = []
+    for inner in (in_channels, out_channels):
+        layers += [
+            nn.Conv2d(inner, out_channels, 3, padding=1, bias=False),  # a norm follows
+            instance_norm(out_channels),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+    return nn.Sequential(*layers)
 
 
 class Decoder(nn.Module):
@@ -147,12 +142,12 @@ class Decoder(nn.Module):
         self.transform_bottleneck = Transform(classes, 8 * base)
         self.transforms = nn.ModuleList(Transform(classes, channels) for channels in skips)
         pairs = list(zip((8 * base, *skips), (*skips, base), strict=True))
-        self.doublings = nn.ModuleList(Doubling(*pair) for pair in pairs)
+        self.doublings = nn.ModuleList(doubling(*pair) for pair in pairs)
         if not deep:
             self.doublings[0] = nn.Identity()
         joined = [2 * channels for channels in skips]
         pairs = zip((*joined, base), (*skips, base), strict=True)
-        self.refinings = nn.ModuleList(Refining(*pair) for pair in pairs)
+        self.refinings = nn.ModuleList(refining(*pair) for pair in pairs)
         self.draw = nn.Conv2d(base, 1, 3, padding=1)
 
     def forward(self, bottleneck, skips, expression):
@@ -165,13 +160,11 @@ class Decoder(nn.Module):
             transform(skip, expression)
             for transform, skip in zip(self.transforms, reversed(skips), strict=True)
         ]
-        for number, (doubling, refining) in enumerate(
-            zip(self.doublings, self.refinings, strict=True)
-        ):
-            features = doubling(features)
+        for number, enlarge in enumerate(self.doublings):
+            features = enlarge(features)
             if number < len(skips):
                 features = torch.cat((features, skips[number]), dim=1)
-            features = refining(features)
+            features = self.refinings[number](features)
         return self.draw(features).float()
 
 
@@ -216,18 +209,15 @@ class FERSNet(nn.Module):
         """images (B, 1, S, S) in 0..1; target (B,) int64, the expressions to synthesize, or None.
 
         Returns {"classify": logits (B, classes) float32}; with a target also "synthesized":
-        (B, 1, S, S) float32, about in 0..1. A network that shares selectively adds "gates": per
-        stage {branch: (reset, update)}.
+        (B, 1, S, S) float32, about in 0..1.
         """
         x = y = F.max_pool2d(self.stem(images), 2)  # (B, base, S / 2, S / 2)
         skips = [y]
-        gates = []
         for stage, block in enumerate(self.recognition):
             x = F.max_pool2d(block(x), 2)  # (B, base * 2**(stage + 1), S / 2**(stage + 2), ...)
             if self.sharing == "selective":
                 y = F.max_pool2d(self.synthesis[stage](y), 2)
-                x, y, stage_gates = self.exchange[stage](x, y)
-                gates.append(stage_gates)
+                x, y = self.exchange[stage](x, y)
             else:
                 y = x
             skips.append(y)
@@ -241,7 +231,7 @@ class FERSNet(nn.Module):
         if target is not None:
             expression = one_hot(target, self.classes).to(pooled.dtype)
             outputs["synthesized"] = self.decoder(y, skips, expression)
-        return outputs | {"gates": gates} if gates else outputs
+        return outputs
 
     def part(self, task):
         """What serves `task`, as (tasks, state dict) that rebuild it: all of it."""

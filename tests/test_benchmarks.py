@@ -28,7 +28,7 @@ from tests.samples import three_splits
 from training.config import RECIPES
 from training.device import setup_device
 from training.fersnet.report import FOLD_COLUMNS
-from training.losses import matrix_orthogonality
+from training.losses import orthogonality
 from utils.tasks import EMOTIONS, TASKS
 
 
@@ -63,7 +63,7 @@ def test_the_original_has_eleven_orthogonal_kernels(monkeypatch):
     assert references._orthogonality(network) == sum(seen) and len(seen) == 11
     shortcuts = [block.shortcut[0].weight for block in network.blocks() if len(block.shortcut)]
     assert len(shortcuts) == 3
-    assert all(any(torch.isclose(matrix_orthogonality(one), other) for other in seen) for one in shortcuts)
+    assert all(any(torch.isclose(orthogonality(one.transpose(0, 1), 1), other) for other in seen) for one in shortcuts)
 
 
 def test_a_paired_difference_has_the_interval_of_the_t_test():
@@ -215,7 +215,7 @@ def test_synthesized_faces_are_counted_by_what_is_read_in_them():
         levels[:, None, None].repeat(1, 48, 48), labels, torch.zeros(8, dtype=torch.int64), torch.arange(8), names,
         ("S1",), tuple("abcdefgh"), "made",
     )  # fmt: skip
-    found = fersnet_judge.shares(read, faces, *synthesize_others(network, faces, setup_device("cpu", "fp32", "off")))
+    found = fersnet_judge.shares(read, faces, *synthesize_others(network, faces, setup_device("cpu", "fp32")))
     expected = {"Fear": (100, 0, 0), "Happy": (100, 100 / 6, 100), "Sad": (75, 0, 100)}
     expected["all"] = tuple(sum(column) / 3 for column in zip(*expected.values(), strict=True))
     for name, shares in expected.items():
@@ -226,7 +226,7 @@ def test_synthesized_faces_are_counted_by_what_is_read_in_them():
 def test_the_fer2013_network_sees_larger_faces_as_it_sees_its_own(checkpoints):
     """Each pixel of a face of 48x48 four times over is the same face."""
     path = checkpoints / TASKS["classify"].checkpoint("PrivateTest")
-    read = fersnet_judge.reader(path, setup_device("cpu", "fp32", "off"))
+    read = fersnet_judge.reader(path, setup_device("cpu", "fp32"))
     faces = torch.randint(256, (20, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     larger = faces.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     for look in (VIEWS[""], VIEWS["Halved"]):
@@ -257,7 +257,7 @@ def test_every_addition_can_be_left_out_or_put_in(monkeypatch):
         tuple("ABCD"), ("S1", "S2"), tuple("abcdefgh"), "made",
     )  # fmt: skip
     guides, smooth = [SmallClassifier(4, base=4) for _ in range(2)], []
-    identity, runtime = SmallClassifier(2, base=4), setup_device("cpu", "fp32", "off")
+    identity, runtime = SmallClassifier(2, base=4), setup_device("cpu", "fp32")
     weighted = fersnet_additions.SmoothLearner._weighted
 
     def weigh(learner, parts):

@@ -6,7 +6,12 @@ import torch
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
-from training.calibration import TEMPERATURES, calibration_metrics, calibration_terms, fit_temperature
+from training.calibration import (
+    TEMPERATURES,
+    calibration_metrics,
+    calibration_terms,
+    fit_temperature,
+)
 
 
 def drawn(seed, sharpness, count=400):
@@ -25,7 +30,9 @@ def test_the_temperature_is_that_of_a_general_minimiser(seed, sharpness):
     def loss(log_temperature):
         return log_loss(labels, (logits / np.exp(log_temperature)).softmax(1), labels=range(7))
 
-    expected = np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-8}).x)
+    expected = np.exp(
+        minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-8}).x
+    )
     assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-4)
     assert fit_temperature(logits, labels) == pytest.approx(sharpness, rel=0.2)
 
@@ -33,7 +40,9 @@ def test_the_temperature_is_that_of_a_general_minimiser(seed, sharpness):
 def test_logits_that_are_always_right_or_say_nothing_have_a_bounded_temperature():
     labels = torch.arange(14) % 7
     assert TEMPERATURES[0] <= fit_temperature(10 * torch.eye(7)[labels], labels) < 0.3
-    assert fit_temperature(10 * torch.eye(7)[(labels + 1) % 7], labels) == pytest.approx(TEMPERATURES[1])
+    assert fit_temperature(10 * torch.eye(7)[(labels + 1) % 7], labels) == pytest.approx(
+        TEMPERATURES[1]
+    )
     assert TEMPERATURES[0] <= fit_temperature(torch.zeros(14, 7), labels) <= TEMPERATURES[1]
 
 
@@ -47,7 +56,10 @@ def test_calibration_figures_equal_plain_python():
     for row, label in zip(probabilities, labels.tolist(), strict=True):
         brier += sum((p - (c == label)) ** 2 for c, p in enumerate(row))
         bins.setdefault(int(row.max() * 15), []).append((row.argmax() == label, row.max()))
-    gaps = [abs(np.mean([r for r, _ in some]) - np.mean([c for _, c in some])) * len(some) for some in bins.values()]
+    gaps = [
+        abs(np.mean([r for r, _ in some]) - np.mean([c for _, c in some])) * len(some)
+        for some in bins.values()
+    ]
     assert found["Brier"] == pytest.approx(brier / len(labels))
     assert found["ECE"] == pytest.approx(sum(gaps) / len(labels))
 
@@ -55,6 +67,8 @@ def test_calibration_figures_equal_plain_python():
 def test_the_fitted_temperature_calibrates():
     logits, labels = drawn(4, 3.0, 2000)  # three times too sure of themselves
     before = calibration_metrics(calibration_terms(logits, labels).mean(dim=0))
-    after = calibration_metrics(calibration_terms(logits / fit_temperature(logits, labels), labels).mean(dim=0))
+    after = calibration_metrics(
+        calibration_terms(logits / fit_temperature(logits, labels), labels).mean(dim=0)
+    )
     assert after["ECE"] < 0.04 < 0.15 < before["ECE"]
     assert after["Brier"] < before["Brier"] and after["cross-entropy"] < before["cross-entropy"]

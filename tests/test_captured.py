@@ -18,7 +18,6 @@ from training.config import FERSNET_RECIPES, RECIPES
 from training.device import Runtime, setup_device
 from training.fersnet.learner import FERSNetLearner, PairBatch
 from training.learner import MultiTaskLearner
-from training.losses import constraint_tables
 from utils.tasks import TASKS
 
 BATCH, STEPS = 16, 4
@@ -99,20 +98,20 @@ def multitask_learner(recipe, precision):
     torch.manual_seed(0)
     options = {"base": 8, "pooled": recipe.pooled, "dropout": recipe.dropout}
     model = MultiTask(tuple(TASKS), recipe.sharing, **options)
-    runtime = setup_device("cpu", precision)
-    tables, pixels = constraint_tables(faces.labels, faces.vad), {"mean": 0.5, "std": 0.25}
-    teacher = torch.rand(len(faces), 7).softmax(1) if recipe.teacher else None
-    learner = MultiTaskLearner(model, tuple(TASKS), recipe, tables, pixels, runtime, teacher)
     if recipe.targets == "votes":
         faces = replace(faces, votes=torch.randint(3, (len(faces), 7), dtype=torch.uint8))
-    return learner, list(learner.batches(faces, learner.plan(faces, 0, 0)))
+    teacher = torch.rand(len(faces), 7).softmax(1) if recipe.teacher else None
+    runtime = setup_device("cpu", precision)
+    learner = MultiTaskLearner(model, recipe, faces, 0, runtime, teacher)
+    return learner, list(learner.batches(learner.plan(0)))
 
 
 def fersnet_learner(recipe, precision):
     torch.manual_seed(0)
     recipe, size = replace(recipe, epochs=1), (8, 1, 48, 48)
     helpers = Discriminator(7, 8), SmallClassifier(5, 8), SmallClassifier(7, 8)
-    learner = FERSNetLearner(FERSNet(base=8), *helpers, recipe, setup_device("cpu", precision))
+    runtime = setup_device("cpu", precision)
+    learner = FERSNetLearner(FERSNet(base=8), helpers, recipe, None, 0, runtime)
     batches = []
     for _ in range(STEPS):
         labels = torch.randint(7, (3, 8))

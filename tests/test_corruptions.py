@@ -1,6 +1,7 @@
 """Corrupted training faces against Pillow and SciPy, and which faces are corrupted how."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from data.batches import plan_epoch, training_batches
+from data.batches import draw_crops, plan_epoch, training_batches
 from data.corruptions import NEUTRAL, SIDES, corrupt, draw_corruptions
 from data.demo.demo import draw_faces
 
@@ -119,7 +120,7 @@ def test_a_share_of_zero_leaves_all_faces_as_they_are(crops):
 
 
 def batches(images, seed=0, epoch=0, first=0, **options):
-    plan = plan_epoch(len(images), 8, seed, epoch, **options)
+    plan = plan_epoch(len(images), 8, seed, epoch, partial(draw_crops, **options))
     return [crops for (crops,) in training_batches(plan, images, first=first)]
 
 
@@ -135,10 +136,14 @@ def test_corruption_is_a_function_of_seed_and_epoch_also_from_the_middle():
     assert not torch.equal(batches(images, epoch=1, corruption=0.8)[0], whole[0])
 
 
-def test_the_processes_together_see_the_noise_of_one():
+def test_the_processes_together_see_the_noise_of_one(monkeypatch):
     images = torch.from_numpy(draw_faces(16, seed=0)[0]).view(-1, 48, 48)
     whole = batches(images, corruption=1.0)
-    parts = [batches(images, corruption=1.0, rank=rank, processes=2) for rank in range(2)]
+    parts = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        parts.append(batches(images, corruption=1.0))
     for step, batch in enumerate(whole):
         together = torch.stack([part[step] for part in parts], dim=1).flatten(0, 1)
         assert torch.equal(batch, together)

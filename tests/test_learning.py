@@ -32,13 +32,17 @@ def test_a_narrow_network_learns_the_drawn_faces(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not processor_has_bf16(), reason="this processor emulates bf16, which takes minutes")
+@pytest.mark.skipif(
+    not processor_has_bf16(), reason="this processor emulates bf16, which takes minutes"
+)
 def test_bf16_learns_as_well_as_fp32(tmp_path):
     """Means of two seeds; seeds alone differ by several points on 400 faces, whose standard error is 2."""
     accuracy, concordance = {}, {}
     for precision in ("bf16", "fp32"):
         flags = ("--dataset", "Demo", "--epochs", 4, "--precision", precision)
-        runs = [final_rows(tmp_path / f"{precision}-{seed}", *flags, "--seed", seed) for seed in (0, 1)]
+        runs = [
+            final_rows(tmp_path / f"{precision}-{seed}", *flags, "--seed", seed) for seed in (0, 1)
+        ]
         accuracy[precision] = np.mean([run["classify"]["PritestAcc"] for run in runs])
         concordance[precision] = np.mean([run["regressV"]["PritestCCCV"] for run in runs])
     assert accuracy["fp32"] > 40  # it did learn
@@ -62,9 +66,13 @@ def test_a_narrow_network_learns_from_real_faces(real_data, tmp_path):
     (tmp_path / "data").mkdir()
     labels = {}
     for split, name in SPLIT_FILES.items():
-        faces, labels[split], vad = read_real_faces(real_data, split, 4000 if split == "Training" else 500)
+        faces, labels[split], vad = read_real_faces(
+            real_data, split, 4000 if split == "Training" else 500
+        )
         write_csv(tmp_path / "data" / name, faces, labels[split], vad)
-    rows = final_rows(tmp_path / "out", "--data", tmp_path / "data", "--epochs", 8, "--bs", 32, "--lr", 0.02)
+    rows = final_rows(
+        tmp_path / "out", "--data", tmp_path / "data", "--epochs", 8, "--bs", 32, "--lr", 0.02
+    )
     # Always answering the most frequent class of the private split:
     majority = 100 * np.bincount(labels["PrivateTest"]).max() / 500
     assert rows["classify"]["PritestAcc"] > majority + 10

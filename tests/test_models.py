@@ -1,4 +1,4 @@
-"""Networks: shapes, the regression head's stability, and weights of the original project."""
+"""Networks: shapes, sizes, pooling, the regression head, a model of one's own."""
 
 from functools import partial
 
@@ -7,48 +7,38 @@ import torch
 from torch import nn
 
 import mainpro_FER
-from benchmarks.references import ThreeChannelNet
 from inference import refit
 from inference.networks import load_networks
 from models import MODELS, checkpoint, free_options
 from models.multitask import MultiTask, RegressionHead
-from models.original import convert_original, is_original
-from training.config import build_parser
+from tests.conftest import run_program
 from training.device import setup_device
 from training.losses import dimension_loss
 from utils.files import UserError
 from utils.tasks import TASKS, Task
 
-CLASSIFY = ("classify",)
-
-
-@pytest.mark.parametrize("sharing", ["trunk", "none"])
-def test_outputs_have_the_shapes_of_their_tasks(sharing):
-    model = MODELS["ResNet18RegressionTwoOutputs"](tuple(TASKS), sharing)
-    outputs = model(torch.randn(2, 1, 44, 44))
-    assert {name: tuple(out.shape) for name, out in outputs.items()} == {
-        name: (2, task.width) for name, task in TASKS.items()
-    }
-    assert all(out.dtype == torch.float32 for out in outputs.values())
-
 
 @pytest.mark.parametrize(("sharing", "trunks"), [("trunk", 1), ("none", 4)])
-def test_sharing_decides_the_number_of_trunks(sharing, trunks):
-    parameters = sum(p.numel() for p in MultiTask(tuple(TASKS), sharing).parameters())
-    # 11,167,680 weights in the trunk (standard ResNet-18, 3x3 one-channel stem), 513 or 3,591 in a head.
+def test_outputs_and_size_of_the_network(sharing, trunks):
+    model = MODELS["ResNet18RegressionTwoOutputs"](tuple(TASKS), sharing)
+    outputs = model(torch.randn(2, 1, 44, 44))
+    for name, task in TASKS.items():
+        assert outputs[name].shape == (2, task.width) and outputs[name].dtype == torch.float32
+    # 11,167,680 weights in the trunk (standard ResNet-18, 3x3 one-channel stem), 513 or 3,591 in
+    # a head.
+    parameters = sum(p.numel() for p in model.parameters())
     assert parameters == trunks * 11_167_680 + 3_591 + 3 * 513
 
 
 def test_pooling_covers_the_whole_map():
-    model = MultiTask(CLASSIFY).eval()
     face = torch.randn(1, 1, 44, 44, requires_grad=True)
-    model(face)["classify"].sum().backward()
+    MultiTask(("classify",), base=8).eval()(face)["classify"].sum().backward()
     gradient = face.grad[0, 0]
     assert gradient[:4, :4].abs().sum() > 0 and gradient[-4:, -4:].abs().sum() > 0
 
 
 def test_own_trunks_are_trained_by_their_own_task_alone():
-    model = MultiTask(("classify", "regressV"), "none")
+    model = MultiTask(("classify", "regressV"), "none", base=8)
     model(torch.randn(2, 1, 44, 44))["classify"].sum().backward()
     assert model.trunks["classify"].conv1.weight.grad is not None
     assert model.trunks["regressV"].conv1.weight.grad is None
@@ -77,30 +67,9 @@ def test_regression_head_starts_at_zero_and_keeps_the_range():
     assert head(torch.rand(3, 512)).abs().max() <= 2.0
 
 
-@pytest.mark.parametrize(("task", "outputs"), [("classify", 7), ("regressA", 1)])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_original_checkpoint_predicts_the_same(task, outputs, prefix):
-    torch.manual_seed(0)
-    original = ThreeChannelNet(outputs)
-    original(torch.rand(8, 3, 44, 44))  # so that the running statistics are not the initial ones
-    original.eval()
-    faces = torch.rand(3, 1, 44, 44)
-    state = {prefix + key: value for key, value in original.state_dict().items()}
-    assert is_original(state)
-    with torch.no_grad():
-        expected = original(faces.expand(-1, 3, -1, -1))
-        found = convert_original(state, task)(faces)[task]
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_own_weights_are_not_taken_for_the_original():
-    assert not is_original(MultiTask(CLASSIFY).state_dict())
-
-
 def test_a_model_that_fixes_its_width_keeps_it_whatever_the_recipe_says(monkeypatch):
     monkeypatch.setitem(MODELS, "Narrow", partial(MultiTask, base=8))
-    options = free_options("Narrow", {"base": 64, "pooled": True})
-    assert options == {"pooled": True} and MODELS["Narrow"](("classify",), **options).trunks["shared"].width == 64
+    assert free_options("Narrow", {"base": 64, "pooled": True}) == {"pooled": True}
     assert free_options("ResNet18RegressionTwoOutputs", {"base": 64}) == {"base": 64}
 
 
@@ -113,7 +82,8 @@ class OwnNetwork(nn.Module):
     def __init__(self, tasks, sharing, dropout=0.0):
         super().__init__()
         self.tasks, self.sharing, self.dropout = tuple(tasks), sharing, nn.Dropout(dropout)
-        self.trunk = nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+        layers = nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()
+        self.trunk = nn.Sequential(*layers)
         self.heads = nn.ModuleDict({name: nn.Linear(484, TASKS[name].width) for name in tasks})
 
     def forward(self, images):
@@ -126,17 +96,17 @@ class OwnNetwork(nn.Module):
 
 def test_a_model_of_ones_own_is_one_class_and_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "Own", OwnNetwork)
-    flags = ["--dataset", "Demo", "--model", "Own", "--out", str(tmp_path)]
+    flags = "--dataset", "Demo", "--model", "Own"
     with pytest.raises(UserError, match="--sharing none"):
-        mainpro_FER.main(build_parser().parse_args([*flags, "--recipe", "paper"]))
-    assert mainpro_FER.main(build_parser().parse_args([*flags, "--limit", "32", "--epochs", "1"])) == 0
-    assert mainpro_FER.main(build_parser().parse_args([*flags, "--resume"])) == 0
+        run_program(tmp_path, *flags, "--recipe", "paper")
+    assert run_program(tmp_path, *flags, "--limit", 32, "--epochs", 1) == 0
+    assert run_program(tmp_path, *flags, "--resume") == 0
     (network,) = load_networks(tmp_path / "Demo_Own")
     assert isinstance(network.model, OwnNetwork) and set(network.tasks) == set(TASKS)
     saved = tmp_path / "Demo_Own" / TASKS["classify"].checkpoint("PublicTest")
     assert checkpoint.load_model(saved)[1]["options"] == {"dropout": 0.0}
-    with pytest.raises(UserError, match="only networks that classify and share a trunk"):
-        refit.refit(saved, mainpro_FER.DATASETS["Demo"](limit=9), setup_device("cpu", "fp32", "off"))
+    with pytest.raises(UserError, match="share a trunk"):
+        refit.refit(saved, mainpro_FER.DATASETS["Demo"](limit=9), setup_device("cpu", "fp32"))
 
 
 def test_a_regression_without_a_dimension_is_no_task():

@@ -1,13 +1,12 @@
 """Plans of pairs against what the subjects show, and shifts against NumPy's."""
 
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from data.batches import plan_epoch, random_crops
+from data.batches import draw_crops, plan_epoch, random_crops
 from data.subjects.pairs import choose_targets, shifts
 
 CLASSES = 5
@@ -35,9 +34,14 @@ def made():
 
 
 def plan_pairs(made, batch_size, seed, epoch, size=48):
-    """The plan of an epoch of `made` with targets."""
-    targets = partial(choose_targets, *made, CLASSES)
-    return plan_epoch(len(made[0]), batch_size, seed, epoch, places=shifts(size), targets=targets)
+    """The columns of the plan of an epoch of `made` with targets."""
+
+    def draw(order, generator):
+        target, target_class = choose_targets(*made, CLASSES, generator)
+        crops = draw_crops(order, generator, shifts(size))
+        return {"target": target[order], "target_class": target_class[order], **crops}
+
+    return plan_epoch(len(made[0]), batch_size, seed, epoch, draw).columns
 
 
 def epochs(made, count, seed=0):
@@ -45,7 +49,8 @@ def epochs(made, count, seed=0):
     for epoch in range(count):
         plan = plan_pairs(made, 4, seed, epoch)
         yield from zip(
-            plan.order.tolist(), plan.target.tolist(), plan.target_class.tolist(), strict=True
+            plan["order"].tolist(), plan["target"].tolist(), plan["target_class"].tolist(),
+            strict=True,
         )
 
 
@@ -97,8 +102,8 @@ def test_without_a_target_the_class_is_uniform_over_the_others(made):
 def test_a_plan_is_a_function_of_seed_and_epoch(made):
     def drawn(seed, epoch):
         plan = plan_pairs(made, 4, seed, epoch)
-        parts = (plan.order, plan.target, plan.target_class, plan.top, plan.left, plan.flip)
-        return [part.tolist() for part in parts]
+        names = ("order", "target", "target_class", "top", "left", "flip")
+        return [plan[name].tolist() for name in names]
 
     torch.manual_seed(9)
     first = drawn(1, 2)

@@ -40,8 +40,21 @@ def main(arguments, more):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Run the tests in a fresh environment.", allow_abbrev=False)
-    parser.add_argument("--python", default=sys.executable, metavar="PROGRAM", help="default: the one that runs this")
-    parser.add_argument("--lowest", action="store_true", help="the lowest versions allowed (default: the newest)")
-    parser.add_argument("--folder", metavar="DIR", help="where to make the environment (default: the temporary folder)")
+    parser = argparse.ArgumentParser(
+        description="Run the tests in a fresh environment.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PROGRAM",
+        help="default: the one that runs this",
+    )
+    parser.add_argument(
+        "--lowest", action="store_true", help="the lowest versions allowed (default: the newest)"
+    )
+    parser.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="where to make the environment (default: the temporary folder)",
+    )
     sys.exit(main(*parser.parse_known_args()))

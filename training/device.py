@@ -1,11 +1,9 @@
 """Where and how it runs: device, precision, threads, memory. Decided once, with the reason."""
 
 import contextlib
-import ctypes
 import os
 import platform
-import re
-import sys
+import shutil
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -14,15 +12,13 @@ from torch import nn
 
 from models.resnet import fold_batch_norms
 from utils import distributed
-from utils.files import UserError
+from utils.files import UserError, one_line
 from utils.text import counted
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-SWITCHES = ("auto", "on", "off")
 MIN_CHANNELS = 16  # for the channels-last layout on a processor
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -88,10 +84,6 @@ class Runtime:
         """The model that training calls. The raw module stays the one to save."""
         return torch.compile(model) if self.compiled else model
 
-    def move_to_device(self, splits):
-        """{split: `Faces`} on the device, from anywhere."""
-        return {name: faces.to(self.device) for name, faces in splits.items()}
-
     def describe(self):
         """One line for data.txt: what numbers depend on, without anything that varies by time."""
         description = f"{self.device.type} ({platform.machine()}), {self.precision}"
@@ -104,35 +96,30 @@ class Runtime:
         return f"{description}, {processes} processes" if processes > 1 else description
 
 
-def select_device(device="auto", precision="auto", compile_switch="auto"):
+def select_device(device="auto", precision="auto", *, compiled=False):
     """The `Runtime` for this machine. Changes nothing in the process.
 
+    compiled: whether training goes through torch.compile, which has not been measured to pay.
     Raises UserError for a device that is not there, and for fewer GPUs than processes.
     """
     asked, reasons = device, []
-    device = _select_device(asked, reasons)
+    device = _find_device(asked, reasons)
     if precision == "auto":
-        precision = _select_precision(device, reasons)
-    if compile_switch == "auto":
-        reasons.append("torch.compile is off: no measured speed-up")
-    compiled = compile_switch == "on"
+        precision, reason = _choose_precision(device)
+        reasons.append(reason)
     return Runtime(device, precision, compiled, torch.get_num_threads(), tuple(reasons), asked)
 
 
-def setup_device(device="auto", precision="auto", compile_switch="auto", training=False):
-    """`select_device`, then apply its settings to the process and join the other processes.
-
-    training: whether steps of equal size follow, which need the same memory again and again.
-    """
-    selected = select_device(device, precision, compile_switch)
-    device, threads, reasons = selected.device, selected.threads, []
+def setup_device(device="auto", precision="auto", *, compiled=False):
+    """`select_device`, then apply its settings to the process and join the other processes."""
+    selected = select_device(device, precision, compiled=compiled)
+    device, threads, reasons = selected.device, selected.threads, [*selected.reasons]
     if device.type == "cuda":
         torch.cuda.set_device(device)
         reasons.append("deterministic cuDNN, TF32 off: equal seeds give equal numbers")
     if device.type == "cpu":
-        threads = _set_threads(reasons)
-        if training:
-            _keep_freed_memory(reasons)
+        threads = _set_threads()
+        reasons.append(counted(threads, "thread"))
     if distributed.ranks()[1] > 1:
         reasons.append(f"data-parallel: {distributed.ranks()[1]} processes share every batch")
     distributed.join(device)
@@ -140,22 +127,21 @@ def setup_device(device="auto", precision="auto", compile_switch="auto", trainin
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False  # it would choose algorithms by their speed that day
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return replace(selected, threads=threads, reasons=(*selected.reasons, *reasons))
+    return replace(selected, threads=threads, reasons=tuple(reasons))
 
 
-def _select_device(asked, reasons):
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "--device cuda: this PyTorch finds no CUDA device. Install a CUDA build of PyTorch and "
-            "the driver, or use --device cpu."
-        )
-    if asked == "mps":
+def _find_device(asked, reasons):
+    """The torch.device for --device as asked; why is added to `reasons`."""
+    if asked == "auto":
+        missing = why_no_gpu()
+        asked = "cpu" if missing else "cuda"
+        reasons.append(missing or "CUDA device found")
+    elif asked == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device cuda: {why_no_gpu()}. Use --device cpu.")
+    elif asked == "mps":
         if not torch.backends.mps.is_available():
             raise UserError("--device mps: this PyTorch finds no Apple GPU. Use --device cpu.")
         reasons.append("Apple GPU: not tested; should it fail, use --device cpu")
-    if asked == "auto":
-        asked = "cuda" if has_gpu() else "cpu"
-        reasons.append("CUDA device found" if asked == "cuda" else why_no_gpu())
     if asked != "cuda":
         return torch.device(asked)
     rank, processes = distributed.local_ranks()
@@ -168,15 +154,13 @@ def _select_device(asked, reasons):
     return torch.device("cuda", rank)
 
 
-def _select_precision(device, reasons):
+def _choose_precision(device):
+    """(precision, reason): what the device multiplies natively."""
     if device.type == "cuda" and torch.cuda.get_device_capability() < (8, 0):
-        reasons.append("fp16 with scaled gradients: this GPU has no native bf16")
-        return "fp16"
+        return "fp16", "fp16 with scaled gradients: this GPU has no native bf16"
     if device.type == "cuda" or device.type == "cpu" and processor_has_bf16():
-        reasons.append("bf16: the hardware multiplies it natively")
-        return "bf16"
-    reasons.append("fp32: the hardware has no native bf16")
-    return "fp32"
+        return "bf16", "bf16: the hardware multiplies it natively"
+    return "fp32", "fp32: the hardware has no native bf16"
 
 
 def has_gpu(asked="auto"):
@@ -185,31 +169,20 @@ def has_gpu(asked="auto"):
 
 
 def why_no_gpu():
-    """Why no CUDA device is used: none is there, or this PyTorch has no kernels for it; or None."""
-    if not torch.cuda.is_available():
-        return "no CUDA device: running on the processor"
-    if torch.version.hip:  # PyTorch for AMD's GPUs, whose kernels have other names
+    """Why no CUDA device is used, with what to do; None where one works."""
+    if torch.cuda.is_available():
+        try:
+            torch.ones(1, device="cuda").add_(1)  # fails where this PyTorch has no kernels for it
+        except RuntimeError as error:
+            name = torch.cuda.get_device_name()
+            return f"{name} does not work with this PyTorch ({one_line(error)}): on the processor"
         return None
-    capability, kernels = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
-    if has_kernels(capability, kernels):
-        return None
-    gpu = f"{torch.cuda.get_device_name()} (compute capability {'.'.join(map(str, capability))})"
-    compiled = ", ".join(kernels)
-    return f"this PyTorch has no kernels for {gpu}, only {compiled}: running on the processor"
-
-
-def has_kernels(capability, kernels):
-    """Whether a GPU of compute capability (major, minor) runs any of the `kernels` of PyTorch.
-
-    `sm_75` is machine code, for the same major version and the same or a later minor one;
-    `compute_90` is code that the driver translates for any later GPU (NVIDIA, CUDA C++ Programming
-    Guide, "Application Compatibility").
-    """
-    for kind, digits in re.findall(r"\b(sm|compute)_(\d+)", " ".join(kernels)):
-        made_for = divmod(int(digits), 10)
-        if made_for <= capability and (kind == "compute" or made_for[0] == capability[0]):
-            return True
-    return False
+    if torch.version.cuda is None and torch.version.hip is None and shutil.which("nvidia-smi"):
+        return (
+            "this PyTorch cannot use the NVIDIA GPU: install one that can, with pip install "
+            "--force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cu126"
+        )
+    return "no CUDA device: running on the processor"
 
 
 def processor_has_bf16():
@@ -218,30 +191,15 @@ def processor_has_bf16():
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
-def _set_threads(reasons):
-    available = os.cpu_count()
+def _set_threads():
+    """Use the cores that this process may run on, its share where torchrun started several."""
+    cores = os.cpu_count()
     if hasattr(os, "sched_getaffinity"):
-        available = len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     processes = distributed.local_ranks()[1]
-    share = max(1, available // processes)
     is_chosen = os.environ.get("OMP_NUM_THREADS", "1") != "1"  # torchrun itself sets 1
-    threads = min(torch.get_num_threads(), available)
+    threads = min(torch.get_num_threads(), cores)
     if processes > 1 and not is_chosen:
-        threads = share
+        threads = max(1, cores // processes)
     torch.set_num_threads(threads)
-    reasons.append(f"{counted(threads, 'thread')} on {counted(available, 'processor core')}")
     return threads
-
-
-def _keep_freed_memory(reasons):
-    """Let glibc keep freed memory; by default it maps large tensors anew in every step.
-
-    Other C libraries are left alone, and so is an allocator that the user chose or tuned.
-    """
-    chosen = ("LD_PRELOAD", "GLIBC_TUNABLES")
-    is_tuned = any(name in chosen or name.startswith("MALLOC_") for name in os.environ)
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc" or is_tuned:
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt and mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1):
-        reasons.append("freed memory is kept for the next step: mapping it anew takes time")

@@ -10,7 +10,6 @@ from training.metrics import measure, sum_dtype
 from utils.distributed import gather_unequal, ranks
 from utils.files import UserError
 from utils.progress import Progress
-from utils.tasks import TASKS
 from utils.text import counted
 
 # {name: (B, 48, 48) -> (B, crops, 44, 44)}
@@ -22,22 +21,13 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 DIVERGED = "Checkpoints written before it are good. Try a smaller --lr, or --precision fp32."
 
 
-class FiniteCheck:
-    """Remembers on the device the first step whose loss was not finite, without waiting for it."""
-
-    def __init__(self, device):
-        self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
-
-    def watch(self, loss, step):
-        """Look at the scalar `loss` of `step`."""
-        is_first = (self.first_bad < 0) & ~torch.isfinite(loss.detach())
-        self.first_bad = torch.where(is_first, step, self.first_bad)
-
-    def verify(self, epoch):
-        """Raise UserError when a loss was not finite, naming its step. Waits for the device."""
-        step = self.first_bad.item()
-        if step >= 0:
-            raise UserError(f"The loss is not finite in epoch {epoch}, step {step}. {DIVERGED}")
+def check_losses(losses, epoch):
+    """Raise UserError when a loss of the steps (n,) is not finite. Waits for the device."""
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        raise UserError(
+            f"The loss is not finite in epoch {epoch}, step {bad[0].item()}. {DIVERGED}"
+        )
 
 
 @contextmanager
@@ -51,41 +41,37 @@ def memory_advice(advice):
         raise UserError(f"Memory ran out {advice}.") from error
 
 
-def train_one_epoch(
-    learner, faces, plan, epoch, label, start=None, stop=lambda: False, announce=None
-):
-    """Train on the batches of `plan`.
+def train_one_epoch(learner, epoch, label, start=None, stop=lambda: False, announce=None):
+    """Train for an epoch.
 
-    learner: a `Learner`; faces, plan: as its `plan` takes and returns them; label, announce: see
-    `Progress`; start: the mid-epoch state of an interrupted epoch; stop: asked between steps, True
-    ends the epoch early. Returns (metrics, mid_epoch_state): metrics are means per image as the
-    learner names them, None when stopped early; the state, {"step", "sums", "seconds"}, is what
-    `start` takes. Raises UserError when a loss is not finite or memory runs out. Waits for the
-    device only to show the loss, now and then.
+    learner: a `Learner`; label, announce: see `Progress`; start: the mid-epoch state of an
+    interrupted epoch; stop: asked between steps, True ends the epoch early. Returns (metrics,
+    mid_epoch_state): metrics are means per image as the learner names them, None when stopped
+    early; the state, {"step", "sums", "seconds"}, is what `start` takes. Raises UserError when a
+    loss is not finite or memory runs out. Waits for the device only to show the loss, now and then.
     """
-    began, device = time.perf_counter(), learner.runtime.device
+    began, device, plan = time.perf_counter(), learner.runtime.device, learner.plan(epoch)
     learner.model.train()
     zeros = torch.zeros(len(learner.metrics), dtype=torch.float64)
     start = start or {"step": 0, "sums": zeros, "seconds": 0.0}
-    step, check = start["step"], FiniteCheck(device)
+    step, images = start["step"], plan.images_per_step
     sums = start["sums"].to(device, sum_dtype(device), copy=True)
-    images = plan.images_per_step
+    losses = torch.zeros(plan.steps, device=device)
     smaller = f"try --bs {images // 2}" if images > 1 else "free some memory"
     with (
         memory_advice(f"with a batch of {counted(images, 'face')}: {smaller}"),
         Progress(label, plan.steps * images, step * images, announce) as progress,
     ):
-        for batch in learner.batches(faces, plan, step):
-            loss, batch_sums = learner.step(batch, epoch * plan.steps + step, plan.steps)
-            check.watch(loss, step)
+        for batch in learner.batches(plan, step):
+            losses[step], batch_sums = learner.step(batch, epoch * plan.steps + step, plan.steps)
             sums += batch_sums
             step += 1
             if progress.add(images):
-                check.verify(epoch)
-                progress.show(loss=loss.item())
+                check_losses(losses, epoch)
+                progress.show(loss=losses[step - 1].item())
             if step < plan.steps and stop():
                 break
-    check.verify(epoch)
+    check_losses(losses, epoch)
     seconds = start["seconds"] + time.perf_counter() - began
     mid_epoch_state = {"step": step, "sums": sums.cpu().double(), "seconds": seconds}
     if step < plan.steps:
@@ -123,9 +109,7 @@ def predict(network, images, preprocessing, runtime, crops="center", label=None)
                 outputs[name] = output.view(len(part), per_image, -1).mean(1)
             batches.append(outputs)
             progress.add(len(part))
-    tasks = batches[0].keys()
-    columns = zip(*(batch.values() for batch in batches), strict=True)
-    return dict(zip(tasks, map(torch.cat, columns), strict=True))
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def check_predictions(outputs, label):
@@ -134,8 +118,8 @@ def check_predictions(outputs, label):
         raise UserError(f"The network's predictions are not finite ({label}). {DIVERGED}")
 
 
-def evaluate(network, faces, tasks, preprocessing, runtime, crops="center", label="evaluating"):
-    """{task: metrics} of one split (`Faces`); tasks are names from `TASKS`.
+def evaluate(network, faces, preprocessing, runtime, crops="center", label="evaluating"):
+    """{task: metrics} of one split (`Faces`), for every task of the network.
 
     network: as in `predict`. Of several processes each predicts its part of the faces, and all get
     the metrics of the whole. Raises UserError when a prediction is not finite.
@@ -143,9 +127,7 @@ def evaluate(network, faces, tasks, preprocessing, runtime, crops="center", labe
     outputs = predict(network, share_of(faces).images, preprocessing, runtime, crops, label)
     outputs = {name: gather_unequal(output) for name, output in outputs.items()}
     check_predictions(outputs, label)
-    device = runtime.device
-    if device.type == "mps":  # which has no float64
-        device = torch.device("cpu")
+    if runtime.device.type == "mps":  # which has no float64
         outputs = {name: output.cpu() for name, output in outputs.items()}
-    vad = None if faces.vad is None else faces.vad.to(device)
-    return measure([TASKS[name] for name in tasks], outputs, faces.labels.to(device), vad)
+        faces = faces.to("cpu")
+    return measure(outputs, faces.labels, faces.vad)

@@ -15,21 +15,14 @@ def evaluate_chosen(files, splits, runtime):
     evaluated, chosen = {}, {}
     for task, path in files.items():
         model, content = checkpoint.load_model(path)
-        network = content["epoch"], tuple(content["tasks"])
-        if network not in evaluated:
-            evaluated[network] = _evaluate_tencrop(model, content, splits, runtime)
-        metrics = {split: evaluated[network][split][task] for split in TEST_SPLITS}
-        chosen[task] = {"epoch": content["epoch"], **metrics}
+        epoch, pixels = content["epoch"], content["preprocessing"]
+        network = runtime.for_inference(runtime.place(model))
+        metrics = {"epoch": epoch}
+        for split in TEST_SPLITS:
+            key = epoch, model.tasks, split
+            if key not in evaluated:
+                label = f"{split}, epoch {epoch}"
+                evaluated[key] = evaluate(network, splits[split], pixels, runtime, "tencrop", label)
+            metrics[split] = evaluated[key][task]
+        chosen[task] = metrics
     return chosen
-
-
-def _evaluate_tencrop(model, content, splits, runtime):
-    network = runtime.for_inference(runtime.place(model))
-    pixels, epoch = content["preprocessing"], content["epoch"]
-    return {
-        split: evaluate(
-            network, splits[split], content["tasks"], pixels, runtime, "tencrop",
-            f"{split}, epoch {epoch}",
-        )
-        for split in TEST_SPLITS
-    }  # fmt: skip

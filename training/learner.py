@@ -1,12 +1,14 @@
 """A network and all that changes while it learns: its batches, one training step, its state."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
-from data.batches import normalise, plan_epoch, training_batches
+from data.batches import draw_crops, normalise, plan_epoch, training_batches
 from training.captured import CapturedStep
-from training.losses import Objective
-from training.metrics import TrainingMetrics
+from training.losses import Objective, constraint_table
+from training.metrics import batch_sums, training_metrics
 from training.optim import WeightAverage, build_optimizer, learning_rate
 from utils.distributed import distribute, gather, ranks
 
@@ -14,17 +16,20 @@ from utils.distributed import distribute, gather, ranks
 class Learner:
     """What `train_one_epoch` works on; the base class of every way to learn.
 
-    model: a network as `MODELS` builds it; recipe: how it is trained; runtime: `Runtime`. `model`
+    model: a network as `MODELS` builds it; recipe: `Recipe`; faces: what it learns from, on the
+    device of `runtime`; seed: of the order of the faces and all that is random about them. `model`
     is the network being trained, `averaged` the one with averaged weights, to evaluate and save.
 
-    A subclass adds its optimizer, whose learning rate is the tensor `rate`, and gives `metrics`,
-    the names of what a step measures, `plan`, `batches` and `device_step`.
+    A subclass adds `optimizer`, whose learning rate is the tensor `rate`; `metrics`, the names of
+    what a step measures; `plan(epoch)`, the `EpochPlan` of this process; `batches(plan, first)`,
+    which yields what `step` takes, tensors on the device or None, from step `first` on; and
+    `device_step(batch)`, the part of a step that runs on the device. That never reads a value back,
+    so that it replays, and returns (loss, sums) on the device: the scalar that was minimised and
+    the sums over the batch of the `metrics`, (n,) float64 (float32 on mps).
     """
 
-    metrics = ()
-
-    def __init__(self, model, recipe, runtime):
-        self.recipe, self.runtime = recipe, runtime
+    def __init__(self, model, recipe, faces, seed, runtime):
+        self.recipe, self.faces, self.seed, self.runtime = recipe, faces, seed, runtime
         self.model = runtime.place(model)
         self.average = WeightAverage(self.model, recipe.averaging)
         self.rate = torch.zeros((), device=runtime.device)
@@ -34,14 +39,6 @@ class Learner:
     def averaged(self):
         """The network with the averaged weights."""
         return self.average.model
-
-    def plan(self, faces, seed, epoch):
-        """The `EpochPlan` of `faces` as the recipe wants it; this process's part of it."""
-        raise NotImplementedError
-
-    def batches(self, faces, plan, first=0):
-        """Yield what `step` takes, tensors on the device or None, from step `first` on."""
-        raise NotImplementedError
 
     def step(self, batch, global_step, steps_per_epoch):
         """Learn from one batch; returns what `device_step` returns. Does not wait for the device.
@@ -59,14 +56,6 @@ class Learner:
 
     def seed_device(self, global_step):
         """Make the random numbers of the next step reproducible after an interruption."""
-
-    def device_step(self, batch):
-        """The part of a step that runs on the device: never reads a value back, so that it replays.
-
-        Returns (loss, sums), both on the device: the scalar that was minimised and the sums over
-        the batch of the `metrics`, (n,) float64 (float32 on mps).
-        """
-        raise NotImplementedError
 
     def to_dict(self, means):
         """The mean per image of each of the `metrics` as {name: value}."""
@@ -96,25 +85,32 @@ class Learner:
 
 
 class MultiTaskLearner(Learner):
-    """Learns categories and V/A/D together.
+    """Learns emotions and V/A/D together.
 
-    tasks: names from `TASKS`; recipe: `Recipe`; tables: of the constraints, see
-    `losses.constraint_tables`; preprocessing: {"mean", "std"} of the pixels in 0..1; teacher_probs
-    (N, 7): a teacher's probabilities of the training faces, on their device, or None. Dropout
-    derives from the seed last given to `torch.manual_seed`.
+    faces: `Faces`, of which it takes `preprocessing`, {"mean", "std"} of the pixels in 0..1, and
+    `constraint_table`, see `training.losses`. teacher_probs (N, 7): a teacher's probabilities of
+    the faces, on their device, or None.
     """
 
-    def __init__(self, model, tasks, recipe, tables, preprocessing, runtime, teacher_probs=None):
-        super().__init__(model, recipe, runtime)
-        self.preprocessing, self.teacher_probs = preprocessing, teacher_probs
-        self.seed = torch.initial_seed()
+    def __init__(self, model, recipe, faces, seed, runtime, teacher_probs=None):
+        super().__init__(model, recipe, faces, seed, runtime)
+        self.teacher_probs = teacher_probs
+        self.preprocessing = faces.pixel_statistics()
+        self.constraint_table = constraint_table(recipe.constraint, faces.labels, faces.vad)
         self.network = runtime.compile(distribute(self.model, runtime.device))
         self.optimizer = build_optimizer(self.model, recipe, self.rate, runtime.matrix_dtype)
         self.scaler = runtime.scaler()
-        tables = {name: table.to(runtime.device) for name, table in tables.items()}
-        self.objective = Objective(tasks, recipe, tables, runtime.matrix_dtype)
-        self.measured = TrainingMetrics(self.objective.tasks)
-        self.metrics, self.to_dict = self.measured.names, self.measured.to_dict
+        table = self.constraint_table
+        table = None if table is None else table.to(runtime.device)
+        self.objective = Objective(model.tasks, recipe, table, runtime.matrix_dtype)
+        self.metrics = training_metrics(model.tasks)
+
+    def to_dict(self, means):
+        """{task name: {metric: mean per image}}."""
+        found = {task.name: {} for task, _ in self.metrics}
+        for (task, metric), value in zip(self.metrics, means, strict=True):
+            found[task.name][metric] = value
+        return found
 
     def parts(self):
         """See `Learner`."""
@@ -125,19 +121,19 @@ class MultiTaskLearner(Learner):
         scaler = state["scaler"] or self.scaler.state_dict()
         super().load_state_dict(state | {"scaler": scaler})
 
-    def plan(self, faces, seed, epoch):
-        """See `Learner`. faces: `Faces` on the device."""
-        recipe, device = self.recipe, faces.labels.device
-        return plan_epoch(
-            len(faces), recipe.batch_size, seed, epoch, device, *ranks(),
-            rotation=recipe.rotation, scaling=recipe.scaling, corruption=recipe.corruption,
-        )  # fmt: skip
+    def plan(self, epoch):
+        """See `Learner`."""
+        recipe, faces = self.recipe, self.faces
+        changes = {name: getattr(recipe, name) for name in ("rotation", "scaling", "corruption")}
+        draw, device = partial(draw_crops, **changes), faces.labels.device
+        return plan_epoch(len(faces), recipe.batch_size, self.seed, epoch, draw, device)
 
-    def batches(self, faces, plan, first=0):
+    def batches(self, plan, first=0):
         """Yield (pictures (B, 1, 44, 44) float, labels (B,), vad, teacher_probs, votes).
 
         vad (B, 3), teacher_probs (B, 7) and votes (B, 7) are None where there are none.
         """
+        faces = self.faces
         annotations = faces.labels, faces.vad, self.teacher_probs, faces.votes
         for crops, *targets in training_batches(plan, faces.images, *annotations, first=first):
             yield normalise(crops, **self.preprocessing), *targets
@@ -163,4 +159,4 @@ class MultiTaskLearner(Learner):
         self.scaler.step(self.optimizer)  # in fp16 this waits: a step that overflowed is left out
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach(), self.measured.batch_sums(outputs, *targets[:2])
+        return loss.detach(), batch_sums(self.metrics, outputs, *targets[:2])

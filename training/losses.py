@@ -24,36 +24,26 @@ CONTRADICTIONS = {
 }  # fmt: skip
 
 
-def check_shapes(output, target, width):
-    """Raise ValueError unless output is (B, width) and target is (B,): nothing may broadcast."""
-    if output.ndim != 2 or output.shape[1] != width or target.shape != output.shape[:1]:
-        raise ValueError(
-            f"expected an output of shape (B, {width}) and a target of shape (B,), "
-            f"got {tuple(output.shape)} and {tuple(target.shape)}"
-        )
-
-
 def category_loss(logits, labels, smoothing=0.0, votes=None):
     """Cross-entropy, mean over images. logits (B, 7) float, labels (B,) int64 in 0..6.
 
     votes (B, 7) uint8: their shares are the target, see `data.votes.vote_shares`; None: the labels.
-    Raises ValueError for other shapes.
     """
-    check_shapes(logits, labels, len(EMOTIONS))
     target = labels if votes is None else vote_shares(votes, labels)
     return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
-def dimension_loss(values, target, mse_weight=1.0, ccc_weight=0.0):
-    """mse_weight * mean squared error + ccc_weight * (1 - CCC of the batch).
+def dimension_loss(values, target, ccc_weight=0.0):
+    """Mean squared error + ccc_weight * (1 - CCC of the batch).
 
     values (B, 1) float, target (B,) float, both in annotation units. The second term makes
     shrinking towards the mean costly: a constant prediction has CCC 0 whatever its squared error.
     Raises ValueError for other shapes.
     """
-    check_shapes(values, target, 1)
+    if values.shape != (*target.shape, 1):
+        raise ValueError(f"values must be {(*target.shape, 1)}, not {tuple(values.shape)}")
     values = values[:, 0]
-    loss = mse_weight * F.mse_loss(values, target)
+    loss = F.mse_loss(values, target)
     if ccc_weight:
         loss = loss + ccc_weight * (1 - concordance(values, target))
     return loss
@@ -100,16 +90,18 @@ def contradiction_loss(logits, values, penalty):
     return torch.einsum("bc,bks,cks->b", logits.softmax(dim=1), membership, penalty).mean()
 
 
-# {name of a constraint: its penalty from labels (N,) and vad (N, 3) of the training faces}
-CONSTRAINTS = {
-    "table": lambda labels, vad: 1 - sign_shares(labels, vad),  # penalises what is rare among them
-    "original": lambda labels, vad: contradictions(),
-}
+CONSTRAINTS = ("table", "original")
 
 
-def constraint_tables(labels, vad):
-    """{name of a constraint: its table (7, 3, 3)}; {} without V/A/D annotations."""
-    return {} if vad is None else {name: make(labels, vad) for name, make in CONSTRAINTS.items()}
+def constraint_table(constraint, labels, vad):
+    """The penalty (7, 3, 3) of a constraint, on the CPU; None without V/A/D annotations.
+
+    "table" penalises what is rare among training faces, labels (N,) and vad (N, 3); "original" what
+    its annotators call a contradiction.
+    """
+    if vad is None:
+        return None
+    return contradictions() if constraint == "original" else 1 - sign_shares(labels, vad)
 
 
 def orthogonality(kernel, stride):
@@ -129,63 +121,35 @@ def orthogonality(kernel, stride):
     return torch.linalg.vector_norm(overlaps - identity)
 
 
-def matrix_orthogonality(kernel):
-    """|| W W^T - I || of a 1x1 convolution W (out, in), || W^T W - I || where it has more rows."""
-    rows, columns = kernel.shape[:2]
-    return orthogonality(kernel if rows <= columns else kernel.transpose(0, 1), 1)
-
-
 def orthogonality_loss(model, dtype=torch.float32):
     """Sum of the distances from orthogonality over the residual blocks of `model`, in `dtype`.
 
-    As in the original project: the first convolution of every block, and the shortcuts as matrices;
-    eleven kernels of a ResNet-18.
+    As in the original project: the first convolution of every block, and the shortcuts as matrices,
+    whose columns are compared as they have more rows; eleven kernels of a ResNet-18.
     """
-    blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
     total = 0.0
-    for block in blocks:
-        total += orthogonality(block.conv1.weight.to(dtype), block.conv1.stride[0])
-        for layer in block.shortcut.modules():
-            if isinstance(layer, nn.Conv2d):
-                total += matrix_orthogonality(layer.weight.to(dtype))
+    for block in model.modules():
+        if isinstance(block, BasicBlock):
+            total += orthogonality(block.conv1.weight.to(dtype), block.conv1.stride[0])
+            for layer in block.shortcut.modules():
+                if isinstance(layer, nn.Conv2d):
+                    total += orthogonality(layer.weight.to(dtype).transpose(0, 1), 1)
     return total
-
-
-def distillation_loss(recipe, logits, labels, teacher_probs, votes):
-    """Category loss of labels or votes, and that of a teacher's probabilities (B, 7) or None.
-
-    The teacher's has the weight `recipe.teacher`, the other the rest.
-    """
-    loss = category_loss(logits, labels, recipe.label_smoothing, votes)
-    if teacher_probs is None:
-        return loss
-    return (1 - recipe.teacher) * loss + recipe.teacher * F.cross_entropy(logits, teacher_probs)
-
-
-def regression_loss(recipe, values, target, teacher_probs, votes):
-    """The weighted `dimension_loss`; teacher and votes have no part in it."""
-    loss = dimension_loss(values, target, recipe.mse_weight, recipe.ccc_weight)
-    return recipe.dimension_weight * loss
-
-
-# {kind of task: its weighted loss, of outputs (B, width) and targets (B,)}
-LOSSES = {"classification": distillation_loss, "regression": regression_loss}
 
 
 class Objective:
     """The weighted sum that training minimises.
 
-    tasks: names from `TASKS`. recipe: `training.config.Recipe`. tables: as `constraint_tables`
-    returns them, on the device. dtype: of the convolutions of the orthogonality.
+    tasks: names from `TASKS`. recipe: `training.config.Recipe`. table: of `constraint_table`, or
+    None, on the device. dtype: of the convolutions of the orthogonality.
     """
 
-    def __init__(self, tasks, recipe, tables, dtype=torch.float32):
-        self.tasks, self.recipe, self.dtype = [TASKS[name] for name in tasks], recipe, dtype
-        self.dimensions = [task for task in self.tasks if task.kind == "regression"]
-        self.table = None
-        if tables and recipe.consistency and "classify" in tasks and self.dimensions:
-            columns = [task.dimension for task in self.dimensions]
-            self.table = tables[recipe.constraint][:, columns]
+    def __init__(self, tasks, recipe, table, dtype=torch.float32):
+        self.recipe, self.dtype = recipe, dtype
+        self.dimensions = [TASKS[name] for name in tasks if TASKS[name].dimension is not None]
+        columns = [task.dimension for task in self.dimensions]
+        is_constrained = recipe.consistency and "classify" in tasks and columns
+        self.table = table[:, columns] if is_constrained and table is not None else None
 
     def __call__(self, model, outputs, labels, vad, teacher_probs=None, votes=None):
         """Total loss, a scalar, of the `outputs` of `model`.
@@ -193,10 +157,17 @@ class Objective:
         labels (B,), vad (B, 3), teacher_probs (B, 7), votes (B, 7); all but labels may be None.
         """
         recipe, total = self.recipe, 0.0
-        for task in self.tasks:
-            target = task_target(task, labels, vad)
-            loss = LOSSES[task.kind](recipe, outputs[task.name], target, teacher_probs, votes)
+        if "classify" in outputs:
+            logits = outputs["classify"]
+            loss = category_loss(logits, labels, recipe.label_smoothing, votes)
+            if teacher_probs is not None:
+                taught = F.cross_entropy(logits, teacher_probs)
+                loss = (1 - recipe.teacher) * loss + recipe.teacher * taught
             total = total + loss
+        for task in self.dimensions:
+            target = task_target(task, labels, vad)
+            loss = dimension_loss(outputs[task.name], target, recipe.ccc_weight)
+            total = total + recipe.dimension_weight * loss
         if self.table is not None:
             values = torch.cat([outputs[task.name] for task in self.dimensions], dim=1)
             penalty = contradiction_loss(outputs["classify"], values, self.table)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from training.calibration import fit_temperature
-from utils.tasks import EMOTIONS, ZERO_BAND
+from utils.tasks import EMOTIONS, TASKS, ZERO_BAND
 
 CLASSES = len(EMOTIONS)
 
@@ -85,20 +85,20 @@ def regression_metrics(values, target):
     }
 
 
-METRICS = {"classification": classification_metrics, "regression": regression_metrics}
-
-
 def task_target(task, labels, vad):
     """What `task` predicts: the labels (N,) int64, or its column of vad (N, 3)."""
     return labels if task.dimension is None else vad[:, task.dimension]
 
 
-def measure(tasks, outputs, labels, vad):
+METRICS = {"classification": classification_metrics, "regression": regression_metrics}
+
+
+def measure(outputs, labels, vad):
     """{task name: metrics} of a whole split. outputs: {task name: (N, width)}, on one device."""
     metrics = {}
-    for task in tasks:
-        target = task_target(task, labels, vad)
-        metrics[task.name] = METRICS[task.kind](outputs[task.name].float(), target)
+    for name, output in outputs.items():
+        task = TASKS[name]
+        metrics[name] = METRICS[task.kind](output.float(), task_target(task, labels, vad))
     return metrics
 
 
@@ -115,33 +115,21 @@ def sum_dtype(device):
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-class TrainingMetrics:
-    """Metrics of an epoch, summed over its batches on the device and read once, at the end.
+def training_metrics(tasks):
+    """[(`Task`, metric)] of what is summed while training. tasks: names from `TASKS`."""
+    every = [TASKS[name] for name in tasks]
+    return [(task, metric) for task in every for metric in task.rules.training_metrics]
 
-    The weights change during the epoch, so these are means over what each step saw (augmented
-    images, before its update). tasks: list of `Task`; names: [(task name, metric)].
+
+@torch.no_grad()
+def batch_sums(metrics, outputs, labels, vad):
+    """Sums over a batch of `training_metrics`, (n,) of `sum_dtype`, on the device.
+
+    Read once, at the end of an epoch, they are sums over what each step saw: augmented images,
+    before its update. outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None.
     """
-
-    def __init__(self, tasks):
-        pairs = ((task, metric) for task in tasks for metric in task.rules.training_metrics)
-        self._measured = list(pairs)
-        self.names = [(task.name, metric) for task, metric in self._measured]
-
-    @torch.no_grad()
-    def batch_sums(self, outputs, labels, vad):
-        """Sums over a batch, (n,) of `sum_dtype`.
-
-        outputs {task name: (B, width)}, labels (B,), vad (B, 3) or None.
-        """
-        sums = []
-        for task, metric in self._measured:
-            target = task_target(task, labels, vad)
-            sums.append(TRAINING_SUMS[task.kind, metric](outputs[task.name], target))
-        return torch.stack([value.to(sum_dtype(labels.device)) for value in sums])
-
-    def to_dict(self, means):
-        """{task name: {metric: mean per image}}. means: n floats."""
-        metrics = {task: {} for task, _ in self.names}
-        for (task, metric), value in zip(self.names, means, strict=True):
-            metrics[task][metric] = value
-        return metrics
+    sums = []
+    for task, metric in metrics:
+        measured = TRAINING_SUMS[task.kind, metric]
+        sums.append(measured(outputs[task.name], task_target(task, labels, vad)))
+    return torch.stack([value.to(sum_dtype(labels.device)) for value in sums])

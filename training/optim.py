@@ -8,6 +8,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.muon import Muon
 
+MOMENTUM = 0.9
+
 
 def learning_rate(recipe, step, steps_per_epoch):
     """Learning rate of `step` (from 0, over the whole run of recipe.epochs * steps_per_epoch)."""
@@ -63,10 +65,6 @@ def build_optimizer(model, recipe, rate, dtype=torch.float32):
         {"params": biases, "weight_decay": recipe.weight_decay * recipe.decay_all},
     ]
     if kernels:
-        groups.append(
-            {"params": kernels, "weight_decay": recipe.kernel_decay, "orthogonal": True}
-        )
-        return Muon(groups, rate, recipe.momentum, dtype)
-    return torch.optim.SGD(
-        groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
-    )
+        groups.append({"params": kernels, "weight_decay": recipe.kernel_decay, "orthogonal": True})
+        return Muon(groups, rate, MOMENTUM, dtype)
+    return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=recipe.nesterov, fused=True)

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import time
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -15,13 +16,12 @@ import torch
 from models import checkpoint
 from training.config import Settings, default_model
 from training.evaluate import evaluate_chosen
-from training.losses import constraint_tables
 from training.report import best_epochs, title_of, write_pictures, write_tables
 from utils.distributed import is_first, wait_for_all
 from utils.files import UserError, as_user_error, atomic_write, move_aside, unfinished_files
 from utils.tasks import SPLITS, TASKS, TEST_SPLITS
 
-FORMAT = 5  # of last.t7 and of the result of a fold
+FORMAT = 6  # of last.t7 and of the result of a fold
 PICTURE_SECONDS = 30  # between two versions of workbook and pictures
 HEADER_LINES = 20  # within which data.txt names dataset and model
 TABLES = tuple(f"AccProcess_{name}.csv" for name in (*TASKS, "folds"))
@@ -141,7 +141,7 @@ class RunFolder:
         """What a state or a result says of its run."""
         return {
             "format": FORMAT,
-            "settings": self.settings.to_plain(),
+            "settings": asdict(self.settings),
             "precision": self.runtime.precision,
             "device": self.runtime.describe(),
             "data": self.fingerprint,
@@ -213,7 +213,7 @@ class RunFolder:
         if runtime.asked != "auto":
             flags += f" --device {runtime.asked}"
         if runtime.compiled:
-            flags += " --compile on"
+            flags += " --compile"
         if str(self.out) != ".":
             flags += f' --out "{self.out}"'
         return flags
@@ -238,9 +238,6 @@ class Run(RunFolder):
         super().__init__(settings, runtime, out, digest.hexdigest())
         self.dataset, self.teacher_probs = dataset, teacher_probs
         self.tasks = tuple(TASKS[name] for name in settings.tasks)
-        training = splits["Training"]
-        self.preprocessing = training.pixel_statistics()
-        self.tables = constraint_tables(training.labels, training.vad)
         self.history, self.final, self._drawn = [], None, None
         self.crops = settings.evaluation
         if self.crops == "auto":
@@ -294,7 +291,7 @@ class Run(RunFolder):
         self.mid_epoch = None
         if not is_first():
             return
-        self._save_best(results, learner.averaged)
+        self._save_best(results, learner)
         self.save(learner)
         recently = self._drawn is not None and time.monotonic() - self._drawn < PICTURE_SECONDS
         self.write_report(pictures=not recently)
@@ -323,29 +320,29 @@ class Run(RunFolder):
             self.write_report(pictures=True)
             self.log("finished")
 
-    def _save_best(self, results, model):
+    def _save_best(self, results, learner):
         """Write the network of an epoch once, under every name for which it is the best so far."""
-        names = {}  # {tasks of a part of the network: file names}
+        model, names = learner.averaged, {}  # {tasks of a part of the network: file names}
         for task in self.tasks:
             for split, (epoch, _) in best_epochs(self.history, task).items():
                 if epoch == results["epoch"]:
                     names.setdefault(model.part(task.name)[0], []).append(task.checkpoint(split))
         for tasks, (first, *others) in names.items():
             content = checkpoint.task_checkpoint(
-                model, tasks[0], results["epoch"], results, self._description()
+                model, tasks[0], results["epoch"], results, self._description(learner)
             )
             checkpoint.save(self.folder / first, content)
             for name in others:
                 _link(self.folder / first, self.folder / name)
 
-    def _description(self):
+    def _description(self, learner):
         return {
             "dataset": self.settings.dataset,
             "model": self.settings.model,
-            "preprocessing": self.preprocessing,
+            "preprocessing": learner.preprocessing,
             "options": self.settings.network_options,
             "evaluation": self.crops,
-            "constraint_table": self.tables.get(self.settings.recipe.constraint),
+            "constraint_table": learner.constraint_table,
             "versions": versions(),
         }
 

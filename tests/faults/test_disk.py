@@ -17,7 +17,7 @@ from tests.faults import entry
 from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
 from tests.samples import SPLIT_FILES, write_csv
 from tests.test_cross_validation import draw_tree
-from tests.test_training import FLAGS, MODELS_SAVED, PROGRAM, RUN_NAME, TABLES, assert_same_run, run
+from tests.runs import FLAGS, MODELS_SAVED, PROGRAM, RUN_NAME, TABLES, assert_same_run, run
 from tests.test_visualize import make_model, save, write_faces
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")

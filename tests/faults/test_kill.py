@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.faults.folds import FOLDS_PROGRAM, FOLDS_RUN, folds_flags
 from tests.test_cross_validation import draw_tree, everything
-from tests.test_training import FLAGS, PROGRAM, RUN_NAME, assert_same_run
+from tests.runs import FLAGS, PROGRAM, RUN_NAME, assert_same_run
 from utils.lock import exclusive_run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.faults import entry
 from tests.samples import SPLIT_FILES, write_csv, write_zip
-from tests.test_training import FLAGS
+from tests.runs import FLAGS
 from tests.test_visualize import make_model, save, write_faces
 
 

@@ -15,7 +15,7 @@ from inference.videos import video
 from models import checkpoint
 from tests.faults import entry
 from tests.samples import SPLIT_FILES, write_csv
-from tests.test_training import FLAGS, RUN_NAME, TABLES
+from tests.runs import FLAGS, RUN_NAME, TABLES
 from tests.test_visualize import make_model, save, write_faces
 from training.device import setup_device
 from utils import files, lock
@@ -157,7 +157,7 @@ def test_what_only_linux_has_is_not_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "platform", "win32")
-        decided = setup_device("cpu", "fp32", "off", training=True)
+        decided = setup_device("cpu", "fp32")
     assert decided.device == torch.device("cpu") and not any("freed memory" in reason for reason in decided.reasons)
 
 

@@ -51,10 +51,7 @@ def train(run, resume):
             return 0
         for epoch in range(run.epoch, run.recipe.epochs):
             label = f"fold {run.fold}, epoch {epoch}"
-            plan = learner.plan(run.training, run.seed, epoch)
-            metrics, state = train_one_epoch(
-                learner, run.training, plan, epoch, label, run.mid_epoch, stop
-            )
+            metrics, state = train_one_epoch(learner, epoch, label, run.mid_epoch, stop)
             if metrics is None:
                 run.save(learner, state)
                 return run.interrupted()

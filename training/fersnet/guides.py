@@ -1,10 +1,12 @@
 """Supervised trainings around FERSNet: the networks that guide it, and fine-tuning."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data.batches import normalise, plan_epoch, training_batches
+from data.batches import draw_crops, normalise, plan_epoch, training_batches
 from data.subjects.pairs import shifts
 from models.fersnet import SmallClassifier
 from training.fersnet.views import random_blurred_view
@@ -27,10 +29,8 @@ def train_classifier(
     after_epoch: called with the network in evaluation mode. Returns the network in that mode.
     """
     size, device = images.shape[-1], images.device
-    plans = [
-        plan_epoch(len(images), BATCH, seed, epoch, device, places=shifts(size))
-        for epoch in range(epochs)
-    ]
+    draw = partial(draw_crops, places=shifts(size))
+    plans = [plan_epoch(len(images), BATCH, seed, epoch, draw, device) for epoch in range(epochs)]
     steps = sum(plan.steps for plan in plans)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)

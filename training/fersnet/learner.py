@@ -9,13 +9,12 @@ expressions and reads random views of the synthesized face (`training.fersnet.vi
 """
 
 from contextlib import contextmanager
-from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from data.batches import normalise, plan_epoch, random_crops
+from data.batches import draw_crops, normalise, plan_epoch, random_crops
 from data.subjects.pairs import choose_targets, shifts
 from training.fersnet.guides import PREPROCESSING, batch_norms
 from training.fersnet.views import random_blurred_view
@@ -76,17 +75,18 @@ def masked_l1(synthesized, real, known):
 class FERSNetLearner(Learner):
     """Learns to recognize and, where it has a discriminator, to synthesize.
 
-    model: `FERSNet`; recipe: `FERSNetRecipe`; discriminator, identity, expression: `Discriminator`
-    and two trained `SmallClassifier`, or None where the model does not synthesize, the last also
-    where the recipe gives it no weight.
+    model: `FERSNet`; helpers: a `Discriminator` and two trained `SmallClassifier`, of identities
+    and of expressions, each None where the model does not synthesize, the last also where the
+    recipe gives it no weight; recipe: `Recipe`; faces: `SubjectFaces` on the device.
     """
 
     metrics = (
         "Acc", "Loss", "L1", "Identity", "Expression", "Adversarial", "Cycle", "Discriminator",
     )  # fmt: skip
 
-    def __init__(self, model, discriminator, identity, expression, recipe, runtime):
-        super().__init__(model, recipe, runtime)
+    def __init__(self, model, helpers, recipe, faces, seed, runtime):
+        super().__init__(model, recipe, faces, seed, runtime)
+        discriminator, identity, expression = helpers
         self.optimizer = self._adam(self.model)
         self.discriminator = self.expression = None
         if discriminator is not None:
@@ -117,18 +117,22 @@ class FERSNetLearner(Learner):
             return {name: metrics[name] for name in ("Acc", "Loss")}
         return metrics
 
-    def plan(self, faces, seed, epoch):
-        """See `Learner`. faces: `SubjectFaces` on the device."""
-        targets = partial(
-            choose_targets, faces.labels, faces.subjects, len(faces.class_names)
-        )
-        return plan_epoch(
-            len(faces), self.recipe.batch_size, seed, epoch, faces.labels.device,
-            places=shifts(faces.size), targets=targets,
-        )  # fmt: skip
+    def plan(self, epoch):
+        """See `Learner`. The columns `target` and `target_class` are of `choose_targets`."""
+        faces = self.faces
 
-    def batches(self, faces, plan, first=0):
+        def draw(order, generator):
+            classes = len(faces.class_names)
+            targets = choose_targets(faces.labels, faces.subjects, classes, generator)
+            crops = draw_crops(order, generator, shifts(faces.size))
+            return {"target": targets[0][order], "target_class": targets[1][order], **crops}
+
+        device = faces.labels.device
+        return plan_epoch(len(faces), self.recipe.batch_size, self.seed, epoch, draw, device)
+
+    def batches(self, plan, first=0):
         """Yield a `PairBatch` a step; a face and its target are cropped alike."""
+        faces = self.faces
         for step in range(first, plan.steps):
             parts = plan.batch(step)
             order, target = parts.pop("order"), parts.pop("target")

@@ -168,7 +168,9 @@ class FoldRun(RunFolder):
             others = (Discriminator(classes, network.base), *self._guides(content))
         if content is None and self.settings.pretrain is not None:
             checkpoint.load_pretrained(network, self.settings.pretrain)
-        learner = FERSNetLearner(network, *others, self.recipe, self.runtime)
+        learner = FERSNetLearner(
+            network, others, self.recipe, self.training, self.seed, self.runtime
+        )
         if content is not None:
             self.restore(learner, content)
         return learner
