@@ -8,12 +8,13 @@ FACE_SIZE = 48  # height and width in pixels of the faces of FER2013 and the Dem
 
 @dataclass(frozen=True)
 class Loader:
-    """Loads a dataset when it is called: whoever needs only batches does not pay for archives and drawings.
+    """Imports the module of a dataset when it is called.
 
-    module: has `load`, called with a path (None: the project's data folder) and, without `has_subjects`, with
-    drop_duplicates, limit (of faces per split, or None) and out (the folder for what cannot be written beside the
-    data), which gives a `data.faces.Dataset`. has_subjects: `load`, called with the path and a function that finds the
-    face in a frame, gives `data.subjects.faces.SubjectFaces`, faces of known people, for FERSNet.
+    module: has `load`, called with a path (None: the project's data folder). It gives a
+    `data.faces.Dataset`, called with drop_duplicates, limit (of faces per split, or None) and out
+    (the folder for what cannot be written beside the data), too; with `has_subjects`, faces of
+    known people, `data.subjects.faces.SubjectFaces`, called with a function that finds the face in
+    a frame.
     """
 
     module: str

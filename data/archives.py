@@ -32,7 +32,7 @@ ARCHIVE_SUFFIXES = (".rar", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz
 REPORT_NAME = "data_report.csv"  # what preparing writes beside data.h5
 OWN_NAMES = ("README.md", "sample.png", "sample_emotion.png")  # in the project's data folder
 IGNORED_FOLDERS = ("previous", "lost+found", "System Volume Information", "$RECYCLE.BIN")
-DAMAGE = (
+UNREADABLE = (
     rarfile.Error,
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -40,6 +40,8 @@ DAMAGE = (
     lzma.LZMAError,
     csv.Error,
     EOFError,
+    NotImplementedError,
+    OSError,
 )
 
 
@@ -109,14 +111,11 @@ def file_errors(name):
     except (rarfile.PasswordRequired, rarfile.NoCrypto) as error:
         remedy = "unpack it with its password and give the folder"
         raise UserError(f"{name} is encrypted: {remedy}") from error
-    except DAMAGE as error:
-        reason = f"{name} is damaged or incomplete ({one_line(error)})"
-        raise UserError(f"{reason}: download it again, or remove it") from error
-    except NotImplementedError as error:
-        raise UserError(f"{name} cannot be read ({error}): unpack it, give the folder") from error
-    except OSError as error:
-        reason = f"{name} cannot be read ({error.strerror or one_line(error)})"
-        raise UserError(f"{reason}: check its permissions and the free disk space") from error
+    except UNREADABLE as error:
+        raise UserError(
+            f"{name} is damaged or cannot be read ({one_line(error)}): download it again, or "
+            "unpack it and give the folder; check its permissions and the free disk space"
+        ) from error
 
 
 def _raise(error):
@@ -124,8 +123,9 @@ def _raise(error):
 
 
 def _raise_unlisted(error):
-    reason = f"{error.filename} cannot be listed ({error.strerror})"
-    raise UserError(f"{reason}: change its permissions, or move it elsewhere") from error
+    raise UserError(
+        f"{error.filename} cannot be listed ({error.strerror}): change its permissions, or move it"
+    ) from error
 
 
 def _is_ignored_folder(path):

@@ -35,12 +35,7 @@ def by_pillow(crops, change):
     return np.stack([np.asarray(image) for image in changed]).astype(int)
 
 
-def test_faces_without_corruption_stay_as_they_are(crops):
-    noise = torch.randn(len(crops), 44, 44)
-    assert np.array_equal(corrupted(crops, noise), crops[:, 0].numpy())
-
-
-@pytest.mark.parametrize("quality", [5, 10, 30, 60])
+@pytest.mark.parametrize("quality", [5, 60])
 def test_jpeg_is_that_of_pillow_but_for_rounding(crops, quality):
     def encode(image):
         stream = io.BytesIO()
@@ -60,7 +55,7 @@ def test_the_blocks_of_jpeg_can_begin_anywhere(crops):
     assert np.abs(corrupted(crops, quality=20, shift=3) - whole.numpy().astype(int)).mean() < 0.01
 
 
-@pytest.mark.parametrize("sigma", [0.3, 1.0, 1.8])
+@pytest.mark.parametrize("sigma", [0.3, 1.8])
 def test_blur_is_that_of_scipy(crops, sigma):
     inner = slice(8, -8)  # they differ in what they see beyond the border
     grey = crops[:, 0].numpy().astype(float)
@@ -69,16 +64,17 @@ def test_blur_is_that_of_scipy(crops, sigma):
     assert np.abs(difference[:, inner, inner]).max() < 0.51  # rounded
 
 
-@pytest.mark.parametrize("side", [14, 24, 44])
-@pytest.mark.parametrize(("number", "filter"), [(1, Image.BILINEAR), (2, Image.BICUBIC)])
-def test_resizing_is_like_that_of_pillow(crops, side, number, filter):
-    pixels = round(side * 44 / 48)
-    expected = by_pillow(
-        crops, lambda image: image.resize((pixels, pixels), Image.BILINEAR).resize((44, 44), filter)
-    )
+@pytest.mark.parametrize("side", [14, 44])
+@pytest.mark.parametrize(("number", "method"), [(1, Image.BILINEAR), (2, Image.BICUBIC)])
+def test_resizing_is_like_that_of_pillow(crops, side, number, method):
+    small = (round(side * 44 / 48),) * 2
+
+    def resize(image):
+        return image.resize(small, Image.BILINEAR).resize((44, 44), method)
+
     found = corrupted(crops, resizing=2 * SIDES.index(side) + number)
     # PyTorch's cubic has another coefficient (-0.75 for -0.5), and Pillow rounds in between.
-    assert np.abs(found - expected).mean() < (0.6 if number == 1 else 1.5)
+    assert np.abs(found - by_pillow(crops, resize)).mean() < (0.6 if number == 1 else 1.5)
 
 
 def test_exposure_and_noise_equal_their_formulas(crops):

@@ -7,10 +7,7 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +16,7 @@ from PIL import Image, features
 from tests.conftest import ROOT, run_program
 from utils import files
 from utils.files import UserError, atomic_write, exit_code, move_aside, path_argument, write_text
-from utils.images import Unreadable, decode, read_first, read_image, to_grey
+from utils.images import Unreadable, read_first, read_image, to_grey
 from utils.lock import RUN_LOCK, exclusive_run
 from utils.text import counted, spell_duration
 
@@ -329,42 +326,11 @@ def test_photographs_of_telephones(tmp_path, monkeypatch):
     assert np.abs(read_image(path).astype(int) - COLOUR).mean() < 60  # of random pixels
 
 
-class Slow(io.BytesIO):
-    """A stream that begins to be read, and is read when it may be."""
-
-    def __init__(self, content):
-        super().__init__(content)
-        self.begun, self.allowed = threading.Event(), threading.Event()
-
-    def read(self, *size):
-        self.begun.set()
-        assert self.allowed.wait(30)
-        return super().read(*size)
-
-
-def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path):
-    """Filters that are set for a while by two threads that overlap would stay changed."""
-    content = saved(tmp_path / "a.png", GREY).read_bytes()
-    before, streams = list(warnings.filters), [Slow(content), Slow(content)]
-    with ThreadPoolExecutor(2) as executor:
-        readers = []
-        for stream in streams:
-            readers.append(executor.submit(decode, stream, "a.png"))
-            assert stream.begun.wait(30)
-        for stream, reader in zip(streams, readers, strict=True):  # who began first ends first
-            stream.allowed.set()
-            assert np.array_equal(to_grey(reader.result()), GREY)
-    assert warnings.filters == before
-
-
 # Numbers as text
 
 
 def test_numbers_as_people_say_them():
-    assert [counted(number, "face") for number in (0, 1, 28_709)] == [
-        "0 faces",
-        "1 face",
-        "28,709 faces",
-    ]
+    told = [counted(number, "face") for number in (0, 1, 28_709)]
+    assert told == ["0 faces", "1 face", "28,709 faces"]
     told = ["0 s", "59 s", "1 min 00 s", "4 min 40 s", "2 h 05 min"]
     assert [spell_duration(seconds) for seconds in (0.4, 59.4, 59.6, 280, 7500)] == told

@@ -2,8 +2,8 @@
 
 import csv
 import json
+from itertools import product
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,11 +13,13 @@ from data.faces import Dataset, Faces
 from data.fer2013 import prepare
 from data.votes import majority_votes, vote_shares, with_targets
 from tests.conftest import run_program
+from tests.samples import PLAIN, pixel_text, table
 from training.losses import category_loss
 from training.metrics import classification_metrics
 from utils.files import UserError
 from utils.tasks import SPLITS
 
+CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")  # of FER+
 # Votes for each class, and the majority: none on a tie, nor where more votes were for no class.
 VOTES = [
     ([6, 0, 0, 0, 4, 0, 0], 0),
@@ -39,11 +41,10 @@ def test_the_majority_has_more_votes_than_any_class_and_than_no_class(votes):
 
 
 def test_majorities_of_the_real_faces(real_data):
-    names = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
     with open(real_data / "fer2013" / "labels.csv", newline="") as table:
         rows = [row for row in csv.DictReader(table) if row["Usage"] == "PrivateTest"]
     labels = np.array([int(row["emotion"]) for row in rows])
-    votes = torch.tensor([[int(row[name]) for name in names] for row in rows], dtype=torch.uint8)
+    votes = torch.tensor([[int(row[name]) for name in CLASSES] for row in rows], dtype=torch.uint8)
     majority = majority_votes(votes).numpy()
     assert (majority >= 0).sum() == 3326
     assert (majority == labels)[majority >= 0].mean() == pytest.approx(0.658, abs=0.001)
@@ -91,20 +92,15 @@ def test_a_run_on_votes_says_what_accuracy_is_and_evaluate_reports_both(tmp_path
 
     rng = np.random.default_rng(0)
     source = tmp_path / "fer2013.csv"
-    usages = dict(zip(SPLITS, ("Training", "PublicTest", "PrivateTest"), strict=True))
-    rows = [
-        f"{number % 7},{' '.join(map(str, rng.integers(0, 256, 2304)))},{usage}"
-        for usage in usages.values()
-        for number in range(14)
-    ]
-    source.write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
-    h5_path = prepare.ensure(source)
-    votes = (8 * np.eye(7)[(np.arange(14) + 1) % 7]).astype(np.uint8)  # never the label
+    votes = (8 * np.eye(7, dtype=int)[(np.arange(14) + 1) % 7]).tolist()  # never the label
     votes[0] = [5, 5, 0, 0, 0, 0, 0]
-    with h5py.File(h5_path, "r+") as h5:
-        for split in SPLITS:
-            h5.pop(f"{split}_votes", None)
-            h5[f"{split}_votes"] = votes
+    rows = []
+    for split, number in product(SPLITS, range(14)):
+        counts = dict(zip(CLASSES, votes[number], strict=True))
+        face = pixel_text(rng.integers(0, 256, 2304))
+        rows.append({"emotion": number % 7, "pixels": face, "Usage": split} | counts)
+    source.write_bytes(table(rows, (*PLAIN, *CLASSES)))
+    h5_path = prepare.ensure(source)
     flags = ("--data", h5_path, "--model", "Narrow", "--epochs", 1, "--bs", 7)
     with pytest.raises(UserError, match="--targets"):
         run_program(tmp_path / "demo", "--dataset", "Demo", "--limit", 8, "--targets", "votes")

@@ -111,12 +111,9 @@ def prepare(source, unused, h5_path, current):
     Raises UserError when a split has no usable row, or the disk refuses.
     """
     started = time.perf_counter()
-    print(f"Reading {source.description}")
-    for sentence in unused[:MAX_UNUSED]:
-        print(f"  not used: {sentence}")
-    if len(unused) > MAX_UNUSED:
-        print(f"  not used: {len(unused) - MAX_UNUSED:,} more")
-    sys.stdout.flush()
+    more = [f"{len(unused) - MAX_UNUSED:,} more"] if len(unused) > MAX_UNUSED else []
+    lines = [f"  not used: {sentence}" for sentence in unused[:MAX_UNUSED] + more]
+    print(f"Reading {source.description}", *lines, sep="\n", flush=True)
     rows, dropped = defaultdict(list), []
     for row in tqdm(source.read(), desc="Reading", unit=" rows", leave=False, disable=None):
         if row.fault:
@@ -156,12 +153,13 @@ def to_arrays(values):
 def _check_splits(source, rows, dropped):
     """Raise UserError for a split without a usable row. rows: {split: those that are}."""
     files = {row.split: row.file for row in dropped if row.split} | source.files
-    if not rows:
-        files = files or {"any split": source.description}
-    for split in files.keys() - rows.keys():
-        faults = [row for row in dropped if row.split in (split, "")]
-        first = f" (row {faults[0].number}: {faults[0].fault})" if faults else ""
-        raise UserError(f"{files[split]} has no usable row for {split}{first}: download it again")
+    if not rows and not files:
+        files = {"any split": source.description}
+    for split, file in files.items():
+        if split not in rows:
+            faults = [row for row in dropped if row.split in (split, "")]
+            first = f" (row {faults[0].number}: {faults[0].fault})" if faults else ""
+            raise UserError(f"{file} has no usable row for {split}{first}: download it again")
 
 
 def draw_public_split(splits):

@@ -36,13 +36,15 @@ def write(path, splits, vad_origin, notes, fingerprint):
             for name, array in arrays.items():
                 h5.create_dataset(f"{split}_{name}", data=array)
         counts = {split: len(arrays["label"]) for split, arrays in splits.items()}
-        h5.attrs["format_version"] = FORMAT_VERSION
-        h5.attrs["class_names"] = list(EMOTIONS)
-        h5.attrs["vad_range"] = np.array([-VAD_LIMIT, VAD_LIMIT])
-        h5.attrs["vad_origin"] = vad_origin
-        h5.attrs["counts"] = json.dumps(counts)
-        h5.attrs["notes"] = json.dumps(notes)
-        h5.attrs["fingerprint"] = fingerprint
+        h5.attrs.update(
+            format_version=FORMAT_VERSION,
+            class_names=list(EMOTIONS),
+            vad_range=np.array([-VAD_LIMIT, VAD_LIMIT]),
+            vad_origin=vad_origin,
+            counts=json.dumps(counts),
+            notes=json.dumps(notes),
+            fingerprint=fingerprint,
+        )
     Path(path).write_bytes(content.getbuffer())
 
 

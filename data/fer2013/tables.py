@@ -66,9 +66,9 @@ class Table:
         try:
             value = float(text if self.separator == "," else text.replace(",", "."))
         except ValueError:
-            raise ValueError(f"{column}: {quoted(text)} is not a number") from None
+            raise ValueError(f"{column}: {text[:20]!r} is not a number") from None
         if not low <= value <= high:
-            raise ValueError(f"{column}: {quoted(text)} is outside {low:g}..{high:g}")
+            raise ValueError(f"{column}: {text[:20]!r} is outside {low:g}..{high:g}")
         return value
 
 
@@ -170,7 +170,7 @@ def _parse_record(table, record, split):
     if len(record) != table.width:
         raise ValueError(f"columns: {len(record)} fields instead of {table.width}")
     if not split:
-        raise ValueError(f"usage: {quoted(table.field(record, 'usage'))} is not a split")
+        raise ValueError(f"usage: {table.field(record, 'usage')[:20]!r} is not a split")
     values = {"label": read_label(table.field(record, "emotion"))}
     if table.has(*VAD):
         values["VAD"] = [table.number(record, name, -VAD_LIMIT, VAD_LIMIT) for name in VAD]
@@ -197,7 +197,7 @@ def read_label(text):
     label = CLASS_WORDS.get((name or number).strip().lower())
     if label not in EMOTIONS:
         raise ValueError(
-            f"emotion: {quoted(text)} is neither an integer in 0-6 nor the name of an emotion"
+            f"emotion: {text[:20]!r} is neither an integer in 0-6 nor the name of an emotion"
         )
     return EMOTIONS.index(label)
 
@@ -223,9 +223,3 @@ def parse_pixels(text):
     if pixels.min() < 0 or pixels.max() > 255:
         raise ValueError("pixels: not all are in 0-255")
     return pixels.astype(np.uint8)
-
-
-def quoted(text):
-    """A field as a short, printable quotation for a report."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return f"'{text[:20]}{'...' if len(text) > 20 else ''}'"

@@ -39,7 +39,7 @@ def load(path=None, find_face=None):
     """
     place = standard_place(STANDARD_LOCATIONS, "CK+") if path is None else Path(path)
     with open_files(place) as files:
-        images, labels = find_images(files, place), _read_labels(files, place)
+        images, labels = find_images(files), _read_labels(files, place)
         read_layout = _official_frames if labels else _class_folder_frames
         frames, notes = read_layout(images, labels, place)
         shown = {frame.class_name for frame in frames}
@@ -122,17 +122,13 @@ def _class_folder_frame(file, root, class_name, place):
 
 
 def _check_folders(folders, root, place):
-    """Raise UserError unless each class has one folder. folders: {folder: class name}."""
+    """Raise UserError for a class without a folder. folders: {folder: class name}."""
     for class_name, usual in zip(CLASSES, FOLDERS, strict=True):
-        found = sorted(str(folder) for folder, name in folders.items() if name == class_name)
-        if not found and class_name not in OPTIONAL:
+        if class_name not in OPTIONAL and class_name not in folders.values():
             raise UserError(
                 f"{place} has no images of {class_name}: its folder {root / usual} is missing or "
                 "empty, copy it again"
             )
-        if len(found) > 1:
-            names = " and ".join(found)
-            raise UserError(f"{place} has two folders of {class_name}, {names}: keep one of them")
 
 
 def _check_sequences(frames, place):

@@ -99,23 +99,15 @@ def standard_place(names, dataset):
     return place
 
 
-def find_images(files, place):
+def find_images(files):
     """The images among {name: `File`}, by name.
 
-    Raises UserError for only tables, and for an archive that cannot be read: a dataset without a
-    part of it would look whole.
+    Raises UserError for an archive that cannot be read: a dataset without a part would look whole.
     """
     for file in files.values():
         if file.suffix in ARCHIVE_SUFFIXES:
             file.read()
-    tables = [name for name in files if name.lower().endswith(".csv")]
-    found = {name: file for name, file in sorted(files.items()) if images.is_image(file)}
-    if tables and not found:
-        raise UserError(
-            f"{place} has no images, only tables ({tables[0]}), which do not say whose face is in "
-            "an image: get the images with names like S010_004_00000017.png"
-        )
-    return found
+    return {name: file for name, file in sorted(files.items()) if images.is_image(file)}
 
 
 def only_root(roots, place, missing):

@@ -35,32 +35,26 @@ def load(path=None, find_face=None):
     """
     place = standard_place(STANDARD_LOCATIONS, "Oulu-CASIA") if path is None else Path(path)
     with open_files(place) as files:
-        images = find_images(files, place)
-        root, note = _find_root(images, place)
+        images = find_images(files)
+        root = _find_root(images, place)
         paths = {PurePosixPath(name): file for name, file in images.items()}
         frames = [_frame(file, path.relative_to(root), place)
                   for path, file in paths.items() if path.is_relative_to(root)]  # fmt: skip
         _check_complete(frames, place)
         faces = read_faces(frames, place, CLASSES, find_face)
-    return replace(faces, description=f"Oulu-CASIA: {faces.description}{note}")
+    return replace(faces, description=f"Oulu-CASIA: {faces.description}")
 
 
 def _find_root(images, place):
-    """(the folder of the subjects' folders, a note): the documented one, or the only one.
-
-    The note names a folder that is not the documented one, which may be of another light.
-    """
+    """The folder of the subjects' folders: VL_Acropped/Strong, or the only one."""
     roots = set()
     for path in map(PurePosixPath, images):
-        if (
-            SUBJECT_NAME.fullmatch(path.parent.parent.name)
-            and path.parent.name.lower() in CLASS_WORDS
-        ):
+        subject, class_name = path.parent.parent.name, path.parent.name.lower()
+        if SUBJECT_NAME.fullmatch(subject) and class_name in CLASS_WORDS:
             roots.add(path.parents[2])
     above = place.resolve() if place.is_dir() else Path()
     documented = {root for root in roots if _ends_as_documented(above / root)}
-    root = only_root(documented or roots, place, NOTHING)
-    return root, "" if documented or root == PurePosixPath() else f", in {root}"
+    return only_root(documented or roots, place, NOTHING)
 
 
 def _ends_as_documented(path):
