@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from inference import detector, results
 from inference.networks import RELEASED, RELEASED_SYNTHESIZER, describe_files, load_networks
-from inference.places import PEOPLE, OutputPaths, expand, given_input, marks, placing, save_figure
-from inference.recognizer import EmotionRecognizer, Face
+from inference.videos import detector, results
+from inference.videos.places import PEOPLE, OutputPaths, expand, given_input, marks, placing, save_figure
+from inference.videos.recognizer import EmotionRecognizer, Face
 from inference.videos.tracks import SMOOTH
 from training.device import DEVICES, PRECISIONS, setup_device
 from training.engine import CROPS

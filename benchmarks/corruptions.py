@@ -37,7 +37,7 @@ from inference.networks import (  # noqa: E402
     ready_to_predict,
     temperature_of,
 )
-from inference.recognizer import CLOSE, EmotionRecognizer  # noqa: E402
+from inference.videos.recognizer import CLOSE, EmotionRecognizer  # noqa: E402
 from training.calibration import calibration_metrics, calibration_terms  # noqa: E402
 from training.device import DEVICES, setup_device  # noqa: E402
 from utils.files import UserError, atomic_write, exit_code, path_argument  # noqa: E402

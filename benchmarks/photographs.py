@@ -27,7 +27,7 @@ from benchmarks.common import (  # noqa: E402
     spell,
     write_json,
 )
-from inference.recognizer import EmotionRecognizer  # noqa: E402
+from inference.videos.recognizer import EmotionRecognizer  # noqa: E402
 from training.device import DEVICES, setup_device  # noqa: E402
 from utils.files import UserError, exit_code, path_argument  # noqa: E402
 from utils.images import in_batches, prefetch, read_image  # noqa: E402

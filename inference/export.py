@@ -11,7 +11,7 @@ from torch import nn
 from data import FACE_SIZE
 from data.batches import CROP_SIZE, center_crop, normalise
 from inference.networks import temperature_of
-from inference.places import placing
+from inference.videos.places import placing
 from models.resnet import fold_batch_norms
 from utils.files import UserError
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS, VAD_LIMIT

@@ -109,6 +109,6 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recognizer(checkpoints):
     """An `EmotionRecognizer` of that network."""
-    from inference.recognizer import EmotionRecognizer
+    from inference.videos.recognizer import EmotionRecognizer
 
     return EmotionRecognizer(checkpoints, device="cpu", precision="fp32")

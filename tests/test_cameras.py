@@ -15,7 +15,7 @@ from benchmarks import corruptions, photographs
 from benchmarks.common import mean_interval, write_json
 from benchmarks.corruptions import CORRUPTIONS
 from data.demo.demo import draw_faces
-from inference.recognizer import EmotionRecognizer
+from inference.videos.recognizer import EmotionRecognizer
 from tests.conftest import ROOT
 from tests.samples import PLAIN, SPLIT_FILES, VOTES, pixel_text, table, votes_table
 from utils.files import UserError

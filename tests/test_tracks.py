@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.demo.drawing import draw_face
-from inference.detector import Box
+from inference.videos.detector import Box
 from inference.videos.tracks import CUT, MOST_SMOOTHED, PATIENCE, Smoother, Tracker, look_of
 
 CROPS = {name: draw_face(emotion, (0, 0, 0), seed) for name, emotion, seed in (("ann", 3, 1), ("bob", 0, 8))}

@@ -231,22 +231,6 @@ def test_a_run_with_a_teacher_resumes_exactly_without_it(tmp_path, interrupted, 
         run_program(tmp_path / "new", *flags)
 
 
-@pytest.mark.parametrize("processes", [1, 3])
-def test_each_process_asks_the_teacher_about_its_share_of_the_faces(monkeypatch, processes):
-    faces = DATASETS["Demo"](None, False, 25).splits["Training"]
-    recipe, runtime = SimpleNamespace(teacher=0.5), SimpleNamespace(device="cpu")
-    settings = SimpleNamespace(recipe=recipe, tasks=("classify",))
-    monkeypatch.setattr(networks, "teacher_probs", lambda images, runtime: images[:, 0, :7])
-    monkeypatch.setattr(mainpro_FER, "gather_unequal", lambda mine: mine)
-    monkeypatch.setenv("WORLD_SIZE", str(processes))
-    shares = []
-    for rank in range(processes):
-        monkeypatch.setenv("RANK", str(rank))
-        shares.append(mainpro_FER.ask_teacher(settings, faces, runtime, {}))
-    assert {len(share) for share in shares} <= {25 // processes, 25 // processes + 1}
-    assert torch.equal(torch.cat(shares), faces.images[:, 0, :7])
-
-
 def test_resume_finds_the_one_run_and_changes_nothing_in_a_finished_one(finished, tmp_path):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     assert run_program(tmp_path, "--resume") == 0
@@ -294,15 +278,6 @@ def test_a_run_that_goes_on_on_another_device_keeps_its_crops(tmp_path, interrup
         interrupted(4, tmp_path / "moved", *FLAGS)
     assert run(tmp_path / "moved", "--resume") == 0
     assert_same_tables(tmp_path / "moved", tmp_path / "whole")
-
-
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_a_processor_that_continues_in_fp16_says_what_is_faster(tmp_path, capsys, precision):
-    content = {"data": "", "device": f"cuda (Tesla T4), {precision}, TF32 off"}
-    settings, runtime = SimpleNamespace(run_name=RUN_NAME), setup_device("cpu", precision)
-    RunFolder(settings, runtime, tmp_path, "").check_same_data(content)
-    told = capsys.readouterr().out
-    assert "Tesla T4" in told and ("--precision fp32" in told) == (precision == "fp16")
 
 
 def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path):

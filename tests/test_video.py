@@ -12,7 +12,7 @@ import pytest
 import visualize
 from data.demo.drawing import draw_face
 from inference.figures import draw_timelines
-from inference.recognizer import Face
+from inference.videos.recognizer import Face
 from inference.videos import summary, video
 from inference.videos.video import Moment, Newest, Person, Watcher, read_frames, watch
 from tests.test_recognizer import face_of

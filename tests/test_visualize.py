@@ -26,10 +26,11 @@ from data.batches import center_crop, four_crop, normalise, ten_crop
 from data.demo.demo import draw_faces
 from data.demo.drawing import draw_face
 from data.fer2013 import prepare
-from inference import figures, places, results
-from inference.detector import Box
+from inference import figures
 from inference.networks import load_networks
-from inference.recognizer import EmotionRecognizer, Face
+from inference.videos import places, results
+from inference.videos.detector import Box
+from inference.videos.recognizer import EmotionRecognizer, Face
 from models import checkpoint
 from models.multitask import MultiTask
 from tests.test_pictures import pasted

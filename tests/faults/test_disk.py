@@ -207,7 +207,7 @@ def test_an_output_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
 TABLE = """
 import sys
 from pathlib import Path
-from inference import results
+from inference.videos import results
 from utils.files import exit_code
 
 def program():

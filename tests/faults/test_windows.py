@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from data.fer2013.prepare import ensure
-from inference import results
-from inference.videos import video
+from inference.videos import results, video
 from models import checkpoint
 from tests.faults import entry
 from tests.samples import SPLIT_FILES, write_csv
