@@ -5,9 +5,7 @@ FOLDS_PROGRAM = """
 import sys
 import mainpro_FER
 from tests.test_cross_validation import shrink
-from training.fersnet import cross_validation, run as fold_run
-shrink()
-fold_run.FOLDS = cross_validation.FOLDS = 2
+shrink(folds=2)
 sys.exit(mainpro_FER.command_line())
 """
 
