@@ -14,23 +14,23 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 
 import torch
 
 from data import DATASETS, default_dataset
 from data.votes import with_targets
-from inference import networks
+from inference import checkpoints
 from models import MODELS
 from training.config import build_parser, check_effects, resolve, resumed
 from training.device import setup_device
-from training.engine import evaluate, share_of, train_one_epoch
+from training.engine import evaluate, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
 from training.learner import MultiTaskLearner
 from training.run import Run, load_last
 from utils.distributed import (
     AgreedStop,
     check_share,
-    gather_unequal,
     is_first,
     rank0_first,
     shutdown,
@@ -147,7 +147,6 @@ def build_learner(run):
 def ask_teacher(settings, faces, runtime, last):
     """(N, 7): the released network's probabilities of the training `faces`, or None without it.
 
-    Where several processes run, each predicts its part of the faces and all get the whole.
     last: content of the last.t7 to resume, which holds them, or {}.
     """
     if last:
@@ -155,15 +154,20 @@ def ask_teacher(settings, faces, runtime, last):
         return None if known is None else known.to(runtime.device)
     if not settings.recipe.teacher or "classify" not in settings.tasks:
         return None
-    mine = networks.teacher_probs(share_of(faces).images, runtime)
-    return gather_unequal(mine.to(runtime.device))
+    return checkpoints.teacher_probs(faces.images, runtime).to(runtime.device)
+
+
+@cache
+def face_detector():
+    """The detector of `largest_face`."""
+    from inference.detection import FaceDetector  # slow to import
+
+    return FaceDetector()
 
 
 def largest_face(grey):
     """(left, top, side) of the largest face in a frame, uint8 (H, W), or None."""
-    from inference.detector import find_faces  # slow to import
-
-    boxes = find_faces(grey)
+    boxes = face_detector().detect(grey)
     return (boxes[0].left, boxes[0].top, boxes[0].side) if boxes else None
 
 

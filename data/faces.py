@@ -34,10 +34,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Faces:
-    """images (N, 48, 48) uint8, labels (N,) int64, vad (N, 3) float32 in -2..2 or None, all on one device.
+    """Pictures of faces and their annotations, all on one device.
 
-    labels are in 0..6, or -1 where nothing is to be measured. votes (N, 7) uint8 or None: of the ten FER+ votes of a
-    face those for each class; the others are for none of them. Raises ValueError for other shapes.
+    images (N, 48, 48) uint8; labels (N,) int64 in 0..6, or -1 where nothing is to be measured; vad
+    (N, 3) float32 in -2..2 or None. votes (N, 7) uint8 or None: of the ten FER+ votes of a face
+    those for each class; the others are for none of them. Raises ValueError for other shapes.
     """
 
     images: torch.Tensor
@@ -69,8 +70,7 @@ class Faces:
 
     def select(self, rows):
         """The faces of `rows`: a slice, int64 numbers or a bool mask (N,)."""
-        vad, votes = (None if part is None else part[rows] for part in (self.vad, self.votes))
-        return Faces(self.images[rows], self.labels[rows], vad, votes)
+        return self._changed(lambda part: part[rows])
 
     def spaced(self, limit):
         """No more than `limit` of the faces, evenly spaced; None: all."""
@@ -80,8 +80,11 @@ class Faces:
 
     def to(self, device):
         """The same faces on `device`."""
-        vad, votes = (None if part is None else part.to(device) for part in (self.vad, self.votes))
-        return Faces(self.images.to(device), self.labels.to(device), vad, votes)
+        return self._changed(lambda part: part.to(device))
+
+    def _changed(self, change):
+        parts = vars(self).items()
+        return Faces(**{name: None if part is None else change(part) for name, part in parts})
 
     def class_means(self):
         """(7, 3) float64: the mean V/A/D of each class; not a number for one without faces."""
@@ -106,7 +109,7 @@ class Faces:
 
 
 def fingerprint(images, *annotations):
-    """SHA-256, as hexadecimal digits, of images (N, H, W) and of other tensors; None is passed over."""
+    """SHA-256, as hexadecimal digits, of images (N, H, W) and other tensors; None is left out."""
     digest = hashlib.sha256()
     for part in chain(images.split(BLOCK), annotations):
         if part is not None:

@@ -1,8 +1,8 @@
-"""What in a face spoke for an emotion: heat maps by Grad-CAM.
+"""Heat maps by Grad-CAM: what in a face spoke for its emotion.
 
-Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV 2017: the
-last maps before the pooling, weighted by the mean of the gradient of the class's logit with respect to each, added up,
-and what is negative left out.
+Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based
+localization", ICCV 2017: the last maps before the pooling, weighted by the mean gradient of the
+logit of the class with respect to each, summed, without what is negative.
 """
 
 import torch
@@ -13,14 +13,15 @@ from utils.files import UserError
 
 
 def heat_maps(networks, images, emotions, runtime):
-    """(N, 48, 48) float32 NumPy, 0..1, the largest of each face 1 (0 where nothing spoke for it).
+    """float32 NumPy (N, 48, 48), 0..1: of the centre crop, its maximum 1; 0 around it.
 
-    networks: as `ready_to_predict` gives them; images: (N, 48, 48) uint8 on the runtime's device; emotions: (N,) the
-    classes. The heat is that of the centre crop, and 0 around it.
+    networks: as `ready_to_predict` gives them; images: uint8 (N, 48, 48) on the device of the
+    runtime; emotions: the classes, (N,). Raises UserError for a network without such maps.
     """
     network = next(network for network in networks if "classify" in network.tasks)
     if not hasattr(network.model, "trunks"):
-        raise UserError(f"--explain knows no {type(network.model).__name__}: leave it out, or give other checkpoints.")
+        name = type(network.model).__name__
+        raise UserError(f"explain is not available for {name}: leave it out.")
     trunk = network.model.trunks["classify" if "classify" in network.model.trunks else "shared"]
     maps = []
     handle = trunk.layer4.register_forward_hook(lambda module, inputs, output: maps.append(output))
@@ -34,7 +35,8 @@ def heat_maps(networks, images, emotions, runtime):
         handle.remove()
     weights = gradient.float().mean((2, 3), keepdim=True)
     heat = (weights * maps[0].detach().float()).sum(1, keepdim=True).relu()
-    heat = F.interpolate(heat, size=(CROP_SIZE, CROP_SIZE), mode="bilinear", align_corners=False)[:, 0]
+    size = (CROP_SIZE, CROP_SIZE)
+    heat = F.interpolate(heat, size=size, mode="bilinear", align_corners=False)[:, 0]
     heat = heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)
     edge = (images.shape[-1] - CROP_SIZE) // 2
     return F.pad(heat, (edge,) * 4).cpu().numpy()

@@ -7,39 +7,48 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data import FACE_SIZE
-from inference import detector, results
+from inference.checkpoints import load_networks, predict_tasks, ready_to_predict, temperature_of
+from inference.detection import CONFIDENCE, Box, FaceDetector, crop_faces
 from inference.explain import heat_maps
-from inference.networks import load_networks, predict_tasks, ready_to_predict, temperature_of
-from inference.videos.tracks import SMOOTH
+from inference.output import to_row
 from training.device import select_device
-from utils.files import UserError
-from utils.images import from_pil, read_image, to_grey
+from training.engine import CROPS
+from utils.files import UserError, as_text, one_line
+from utils.images import from_pil, in_batches, prefetch, read_first, reduce_image, to_grey
 from utils.tasks import DIMENSIONS, EMOTIONS, TASKS
 
-CROPS = "fourcrop"
-CLOSE = 0.15  # between the two best probabilities, below which they do not tell which it is
-DOUBTFUL = 0.95  # confidence of a face below which it may be none, or hardly one to be seen
+BATCH = 16  # pictures whose faces go through the network together
+SMOOTHING = 0.5  # seconds, time constant of the smoothed values of a video
+UNCERTAIN_MARGIN = 0.15  # between the two highest probabilities
+UNCERTAIN_CONFIDENCE = 0.95  # of a detection
 ACCEPTED = (
-    "give the path of a picture, a PIL image, an array of uint8 of shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) "
-    "RGBA, or a list of them"
+    "give a path, a PIL image, or an array of uint8 of shape (H, W), (H, W, 1), (H, W, 3) RGB or "
+    "(H, W, 4) RGBA"
 )
 
 
 @dataclass(frozen=True)
 class Face:
-    """What is read from one face.
+    """A face and what is read in it.
 
-    box: where it is, with the confidence that it is one; probabilities: {emotion: 0..1}, summing to 1; valence,
-    arousal, dominance: -2..2, or None where the network was not trained for it. crop: the face as the network saw it,
-    (48, 48) uint8; heat: (48, 48) float32 0..1, what in it spoke for the emotion, where that was asked for.
+    probabilities: {emotion: 0..1}, summing to 1; valence, arousal, dominance: -2..2, None where the
+    network was not trained for it. number: from 1, the largest face first; in a video that of the
+    person. file: its path, None or a position where it had none; frame, time: in a video, from 0,
+    and in seconds. smoothed: a `Face` with values smoothed over time, in a video. crop: uint8
+    (48, 48), what the network saw; heat: float32 (48, 48), 0..1, what spoke for the emotion, if
+    asked for.
     """
 
-    box: detector.Box
+    box: Box
     probabilities: dict[str, float]
     valence: float | None
     arousal: float | None
     dominance: float | None
+    number: int = 1
+    file: str | int | None = None
+    frame: int | None = None
+    time: float | None = None
+    smoothed: "Face | None" = field(default=None, repr=False)
     crop: np.ndarray | None = field(default=None, repr=False, compare=False)
     heat: np.ndarray | None = field(default=None, repr=False, compare=False)
 
@@ -54,15 +63,21 @@ class Face:
         return self.probabilities[self.emotion]
 
     @property
+    def angle(self):
+        """Degrees by which the face is turned, clockwise."""
+        return self.box.angle
+
+    @property
     def confidence(self):
-        """0..1 that it is a face; None where nobody searched, since the picture is a face already."""
+        """0..1, that it is a face; None where the whole picture was taken as one."""
         return self.box.confidence
 
     @property
-    def unsure(self):
-        """Whether the two best emotions are close, or it may hardly be a face."""
+    def uncertain(self):
+        """Whether the two best emotions are close, or it may not be a face."""
         second, best = sorted(self.probabilities.values())[-2:]
-        return best - second < CLOSE or self.confidence is not None and self.confidence < DOUBTFUL
+        is_doubtful = self.confidence is not None and self.confidence < UNCERTAIN_CONFIDENCE
+        return best - second < UNCERTAIN_MARGIN or is_doubtful
 
     @property
     def dimensions(self):
@@ -70,131 +85,177 @@ class Face:
         return {name.lower(): getattr(self, name.lower()) for name in DIMENSIONS}
 
     def to_dict(self):
-        """{column: plain value}, as in a row of the tables."""
-        return results.of_face(self)
-
-
-class Faces(list):
-    """The [`Face`] of a picture, the largest first; or, of a list of pictures, the `Faces` of each."""
-
-    def to_frame(self):
-        """A pandas DataFrame with a row a face, as in the tables; `picture` numbers those of a list from 0."""
-        return results.to_frame(self)
+        """{column: value}, the row of the tables."""
+        return to_row(self)
 
 
 @dataclass(frozen=True)
-class Found:
-    """The faces found in a picture. crops: (48, 48) uint8, one for each box."""
+class Result:
+    """The faces of a picture, or of a frame of a video.
 
-    boxes: list[detector.Box]
-    crops: list[np.ndarray]
+    file, frame, time: as in `Face`; faces: [`Face`], the largest first, in a video by number;
+    image: uint8 (H, W, 3) RGB or (H, W), reduced where it is large; size: (height, width) of the
+    picture, to which boxes refer. error: the UserError by which a picture could not be read; more:
+    "frames" or "pages" if the file has more of them than the first, which was read.
+    """
+
+    file: str | int | None
+    faces: list = field(default_factory=list)
+    image: np.ndarray | None = field(default=None, repr=False, compare=False)
+    size: tuple[int, int] | None = None
+    frame: int | None = None
+    time: float | None = None
+    error: Exception | None = None
+    more: str | None = None
 
 
 class EmotionRecognizer:
-    """Finds faces in pictures and reads them. Settings of the process (threads, random numbers) stay as they are.
+    """Finds the faces of pictures and videos, and reads them.
 
         recognizer = EmotionRecognizer()
         for face in recognizer.recognize("photo.jpg"):
-            print(face.emotion, face.probability, face.valence)
+            print(face.box, face.emotion, face.probability, face.valence)
 
-    checkpoints: folder with .t7 files, or one such file that holds all tasks (None: the released ones); face: "auto"
-    finds faces, "none" takes the middle square of each picture as one face; face_model: YuNet model file to find them
-    with; crops: a key of `training.engine.CROPS`; "tencrop" is that of the evaluation, None four for pictures and one
-    for frames of a video. confidence: the least that a
-    face needs, 0..1; explain: whether each face gets its `heat`. Raises UserError when the checkpoints or the
-    YuNet model are not usable, or the confidence is none.
+    checkpoints: a folder, a .t7 file or a list of them (None: the released ones); face: "none"
+    takes the centre square of each picture as a face; confidence: threshold of a detection, 0..1;
+    crops: "center", "fourcrop" or "tencrop", averaged for each face; explain: whether faces get
+    their `heat`. Settings of the process stay as they are. Raises UserError for unusable
+    checkpoints or options.
     """
 
-    def __init__(self, checkpoints=None, face="auto", face_model=None, crops=None, device="auto",
-                 precision="auto", confidence=detector.CONFIDENCE, explain=False):  # fmt: skip
-        self.runtime = select_device(device, precision)
+    def __init__(
+        self,
+        checkpoints=None,
+        *,
+        face="auto",
+        confidence=CONFIDENCE,
+        crops="fourcrop",
+        explain=False,
+        device="auto",
+        precision="auto",
+    ):
+        if crops not in CROPS:
+            raise UserError(f"crops must be one of {', '.join(CROPS)}, got {crops}.")
         self.crops, self.explain = crops, explain
-        with torch.random.fork_rng(devices=[]):  # a network is made of random numbers before its weights are read
+        self.detector = FaceDetector(confidence, face)
+        self.runtime = select_device(device, precision)
+        with torch.random.fork_rng(devices=[]):  # networks are made of random numbers
             self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
         self.temperature = temperature_of(self.networks)
-        self.locate = detector.Finder(face, face_model, confidence)
 
-    def recognize(self, image, bgr=False):
-        """The `Faces` in one picture, the largest first; of a list of pictures a list of them.
+    def recognize(self, image, *, bgr=False):
+        """[`Face`] of one picture, the largest first.
 
-        image: a path, a PIL image, uint8 (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, or a list of any. bgr:
-        arrays have their colours in OpenCV's order. Raises UserError for anything else, and when a file cannot be read.
-        All faces of a list go through the network together.
+        image: a path, a PIL image, or uint8 (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA.
+        bgr: an array has its colours in the order of OpenCV. Raises UserError for anything else,
+        and when a file cannot be read.
         """
-        several = isinstance(image, (list, tuple))
-        pictures = [as_picture(one, bgr) for one in (image if several else [image])]
-        read = self.read_faces([self.find(picture) for picture in pictures])
-        return Faces(read) if several else read[0]
+        file = as_text(image) if isinstance(image, (str, PathLike)) else None
+        image, _ = read_image(image, bgr)
+        boxes = self.detector.detect(image)
+        faces = self.predict(crop_faces(to_grey(image), boxes), boxes, explain=self.explain)
+        return _numbered(faces, file)
 
-    def recognize_video(self, path, every=1, smooth=None):
-        """Yield an `inference.videos.video.Moment` for each `every`th frame of a video file: number, seconds, people.
+    def iter_images(self, images):
+        """Yield the `Result` of each of any number of pictures, in order.
 
-        Its people have the same number from frame to frame; smooth: see `inference.videos.tracks.SMOOTH`. Raises
-        UserError when the file cannot be read, or `every` is less than 1.
+        images: an iterable of what `recognize` takes. Pictures are read and searched in another
+        thread, and the faces of several go through the network together. A picture that cannot be
+        read gives a `Result` with its error.
         """
-        from inference.videos.video import watch_file
+        for batch in in_batches(prefetch(self._detect, enumerate(images)), BATCH):
+            boxes = [box for _, found, _ in batch for box in found]
+            crops = np.concatenate([crops for _, _, crops in batch])
+            faces = iter(self.predict(crops, boxes, explain=self.explain))
+            for result, found, _ in batch:
+                mine = [next(faces) for _ in found]
+                yield replace(result, faces=_numbered(mine, result.file))
 
-        return watch_file(self, path, every, SMOOTH if smooth is None else smooth)
+    def iter_video(self, path, *, every=1, smoothing=SMOOTHING):
+        """Yield the `Result` of every so many frames of a video file.
 
-    def find(self, picture):
-        """The faces in a picture, uint8 (H, W) or (H, W, 3) RGB, as `Found`."""
-        return self.cut(picture, self.locate(picture))
+        Faces keep the number of their person from frame to frame. smoothing: time constant of the
+        smoothed values in seconds, 0 for none. Raises UserError when the file cannot be read.
+        """
+        from inference.video import analyze_video
 
-    def cut(self, picture, boxes):
-        """`Found` of the faces in these [`Box`] of a picture."""
-        grey = to_grey(picture)
-        # A copy, since a part of a picture would keep the whole in memory.
-        return Found(boxes, [detector.crop_face(grey, box, FACE_SIZE).copy() for box in boxes])
+        return analyze_video(self, path, every=every, smoothing=smoothing)
 
-    def read_faces(self, pictures, crops=None):
-        """For each `Found` its `Faces`; all go through the network together. crops: other than the recognizer's."""
-        cut = [crop for found in pictures for crop in found.crops]
-        if not cut:
-            return [Faces() for _ in pictures]
-        images = torch.from_numpy(np.stack(cut)).to(self.runtime.device)
-        outputs = predict_tasks(self.networks, images, self.runtime, crops or self.crops or CROPS)
-        boxes = (box for found in pictures for box in found.boxes)
-        faces = [self._describe(box, crop, {task: values[row] for task, values in outputs.items()})
-                 for row, (box, crop) in enumerate(zip(boxes, cut, strict=True))]  # fmt: skip
-        if self.explain:
-            emotions = torch.tensor([EMOTIONS.index(face.emotion) for face in faces])
-            heats = heat_maps(self.networks, images, emotions, self.runtime)
-            faces = [replace(face, heat=heat) for face, heat in zip(faces, heats, strict=True)]
-        following = iter(faces)
-        return [Faces(next(following) for _ in found.boxes) for found in pictures]
+    def predict(self, images, boxes, *, crops=None, explain=False):
+        """[`Face`] of uint8 (N, 48, 48) faces and their [`Box`].
 
-    def _describe(self, box, crop, outputs):
-        values = (outputs["classify"] / self.temperature).softmax(0).tolist()
-        named = {DIMENSIONS[task.dimension].lower(): outputs[name].item() if name in outputs else None
-                 for name, task in TASKS.items() if task.dimension is not None}  # fmt: skip
-        return Face(box, dict(zip(EMOTIONS, values, strict=True)), **named, crop=crop)
+        crops: other than those of the recognizer; explain: whether they get their `heat`.
+        """
+        if not boxes:
+            return []
+        pixels = torch.from_numpy(images).to(self.runtime.device)
+        outputs = predict_tasks(self.networks, pixels, self.runtime, crops or self.crops)
+        probabilities = (outputs["classify"] / self.temperature).softmax(1)
+        heats = [None] * len(boxes)
+        if explain:
+            heats = heat_maps(self.networks, pixels, probabilities.argmax(1), self.runtime)
+        dimensions = {
+            DIMENSIONS[task.dimension].lower(): outputs[name].flatten().tolist()
+            for name, task in TASKS.items()
+            if task.dimension is not None and name in outputs
+        }
+        faces = []
+        for row, (box, values) in enumerate(zip(boxes, probabilities.tolist(), strict=True)):
+            vad = {name.lower(): None for name in DIMENSIONS}
+            vad |= {name: column[row] for name, column in dimensions.items()}
+            named = dict(zip(EMOTIONS, values, strict=True))
+            faces.append(Face(box, named, **vad, crop=images[row], heat=heats[row]))
+        return faces
+
+    def _detect(self, item):
+        """(`Result` without faces, [`Box`], their crops) of (position, picture)."""
+        position, source = item
+        file = as_text(source) if isinstance(source, (str, PathLike)) else position
+        try:
+            image, more = read_image(source)
+            boxes = self.detector.detect(image)
+            crops = crop_faces(to_grey(image), boxes)
+        except UserError as error:
+            return Result(file, error=error), [], crop_faces(None, [])
+        except Exception as error:  # of any type, so that one picture does not stop the others
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            error = UserError(f"{file} could not be analysed ({reason}): leave it out.")
+            return Result(file, error=error), [], crop_faces(None, [])
+        result = Result(file, image=reduce_image(image), size=image.shape[:2], more=more)
+        return result, boxes, crops
 
 
-def as_picture(image, bgr=False):
-    """A picture as `EmotionRecognizer.recognize` accepts it -> uint8 (H, W) or (H, W, 3) RGB. Raises UserError."""
+def _numbered(faces, file):
+    return [replace(face, number=number, file=file) for number, face in enumerate(faces, 1)]
+
+
+def read_image(image, bgr=False):
+    """A picture as `EmotionRecognizer.recognize` takes it -> (uint8 (H, W, 3) RGB or (H, W), more).
+
+    more: "frames" or "pages" where a file has more of them, else None. Raises UserError.
+    """
     if isinstance(image, (str, PathLike)):
-        return read_image(image)
+        return read_first(image)
     if isinstance(image, Image.Image):
-        return from_pil(image)
+        return from_pil(image), None
+    if image is None:
+        raise UserError(
+            f"None, which cv2.imread returns for unreadable files, is no picture: {ACCEPTED}."
+        )
     if not isinstance(image, np.ndarray):
-        raise UserError(f"{_what(image)} is no picture: {ACCEPTED}.")
-    if image.dtype != np.uint8:
-        raise UserError(f"An array of {image.dtype} is no picture of pixels from 0 to 255: {ACCEPTED}.")
-    if image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] not in (1, 3, 4) or 0 in image.shape:
-        raise UserError(f"An array of shape {image.shape} is no picture: {ACCEPTED}.")
-    if image.ndim == 2:
-        return np.ascontiguousarray(image)
-    if image.shape[2] == 1:
-        return np.ascontiguousarray(image[:, :, 0])
+        raise UserError(f"{type(image).__name__} is no picture: {ACCEPTED}; several: iter_images.")
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if (
+        image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or channels not in (1, 3, 4)
+        or not image.size
+    ):
+        raise UserError(f"An array of {image.dtype} {image.shape} is no picture: {ACCEPTED}.")
+    if channels == 1:
+        return np.ascontiguousarray(image.reshape(image.shape[:2])), None
     if bgr:
-        image = image[:, :, [2, 1, 0, *range(3, image.shape[2])]]
-    return np.ascontiguousarray(image) if image.shape[2] == 3 else from_pil(Image.fromarray(image))
-
-
-def _what(thing):
-    """What somebody gave instead of a picture, in words."""
-    if thing is None:
-        return "None (what cv2.imread gives where it cannot read a file)"
-    if isinstance(thing, torch.Tensor):
-        return f"A tensor of {str(thing.dtype).removeprefix('torch.')}"
-    return f"A {type(thing).__name__}"
+        image = image[:, :, [2, 1, 0, *range(3, channels)]]
+    return (
+        np.ascontiguousarray(image) if channels == 3 else from_pil(Image.fromarray(image))
+    ), None

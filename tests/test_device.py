@@ -9,7 +9,6 @@ import torch
 
 from data.faces import Faces
 from models.multitask import MultiTask
-from models.resnet import ResNet18
 from tests.conftest import ROOT
 from training.config import RECIPES
 from training.device import has_gpu, setup_device
@@ -33,14 +32,6 @@ for precision in ("fp32", "bf16"):
                 loss = network(pictures).float().square().sum()
             loss.backward()
 """
-
-
-@pytest.mark.parametrize(
-    ("channels", "layout"), [(8, torch.contiguous_format), (16, torch.channels_last)]
-)
-def test_few_channels_keep_their_layout(channels, layout):
-    placed = setup_device("cpu", "fp32").place(ResNet18(base=channels))
-    assert placed.layer1[0].conv1.weight.is_contiguous(memory_format=layout)
 
 
 def test_a_narrow_network_learns_from_one_picture_without_crashing():

@@ -8,7 +8,6 @@ from PIL import Image
 
 from tests.conftest import run_program
 from tests.samples import SPLIT_FILES, write_csv
-from training.device import processor_has_bf16
 from utils.tasks import TASKS
 
 
@@ -31,32 +30,13 @@ def test_a_narrow_network_learns_the_drawn_faces(tmp_path):
         assert rows[f"regress{letter}"][f"PritestCCC{letter}"] > 0.5
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not processor_has_bf16(), reason="this processor emulates bf16, which takes minutes"
-)
-def test_bf16_learns_as_well_as_fp32(tmp_path):
-    """Means of two seeds; seeds alone differ by several points on 400 faces, whose standard error is 2."""
-    accuracy, concordance = {}, {}
-    for precision in ("bf16", "fp32"):
-        flags = ("--dataset", "Demo", "--epochs", 4, "--precision", precision)
-        runs = [
-            final_rows(tmp_path / f"{precision}-{seed}", *flags, "--seed", seed) for seed in (0, 1)
-        ]
-        accuracy[precision] = np.mean([run["classify"]["PritestAcc"] for run in runs])
-        concordance[precision] = np.mean([run["regressV"]["PritestCCCV"] for run in runs])
-    assert accuracy["fp32"] > 40  # it did learn
-    assert abs(accuracy["bf16"] - accuracy["fp32"]) < 6
-    assert abs(concordance["bf16"] - concordance["fp32"]) < 0.1
-
-
 def read_real_faces(folder, split, count):
     """The first faces of a contact sheet (50 a row) with their annotations."""
     sheet = np.asarray(Image.open(folder / "fer2013" / f"{split}-0.png"))
     faces = [sheet[i // 50 * 48 :, i % 50 * 48 :][:48, :48] for i in range(count)]
     with open(folder / "fer2013" / "labels.csv", newline="") as table:
         rows = [row for row in csv.DictReader(table) if row["Usage"] == split][:count]
-    vad = [[float(row[name]) for name in ("Valence", "Arousal", "Dominance")] for row in rows]
+    vad = [[float(row["Valence"]), float(row["Arousal"]), float(row["Dominance"])] for row in rows]
     return np.stack(faces), [int(row["emotion"]) for row in rows], vad
 
 

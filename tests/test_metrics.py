@@ -14,7 +14,6 @@ from training.metrics import (
     measure,
     pearson,
     regression_metrics,
-    sign_agreement,
     training_metrics,
 )
 
@@ -79,12 +78,6 @@ def test_one_image():
     found = measure(outputs, torch.tensor([0]), torch.tensor([[1.0, 0.0, 0.0]]))
     assert found["classify"]["Acc"] == 100 and found["classify"]["F1"] == 1
     assert found["regressV"] == {"Loss": 0.25, "CCC": pytest.approx(0), "PCC": 0, "SAGR": 1}
-
-
-def test_zero_is_a_sign_as_wide_as_what_annotators_round_to_it():
-    target = torch.tensor([-2.0, -1, 0, 0, 0, 1])
-    values = torch.tensor([-0.6, -0.4, -0.4, 0.49, 0.6, 0.3])
-    assert sign_agreement(values, target).item() == pytest.approx(3 / 6)
 
 
 def test_concordance_of_a_shifted_copy_is_below_its_correlation():

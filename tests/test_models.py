@@ -1,15 +1,13 @@
 """Networks: shapes, sizes, pooling, the regression head, a model of one's own."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
 
 import mainpro_FER
 from inference import refit
-from inference.networks import load_networks
-from models import MODELS, checkpoint, free_options
+from inference.checkpoints import load_networks
+from models import MODELS, checkpoint
 from models.multitask import MultiTask, RegressionHead
 from tests.conftest import run_program
 from training.device import setup_device
@@ -65,12 +63,6 @@ def test_regression_head_starts_at_zero_and_keeps_the_range():
     assert head(torch.rand(3, 512)).abs().max() == 0
     nn.init.constant_(head.weight, 1e3)
     assert head(torch.rand(3, 512)).abs().max() <= 2.0
-
-
-def test_a_model_that_fixes_its_width_keeps_it_whatever_the_recipe_says(monkeypatch):
-    monkeypatch.setitem(MODELS, "Narrow", partial(MultiTask, base=8))
-    assert free_options("Narrow", {"base": 64, "pooled": True}) == {"pooled": True}
-    assert free_options("ResNet18RegressionTwoOutputs", {"base": 64}) == {"base": 64}
 
 
 class OwnNetwork(nn.Module):

@@ -13,11 +13,11 @@ from PIL import Image
 
 from data.batches import center_crop, normalise
 from data.demo.drawing import draw_face
-from inference import results
-from inference.detector import Box
+from inference.checkpoints import load_networks, ready_to_predict
 from inference.explain import heat_maps
-from inference.networks import load_networks, ready_to_predict
-from inference.recognizer import EmotionRecognizer, Face, as_picture
+from inference.videos import results
+from inference.videos.detector import Box
+from inference.videos.recognizer import EmotionRecognizer, Face, as_picture
 from models import checkpoint
 from tests.conftest import ROOT
 from tests.test_pictures import COLOUR, GREY, pasted

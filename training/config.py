@@ -260,8 +260,9 @@ def given_flags(arguments):
 def check_effects(arguments, settings):
     """Raise UserError for a flag that does nothing in the run at hand."""
     idle = without_effect(settings)
-    for name in given_flags(arguments).keys() & idle.keys():
-        raise UserError(f"{flag(name)} has no effect without {idle[name]}: leave it out.")
+    for name in given_flags(arguments):
+        if name in idle:
+            raise UserError(f"{flag(name)} has no effect without {idle[name]}: leave it out.")
 
 
 def flag(name):
@@ -318,11 +319,11 @@ def resumed(arguments, saved):
     given = given_flags(arguments)
     changes = {name: given.pop(name) for name in (*PATHS, "fold") if name in given}
     known = vars(saved) | vars(saved.recipe) | {"recipe": saved.recipe_name}
-    for name in given.keys() & known.keys():
-        if given[name] != known[name]:
+    for name, value in given.items():
+        if known.get(name, value) != value:
             raise UserError(
-                f"{flag(name)} {given[name]} differs from the run to resume, which has "
-                f"{known[name]}. Leave the flag out, or start a new run without --resume."
+                f"{flag(name)} {value} differs from the run to resume, which has {known[name]}. "
+                "Leave the flag out, or start a new run without --resume."
             )
     saved = replace(saved, **changes)
     check_effects(arguments, saved)

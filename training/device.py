@@ -80,10 +80,6 @@ class Runtime:
                 module.to(self.dtype)  # once; autocast would do it in every forward pass
         return copy
 
-    def compile(self, model):
-        """The model that training calls. The raw module stays the one to save."""
-        return torch.compile(model) if self.compiled else model
-
     def describe(self):
         """One line for data.txt: what numbers depend on, without anything that varies by time."""
         description = f"{self.device.type} ({platform.machine()}), {self.precision}"

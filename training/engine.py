@@ -79,13 +79,6 @@ def train_one_epoch(learner, epoch, label, start=None, stop=lambda: False, annou
     return learner.to_dict((sums / (plan.steps * images)).tolist()), mid_epoch_state
 
 
-def share_of(faces):
-    """The part of `Faces` that this process predicts; all parts together are all faces, by rank."""
-    rank, processes = ranks()
-    count = len(faces)
-    return faces.select(slice(count * rank // processes, count * (rank + 1) // processes))
-
-
 @torch.inference_mode()
 def predict(network, images, preprocessing, runtime, crops="center", label=None):
     """Outputs of a network, averaged over the crops of each image.
@@ -124,7 +117,9 @@ def evaluate(network, faces, preprocessing, runtime, crops="center", label="eval
     network: as in `predict`. Of several processes each predicts its part of the faces, and all get
     the metrics of the whole. Raises UserError when a prediction is not finite.
     """
-    outputs = predict(network, share_of(faces).images, preprocessing, runtime, crops, label)
+    (rank, processes), count = ranks(), len(faces)
+    mine = faces.images[count * rank // processes : count * (rank + 1) // processes]
+    outputs = predict(network, mine, preprocessing, runtime, crops, label)
     outputs = {name: gather_unequal(output) for name, output in outputs.items()}
     check_predictions(outputs, label)
     if runtime.device.type == "mps":  # which has no float64

@@ -97,7 +97,9 @@ class MultiTaskLearner(Learner):
         self.teacher_probs = teacher_probs
         self.preprocessing = faces.pixel_statistics()
         self.constraint_table = constraint_table(recipe.constraint, faces.labels, faces.vad)
-        self.network = runtime.compile(distribute(self.model, runtime.device))
+        self.network = distribute(self.model, runtime.device)
+        if runtime.compiled:  # the raw module stays the one to save
+            self.network = torch.compile(self.network)
         self.optimizer = build_optimizer(self.model, recipe, self.rate, runtime.matrix_dtype)
         self.scaler = runtime.scaler()
         table = self.constraint_table

@@ -23,6 +23,7 @@ VIDEO_SUFFIXES = frozenset((
 ).split())  # fmt: skip
 MAX_PIXELS = 64_000_000  # a larger image would take over 1 GB
 MAX_DRAWN = 1600  # `subsample` keeps at least this many pixels of the longer side
+SHOWN_SIZE = (670, 768)  # height and width at which figures show an image
 AHEAD = 3  # images read ahead
 AGAIN = "get it again, or leave it out"
 NEARLY_SQUARE = 1.25  # ratio of the sides up to which an image may show one face alone
@@ -158,6 +159,12 @@ def subsample(image):
     """A copy of every n-th pixel of (H, W, 3) for drawing: the longer side has at most 3199."""
     step = max(1, max(image.shape[:2]) // MAX_DRAWN)
     return image[::step, ::step].copy()
+
+
+def reduce_image(image, height=SHOWN_SIZE[0], width=SHOWN_SIZE[1]):
+    """uint8 (H, W, 3) or (H, W) reduced to at least so many pixels, fewer than twice as many."""
+    factor = max(1, min(image.shape[0] // height, image.shape[1] // width))
+    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
 
 
 def to_grey(image):

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from inference import results
+from inference.videos import results
 from utils.files import as_text
 from utils.tasks import DIMENSIONS, EMOTIONS
 from utils.text import counted

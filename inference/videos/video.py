@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from inference import results
-from inference.detector import is_face_already, suppressed
 from inference.figures import COLOURS
-from inference.places import placing
-from inference.recognizer import Face
+from inference.videos import results
+from inference.videos.detector import is_face_already, suppressed
+from inference.videos.places import placing
+from inference.videos.recognizer import Face
 from inference.videos.tracks import SMOOTH, Smoother, Tracker
 from utils.files import UserError, as_text, rename
 from utils.images import AGAIN, Unreadable, check_file, in_batches, prefetch, to_grey
