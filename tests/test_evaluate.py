@@ -164,16 +164,6 @@ def test_it_says_which_files_and_faces_were_evaluated(folder, tmp_path):
     assert how["crops"] == "center" and how["device"].startswith("cpu")
 
 
-def test_an_earlier_evaluation_is_moved_aside(folder, tmp_path, capsys):
-    flags = ("--split", "PrivateTest", "--crops", "center")
-    run(folder, tmp_path, *flags)
-    before = (tmp_path / "evaluation.json").read_bytes()
-    run(folder, tmp_path, *flags)
-    (moved,) = (tmp_path / "previous").rglob("evaluation.json")
-    assert str(moved.parent) in capsys.readouterr().out
-    assert moved.read_bytes() == before == (tmp_path / "evaluation.json").read_bytes()
-
-
 def test_ratings_are_of_the_named_faces(folder, tmp_path):
     """Against the network on the ten crops of those faces, rated in another order."""
     rated = {9: (0.5, -1, 1), 2: (-2, 2, 0.25), 13: (1, 1, -1)}
@@ -215,6 +205,7 @@ def test_of_a_run_the_checkpoints_best_on_the_public_split_are_taken_and_why(
     flags = ("--split", "PrivateTest", "--crops", "center")
     best_on_public = run(folder, tmp_path, *flags, "--checkpoints", checkpoints)
     assert best_on_public["PrivateTest"] == run(folder, tmp_path, *flags)["PrivateTest"]
+    assert len(list((tmp_path / "previous").rglob("evaluation.json"))) == 1  # the first is kept
     chosen = best_on_public["how"]["classify"]
     assert TASKS["classify"].checkpoint("PublicTest") in chosen and "epoch 5" in chosen
     assert "best on the public split" in chosen
@@ -239,24 +230,24 @@ def test_faces_without_annotations_are_classified_and_compared_with_ratings(fold
 
 
 @pytest.mark.parametrize(
-    ("text", "keyword"),
+    "text",
     [
-        (None, "cannot be read"),
-        ("row,V,A,D\n1,1,1,1\n", "columns index"),
-        ("index,Valence,Arousal,Dominance\n", "no rows"),
-        ("index,Valence,Arousal,Dominance\n1,x,0,0\n", "all numbers"),
-        ("index,Valence,Arousal,Dominance\n14,0,0,0\n", "different rows"),
-        ("index,Valence,Arousal,Dominance\n0.5,0,0,0\n", "different rows"),
-        ("index,Valence,Arousal,Dominance\n1,0,0,0\n1,0,0,0\n", "different rows"),
-        ("index,Valence,Arousal,Dominance\n1,nan,0,0\n", "-2..2"),
-        ("index,Valence,Arousal,Dominance\n1,3,0,0\n", "-2..2"),
-        ("index,split,Valence,Arousal,Dominance\n1,Test,1,0,0\n", "split"),
+        None,
+        "row,V,A,D\n1,1,1,1\n",
+        "index,Valence,Arousal,Dominance\n",
+        "index,Valence,Arousal,Dominance\n1,x,0,0\n",
+        "index,Valence,Arousal,Dominance\n14,0,0,0\n",
+        "index,Valence,Arousal,Dominance\n-1,0,0,0\n",
+        "index,Valence,Arousal,Dominance\n0.5,0,0,0\n",
+        "index,Valence,Arousal,Dominance\n1,0,0,0\n1,0,0,0\n",
+        "index,Valence,Arousal,Dominance\n1,nan,0,0\n",
+        "index,Valence,Arousal,Dominance\n1,3,0,0\n",
+        "index,split,Valence,Arousal,Dominance\n1,Test,1,0,0\n",
     ],
 )
-def test_ratings_that_cannot_be_used_are_refused(tmp_path, text, keyword):
+def test_ratings_that_cannot_be_used_are_refused(tmp_path, text):
     path = tmp_path / "ratings.csv"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match=r"ratings\.csv") as caught:
+    with pytest.raises(UserError, match=r"ratings\.csv"):
         evaluate.read_ratings(path, {"Training": 14, "PublicTest": 14})
-    assert keyword in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 
 from data.demo.drawing import draw_face
 from inference.detection import Box
-from inference.tracking import CUT_DIFFERENCE, MAX_GAP, Smoother, Tracker, describe_face, summarize
+from inference.tracking import CUT_DIFFERENCE, MAX_GAP, Smoother, Tracker, summarize
 from utils.tasks import DIMENSIONS, EMOTIONS
 
 CROPS = {"ann": draw_face(3, (0, 0, 0), 1), "bob": draw_face(0, (0, 0, 0), 8)}
@@ -74,21 +74,6 @@ def test_after_a_cut_everybody_is_new():
         assert tracker.is_cut(np.full((240, 320), level, np.uint8)) == (frame == 2)
         numbers += follow(tracker, frame / 25, ann=(100,))
     assert numbers == [1, 1, 2]
-
-
-def test_a_face_is_expected_where_its_speed_takes_it():
-    tracker = Tracker()
-    for frame in range(20):
-        follow(tracker, frame / 10, ann=(100 + 12 * frame,))
-    (expected,) = tracker.predict(2.2)
-    assert expected.middle[0] == pytest.approx(100 + 12 * 22, abs=2)
-
-
-def test_appearances_are_compared_by_correlation():
-    first, second = (describe_face(CROPS[name]) for name in CROPS)
-    assert first @ first == pytest.approx(1, abs=1e-5) and first @ second < 0.98
-    assert describe_face(255 - CROPS["ann"]) @ first == pytest.approx(-1, abs=0.01)
-    assert not describe_face(np.full((48, 48), 9, np.uint8)).any()
 
 
 def test_smoothing_is_the_exponential_mean_of_each_person():

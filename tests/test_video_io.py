@@ -140,13 +140,6 @@ def test_of_a_film_that_was_cut_off_the_rest_is_read(tmp_path, codec, ending):
     assert reader.duration == pytest.approx(6, abs=0.2)
 
 
-def test_odd_sides_are_written_one_pixel_smaller(tmp_path):
-    source = write_film(tmp_path / "film.mp4", grey_frames(2))
-    with write_video(tmp_path / "odd.mp4", source) as writer:
-        writer.add(np.zeros((47, 65, 3), np.uint8), 0.0)
-    assert next(iter(VideoReader(tmp_path / "odd.mp4")))[2].shape == (46, 64, 3)
-
-
 def test_a_name_that_looks_like_an_address_is_that_of_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     film = write_film(tmp_path / "a.mp4", grey_frames(5)).rename("Interview: Anna.mp4")
