@@ -1,17 +1,20 @@
 """What each part of the training is worth: the same budget and seeds with and without it.
 
-    python benchmarks/ablation.py training --data data/ --out ablation.jsonl [--faces N] [--epochs N] [--width N]
-                                           [--pooled] [--seeds 0 1 ...] [--processes N] [--only NAME ...]
-                                           [--gold CSV --block NAME]
+    python benchmarks/ablation.py training --data data/ --out ablation.jsonl [--faces N]
+        [--epochs N] [--width N] [--pooled] [--seeds 0 1 ...] [--processes N] [--only NAME ...]
+        [--gold CSV --block NAME]
     python benchmarks/ablation.py objective ...
 
-Each run trains on N training faces, evenly spaced, and is measured on the whole public split by the centre crop after
-its last epoch. Runs are written to --out as they end, with all that defines them; started again, the program goes on
-with what is missing. The table gives mean and standard deviation over seeds, and the paired difference from the first
-line with its 95% interval (t distribution).
+Each run trains on N training faces, evenly spaced, and is measured on the whole public split by
+the centre crop after its last epoch. Runs are written to --out as they end, with all that defines
+them; started again, the program goes on with what is missing. The table gives mean and standard
+deviation over seeds, and the paired difference from the first line with its 95% interval (t
+distribution).
 """
 
 import argparse
+import itertools
+import math
 import multiprocessing
 import statistics
 import sys
@@ -25,20 +28,24 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import describe_machine, print_table, record_run, recorded_runs  # noqa: E402
-from data.archives import DATA_FOLDER  # noqa: E402
-from data.faces import load_split  # noqa: E402
-from data.fer2013.prepare import ensure  # noqa: E402
-from inference.ratings import read_ratings  # noqa: E402
-from models.multitask import MultiTask  # noqa: E402
-from training.config import RECIPES  # noqa: E402
-from training.device import setup_device  # noqa: E402
-from training.engine import evaluate, predict, train_one_epoch  # noqa: E402
-from training.learner import MultiTaskLearner  # noqa: E402
-from training.metrics import concordance  # noqa: E402
-from utils.tasks import SPLITS, TASKS  # noqa: E402
+from benchmarks.common import describe_machine, print_table, record_run, recorded_runs
+from data.archives import DATA_FOLDER
+from data.faces import load_split
+from data.fer2013.prepare import ensure
+from inference.ratings import read_ratings
+from models.multitask import MultiTask
+from training.config import RECIPES
+from training.device import setup_device
+from training.engine import evaluate, predict, train_one_epoch
+from training.learner import MultiTaskLearner
+from training.metrics import concordance
+from utils.tasks import SPLITS, TASKS
 
-PAPER = {name: value for name, value in vars(RECIPES["paper"]).items() if name not in ("epochs", "width", "pooled")}
+PAPER = {
+    name: value
+    for name, value in vars(RECIPES["paper"]).items()
+    if name not in ("epochs", "width", "pooled")
+}
 # {study: {line of the table: changes to the default recipe; "tasks" are those that are trained}}
 STUDIES = {
     "training": {
@@ -85,14 +92,19 @@ def line_recipe(changes, epochs, width, pooled):
     """(tasks, whether V/A/D are the mean of the class, `Recipe`) of a line of the table."""
     changes = dict(changes)
     tasks, of_class = changes.pop("tasks", tuple(TASKS)), changes.pop("of_class", False)
-    return tasks, of_class, replace(RECIPES["default"], epochs=epochs, width=width, pooled=pooled, **changes)
+    return (
+        tasks,
+        of_class,
+        replace(RECIPES["default"], epochs=epochs, width=width, pooled=pooled, **changes),
+    )
 
 
 def train(tasks, of_class, recipe, seed, h5_path, faces, ratings, threads):
     """Train once.
 
-    {"public": {task: figure}, "half": the same after half of the epochs, "people": CCC with a block of ratings,
-    "training": accuracy of the last epoch, "loss": cross-entropy on the public split, "seconds": of training}.
+    {"public": {task: figure}, "half": the same after half of the epochs, "people": CCC with a
+    block of ratings, "training": accuracy of the last epoch, "loss": cross-entropy on the public
+    split, "seconds": of training}.
     """
     torch.set_num_threads(threads)
     runtime = setup_device("auto", "auto")
@@ -119,7 +131,9 @@ def train(tasks, of_class, recipe, seed, h5_path, faces, ratings, threads):
     if ratings is not None:
         outputs = predict(network, public.images[ratings.rows], preprocessing, runtime)
         found["people"] = {
-            name: concordance(outputs[name][:, 0].cpu(), ratings.ratings[:, TASKS[name].dimension]).item()
+            name: concordance(
+                outputs[name][:, 0].cpu(), ratings.ratings[:, TASKS[name].dimension]
+            ).item()
             for name in tasks
             if TASKS[name].dimension is not None
         }
@@ -127,12 +141,16 @@ def train(tasks, of_class, recipe, seed, h5_path, faces, ratings, threads):
 
 
 def setting(tasks, of_class, recipe, faces):
-    """All that defines a run besides its seed and the data, as plain values: runs of equal ones may be compared."""
+    """All that defines a run besides its seed and the data, as plain values: runs of equal ones
+    may be compared.
+    """
     return {"tasks": list(tasks), "of_class": of_class, **vars(recipe), "faces": faces}
 
 
 def known_runs(path, lines, faces):
-    """{(line, seed): result} of the runs in the file `path` that were made as `lines` say, with so many faces."""
+    """{(line, seed): result} of the runs in the file `path` that were made as `lines` say, with so
+    many faces.
+    """
     runs = {}
     for known in recorded_runs(path):
         line = known["line"]
@@ -153,79 +171,115 @@ def difference(values, baseline):
 
 def show(lines, runs, seeds):
     """Print the table. runs: {(line, seed): what `train` returned}."""
-    rows, first = [], next(iter(lines))
-    for line in lines:
-        done = [runs[line, seed] for seed in seeds if (line, seed) in runs]
-        row = [line, str(len(done))]
-        for task, figure in FIGURES.items():
-            scale = 1 if figure == "Acc" else 100
-            values = [scale * run["public"][task] for run in done if task in run["public"]]
-            both = [seed for seed in seeds if (line, seed) in runs and (first, seed) in runs]
-            paired = [
-                [scale * runs[name, seed]["public"].get(task, float("nan")) for seed in both] for name in (line, first)
-            ]
-            spread = f" ({statistics.stdev(values):.1f})" if len(values) > 1 else ""
-            row.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
-            row.append(difference(*paired) if values and both and line != first else "")
-        people = [[run["people"][name] for run in done if name in run.get("people", {})] for name in list(FIGURES)[1:]]
-        row.append(" / ".join(f"{100 * statistics.mean(values):.1f}" for values in people if values))
-        for key, digits in (("training", 1), ("loss", 3), ("seconds", 0)):
-            values = [run[key] for run in done if key in run]
-            row.append(f"{statistics.mean(values):.{digits}f}" if values else "")
-        rows.append(row)
     headings = ["", "runs"]
     for task, figure in FIGURES.items():
         headings += [f"{figure}{TASKS[task].letter} % (sd)", "difference"]
-    print_table([*headings, "CCC with people %", "Training Acc %", "cross-entropy", "seconds"], rows)
+    headings += ["CCC with people %", "Training Acc %", "cross-entropy", "seconds"]
+    first = next(iter(lines))
+    known = {}
+    for line in lines:
+        known[line] = {seed: runs[line, seed] for seed in seeds if (line, seed) in runs}
+    print_table(headings, [table_row(line, done, known[first]) for line, done in known.items()])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def table_row(line, done, baseline):
+    """The row of a line. done, baseline: {seed: what `train` returned}, the latter of the first."""
+    row = [line, str(len(done))]
+    for task, figure in FIGURES.items():
+        row += figure_cells(task, 1 if figure == "Acc" else 100, done, baseline)
+    people = []
+    for name in list(FIGURES)[1:]:
+        values = [run["people"][name] for run in done.values() if name in run.get("people", {})]
+        people += [f"{100 * statistics.mean(values):.1f}"] if values else []
+    row.append(" / ".join(people))
+    for key, digits in (("training", 1), ("loss", 3), ("seconds", 0)):
+        values = [run[key] for run in done.values() if key in run]
+        row.append(f"{statistics.mean(values):.{digits}f}" if values else "")
+    return row
+
+
+def figure_cells(task, scale, done, baseline):
+    """[mean (standard deviation), paired difference from the baseline] of a task, as text."""
+    ours = {seed: scale * run["public"].get(task, math.nan) for seed, run in done.items()}
+    theirs = {seed: scale * run["public"].get(task, math.nan) for seed, run in baseline.items()}
+    values = [value for value in ours.values() if not math.isnan(value)]
+    if not values:
+        return ["", ""]
+    spread = f" ({statistics.stdev(values):.1f})" if len(values) > 1 else ""
+    both = [seed for seed in ours if seed in theirs] if done is not baseline else []
+    pairs = [ours[seed] for seed in both], [theirs[seed] for seed in both]
+    return [f"{statistics.mean(values):.1f}{spread}", difference(*pairs) if both else ""]
+
+
+def read_block(path, name):
+    """The block of human ratings of the public split; None without a file."""
+    if path is None:
+        return None
+    blocks = read_ratings(path, {split: 10**6 for split in SPLITS})
+    return next(block for block in blocks if (block.split, block.name) == ("PublicTest", name))
+
+
+def train_missing(arguments, lines, runs):
+    """Train what `runs` lacks, several at a time, and record each run in arguments.out."""
+    pairs = itertools.product(arguments.only or lines, arguments.seeds)
+    missing = [pair for pair in pairs if pair not in runs]
+    h5_path, ratings = ensure(arguments.data), read_block(arguments.gold, arguments.block)
+    threads = max(1, torch.get_num_threads() // arguments.processes)
+    same = h5_path, arguments.faces, ratings, threads
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(arguments.processes, spawn) as pool,
+        open(arguments.out, "a", encoding="utf-8") as out,
+    ):
+        futures = {}
+        for line, seed in missing:
+            futures[pool.submit(train, *lines[line], seed, *same)] = line, seed
+        for future in as_completed(futures):
+            line, seed = futures[future]
+            result = runs[line, seed] = future.result()
+            made_with = setting(*lines[line], arguments.faces)
+            record_run(out, {"line": line, "seed": seed, "setting": made_with, "result": result})
+            print(
+                f"{time.strftime('%H:%M:%S')} {line}, seed {seed}: {result['public']}", flush=True
+            )
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", choices=tuple(STUDIES))
-    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="archive, folder, CSV or data.h5")
-    parser.add_argument("--out", type=Path, default=Path("ablation.jsonl"), help="runs that are done")
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FOLDER, help="archive, folder, table or data.h5"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("ablation.jsonl"), help="runs that are done"
+    )
     parser.add_argument("--faces", type=int, help="training faces (default: all)")
     parser.add_argument("--epochs", type=int, default=RECIPES["default"].epochs)
     parser.add_argument("--width", type=int, default=64, help="channels of the first stage")
     parser.add_argument("--pooled", action="store_true", help="with a pooled stem")
     parser.add_argument("--gold", type=Path, help="CSV of human ratings, see inference.evaluate")
-    parser.add_argument("--block", default="", help="which ratings of the public split to compare with")
+    parser.add_argument("--block", default="", help="block of ratings of the public split")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time; each has its share of the cores")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--only", nargs="+", help="lines of the table to run")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
-    h5_path = ensure(arguments.data)
+
+def main():
+    arguments = parse_arguments()
     size = arguments.epochs, arguments.width, arguments.pooled
-    lines = {name: line_recipe(changes, *size) for name, changes in STUDIES[arguments.study].items()}
+    study = STUDIES[arguments.study]
+    lines = {name: line_recipe(changes, *size) for name, changes in study.items()}
     runs = known_runs(arguments.out, lines, arguments.faces)
-    ratings = None
-    if arguments.gold is not None:
-        blocks = read_ratings(arguments.gold, {split: 10**6 for split in SPLITS})
-        ratings = next(block for block in blocks if block.split == "PublicTest" and block.name == arguments.block)
-    missing = [(line, seed) for seed in arguments.seeds for line in lines
-               if (line, seed) not in runs and (not arguments.only or line in arguments.only)]  # fmt: skip
-    threads = max(1, torch.get_num_threads() // arguments.processes)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.processes, spawn) as pool, open(arguments.out, "a", encoding="utf-8") as out:
-        futures = {
-            pool.submit(train, *lines[line], seed, h5_path, arguments.faces, ratings, threads): (line, seed)
-            for line, seed in missing
-        }
-        for future in as_completed(futures):
-            line, seed = futures[future]
-            runs[line, seed] = future.result()
-            record = {
-                "line": line,
-                "seed": seed,
-                "setting": setting(*lines[line], arguments.faces),
-                "result": runs[line, seed],
-            }
-            record_run(out, record)
-            print(f"{time.strftime('%H:%M:%S')} {line}, seed {seed}: {runs[line, seed]['public']}", flush=True)
+    train_missing(arguments, lines, runs)
     print(describe_machine())
     stem = "pooled" if arguments.pooled else "not pooled"
-    print(f"faces {arguments.faces or 'all'}, epochs {arguments.epochs}, width {arguments.width}, stem {stem}")
+    print(
+        f"faces {arguments.faces or 'all'}, epochs {arguments.epochs}, width {arguments.width}, "
+        f"stem {stem}"
+    )
     show(lines, runs, arguments.seeds)
 
 

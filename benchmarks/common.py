@@ -1,4 +1,6 @@
-"""What the benchmarks share: describing the machine, timing in turn, runs kept in a file, printing a table."""
+"""What the benchmarks share: describing the machine, timing in turn, runs kept in a file, printing
+a table.
+"""
 
 import argparse
 import json
@@ -23,8 +25,10 @@ TOLERANCE, MAX_WARM_UPS = 0.05, 10  # relative difference of two rates; calls be
 
 
 def asked_for_quick(doc):
-    """Parse the command line of a benchmark that has one flag, --quick; doc: its module docstring."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Parse the command line of a benchmark whose one flag is --quick. doc: its docstring."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds and less work in each")
     return parser.parse_args().quick
 
@@ -32,7 +36,9 @@ def asked_for_quick(doc):
 def add_faces_with_subjects(parser):
     """Add --dataset, one whose faces have subjects, and --data to an argument parser."""
     parser.add_argument(
-        "--dataset", choices=[name for name, load in DATASETS.items() if load.has_subjects], default="CK+"
+        "--dataset",
+        choices=[name for name, load in DATASETS.items() if load.has_subjects],
+        default="CK+",
     )
     parser.add_argument("--data", help="as for mainpro_FER.py")
 
@@ -42,11 +48,14 @@ def describe_machine():
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as cpuinfo:
-            name = next(line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name"))
+            name = next(
+                line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         pass
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores{gpu}, PyTorch {torch.__version__}"
+    cores = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
+    return f"{name}, {cores}{gpu}, PyTorch {torch.__version__}"
 
 
 def peak_memory():
@@ -58,7 +67,9 @@ def peak_memory():
 
 
 def recorded_runs(path):
-    """Yield the records that `record_run` wrote to the file `path`, if there is one, but none that was cut off."""
+    """Yield the records that `record_run` wrote to the file `path`, if there is one, but none that
+    was cut off.
+    """
     for text in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
             yield json.loads(text)
@@ -136,7 +147,9 @@ def rate_of(program):
 
 
 def print_rates(title, unit, rates, ours, flop):
-    """Print median, range, ratio of `ours` to each (median over rounds) and TFLOP/s; flop: per counted image."""
+    """Print median, range, ratio of `ours` to each (median over rounds) and TFLOP/s; flop: per
+    counted image.
+    """
     rows = []
     for name, values in rates.items():
         rate = statistics.median(values)
@@ -149,7 +162,9 @@ def print_rates(title, unit, rates, ours, flop):
 def print_table(headings, rows):
     """Print rows of text in aligned columns, the first to the left, the others to the right."""
     table = [headings, *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(headings))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
-        cells = [row[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]
+        cells = [row[0].ljust(widths[0])] + [
+            cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)
+        ]
         print("  ".join(cells).rstrip())

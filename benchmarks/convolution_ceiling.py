@@ -1,8 +1,10 @@
-"""The most that this machine's convolutions allow: the trunk's convolutions alone, forward and backward.
+"""The most that this machine's convolutions allow: the trunk's convolutions alone, forward and
+backward.
 
     python benchmarks/convolution_ceiling.py [--quick]
 
-Nothing between the convolutions (no normalisation, activation, loss or optimizer), inputs ready in memory.
+Nothing between the convolutions (no normalisation, activation, loss or optimizer), inputs ready in
+memory.
 """
 
 import statistics
@@ -15,8 +17,8 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import TRAINING_FLOP, asked_for_quick, describe_machine, print_table  # noqa: E402
-from training.device import setup_device  # noqa: E402
+from benchmarks.common import TRAINING_FLOP, asked_for_quick, describe_machine, print_table
+from training.device import setup_device
 
 
 def trunk_convolutions(size=44):
@@ -32,7 +34,8 @@ def trunk_convolutions(size=44):
 
 
 def ceiling(runtime, batch, rounds=3, backward=True):
-    """Images per second of all convolutions together: each is timed alone, median of `rounds`, and summed.
+    """Images per second of all convolutions together: each is timed alone, median of `rounds`, and
+    summed.
 
     backward: forward and backward, or forward alone.
     """
@@ -40,7 +43,9 @@ def ceiling(runtime, batch, rounds=3, backward=True):
     for inputs, outputs, size, kernel, stride in trunk_convolutions():
         make = dict(device=runtime.device, dtype=runtime.dtype)
         x = torch.randn(batch, inputs, size, size, **make).to(memory_format=torch.channels_last)
-        weight = torch.randn(outputs, inputs, kernel, kernel, **make).to(memory_format=torch.channels_last)
+        weight = torch.randn(outputs, inputs, kernel, kernel, **make).to(
+            memory_format=torch.channels_last
+        )
         x.requires_grad_(backward and inputs > 1), weight.requires_grad_(backward)
         gradient = torch.randn_like(F.conv2d(x, weight, None, stride, kernel // 2))
         seconds = []
@@ -70,7 +75,9 @@ def main():
         runtime = setup_device(precision=precision)
         for batch in (128,) if quick else (32, 64, 128, 256):
             rate = ceiling(runtime, batch, 3 if quick else 7)
-            rows.append([f"{precision}, batch {batch}", f"{rate:.0f}", f"{rate * TRAINING_FLOP / 1e12:.2f}"])
+            rows.append(
+                [f"{precision}, batch {batch}", f"{rate:.0f}", f"{rate * TRAINING_FLOP / 1e12:.2f}"]
+            )
     print_table(["convolutions alone", "images/s", "TFLOP/s"], rows)
 
 

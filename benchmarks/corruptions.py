@@ -22,26 +22,26 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import (  # noqa: E402
+from benchmarks.common import (
     describe_machine,
     mean_interval,
     print_table,
     spell,
     write_json,
 )
-from data import DATASETS  # noqa: E402
-from data.votes import majority_votes  # noqa: E402
-from inference.networks import (  # noqa: E402
+from data import DATASETS
+from data.votes import majority_votes
+from inference.networks import (
     load_networks,
     predict_tasks,
     ready_to_predict,
     temperature_of,
 )
-from inference.videos.recognizer import CLOSE, EmotionRecognizer  # noqa: E402
-from training.calibration import calibration_metrics, calibration_terms  # noqa: E402
-from training.device import DEVICES, setup_device  # noqa: E402
-from utils.files import UserError, atomic_write, exit_code, path_argument  # noqa: E402
-from utils.tasks import EMOTIONS, TEST_SPLITS  # noqa: E402
+from inference.videos.recognizer import CLOSE, EmotionRecognizer
+from training.calibration import calibration_metrics, calibration_terms
+from training.device import DEVICES, setup_device
+from utils.files import UserError, atomic_write, exit_code, path_argument
+from utils.tasks import EMOTIONS, TEST_SPLITS
 
 FIGURE = "blur 1.5,as 16 pixels,motion 5,JPEG 10,noise 25,gamma 2,contrast 0.3,turned 25".split(",")
 
@@ -191,9 +191,11 @@ def print_figures(checkpoint, figures, targets):
     print_table(["", *(f"{name} %" for name in targets), "uncertain %", "said most often"], rows)
     for name in targets:
         found = figures[name]
-        print(f"{name} ({found['faces']} faces): clean {spell(found['clean'])}, mean of 21 "
-              f"{spell(found['mean of 21'])}, ECE {found['ECE clean']:.3f} clean, "
-              f"{found['ECE corrupted']:.3f} corrupted")  # fmt: skip
+        print(
+            f"{name} ({found['faces']} faces): clean {spell(found['clean'])}, mean of 21 "
+            f"{spell(found['mean of 21'])}, ECE {found['ECE clean']:.3f} clean, "
+            f"{found['ECE corrupted']:.3f} corrupted"
+        )
 
 
 def load_faces(arguments):

@@ -10,14 +10,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import FORWARD_FLOP, asked_for_quick, describe_machine, print_rates, time_in_turn  # noqa: E402
-from benchmarks.convolution_ceiling import ceiling  # noqa: E402
-from benchmarks.references import original_ten_crop  # noqa: E402
-from data.demo.demo import draw_faces  # noqa: E402
-from models import MODELS  # noqa: E402
-from training.config import DEFAULT_MODEL  # noqa: E402
-from training.device import setup_device  # noqa: E402
-from training.engine import EVALUATION_CROPS, predict  # noqa: E402
+from benchmarks.common import (
+    FORWARD_FLOP,
+    asked_for_quick,
+    describe_machine,
+    print_rates,
+    time_in_turn,
+)
+from benchmarks.convolution_ceiling import ceiling
+from benchmarks.references import original_ten_crop
+from data.demo.demo import draw_faces
+from models import MODELS
+from training.config import DEFAULT_MODEL
+from training.device import setup_device
+from training.engine import EVALUATION_CROPS, predict
 
 
 def main():
@@ -38,7 +44,9 @@ def main():
     ceilings = []
 
     def measure_ceiling():
-        ceilings.append(ceiling(runtime, EVALUATION_CROPS[runtime.device.type], backward=False) / 10)
+        ceilings.append(
+            ceiling(runtime, EVALUATION_CROPS[runtime.device.type], backward=False) / 10
+        )
         return 0
 
     few = count // 16 + 1 if quick else count // 8

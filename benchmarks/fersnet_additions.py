@@ -1,14 +1,15 @@
-"""What each addition to FERSNet's training is worth for the faces that it synthesizes, at reduced size.
+"""What each addition to FERSNet's training is worth for synthesized faces, at reduced size.
 
-    python benchmarks/fersnet_additions.py [--data CK+48] --out additions.jsonl [--folds 1 2 3] [--epochs N] [--base N]
-                                           [--only NAME ...]
+    python benchmarks/fersnet_additions.py [--data CK+48] --out additions.jsonl
+        [--folds 1 2 3] [--epochs N] [--base N] [--only NAME ...]
 
-Each line of the table changes the default recipe in one thing and is trained from scratch, on the same folds with the
-same seeds. Two networks that guided nothing read the synthesized faces of held-out people: the released FER2013
-network, which has seen no face of these people (see fersnet_judge.py), and the judge of a cross-validation, which
-learnt from the training faces of the same fold. Folds are written to --out as they end; started again, the program goes
-on with what is missing. The table gives means over folds and, in brackets, the paired difference from the first line
-with its 95% interval.
+Each line of the table changes the default recipe in one thing and is trained from scratch, on the
+same folds with the same seeds. Two networks that guided nothing read the synthesized faces of
+held-out people: the released FER2013 network, which has seen no face of these people (see
+fersnet_judge.py), and the judge of a cross-validation, which learnt from the training faces of the
+same fold. Folds are written to --out as they end; started again, the program goes on with what is
+missing. The table gives means over folds and, in brackets, the paired difference from the first
+line with its 95% interval.
 """
 
 import argparse
@@ -24,26 +25,32 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.ablation import difference  # noqa: E402
-from benchmarks.common import add_faces_with_subjects, describe_machine, print_table, record_run, recorded_runs  # noqa: E402
-from benchmarks.fersnet_judge import reader, shares  # noqa: E402
-from benchmarks.judge import VIEWS, judge_network, judged, synthesize_others  # noqa: E402
-from data import DATASETS  # noqa: E402
-from data.subjects.folds import FOLD_RULES, FOLDS  # noqa: E402
-from inference.networks import teacher  # noqa: E402
-from mainpro_FER import largest_face  # noqa: E402
-from models.fersnet import Discriminator, FERSNet  # noqa: E402
-from training.config import FERSNET_RECIPES  # noqa: E402
-from training.device import setup_device  # noqa: E402
-from training.engine import train_one_epoch  # noqa: E402
-from training.fersnet.engine import evaluate_fold  # noqa: E402
-from training.fersnet.guides import expression_network, identity_network  # noqa: E402
-from training.fersnet.learner import FERSNetLearner  # noqa: E402
+from benchmarks.ablation import difference
+from benchmarks.common import (
+    add_faces_with_subjects,
+    describe_machine,
+    print_table,
+    record_run,
+    recorded_runs,
+)
+from benchmarks.fersnet_judge import reader, shares
+from benchmarks.judge import VIEWS, judge_network, judged, synthesize_others
+from data import DATASETS
+from data.subjects.folds import FOLD_RULES, FOLDS
+from inference.networks import teacher
+from mainpro_FER import largest_face
+from models.fersnet import Discriminator, FERSNet
+from training.config import FERSNET_RECIPES
+from training.device import setup_device
+from training.engine import train_one_epoch
+from training.fersnet.engine import evaluate_fold
+from training.fersnet.guides import expression_network, identity_network
+from training.fersnet.learner import FERSNetLearner
 
 DEFAULT, PAPER = FERSNET_RECIPES["default"], FERSNET_RECIPES["paper"]
 LOSSES = ("reconstruction", "adversarial", "cycle", "discriminator_steps", "expression")
-# {line of the table: changes to the default recipe; "guides": networks that read the expression, one in the default;
-# "smoothness": weight of the total variation}
+# {line of the table: changes to the default recipe; "guides": networks that read the expression,
+# one in the default; "smoothness": weight of the total variation}
 LINES = {
     "default": {},
     "no guide": {"expression": 0.0, "guides": 0},
@@ -70,7 +77,9 @@ class Committee(nn.ModuleList):
 
 
 class SmoothLearner(FERSNetLearner):
-    """A `FERSNetLearner` that adds the mean total variation of the synthesized face, `smoothness` times."""
+    """A `FERSNetLearner` that adds the mean total variation of the synthesized face, `smoothness`
+    times.
+    """
 
     smoothness = 0.0
 
@@ -90,16 +99,23 @@ def describe(line, epochs):
 
 
 def train(recipe, count, smoothness, base, training, seed, identity, guides, runtime):
-    """The network that a line of the table, as `describe` gives it, makes of the training faces, to evaluate.
+    """The network that a line of the table, as `describe` gives it, makes of the training faces,
+    to evaluate.
 
-    identity, guides: what the fold's `identity_network` and `count` or more times `expression_network` gave.
+    identity, guides: what the fold's `identity_network` and `count` or more times
+    `expression_network` gave.
     """
     classes = len(training.class_names)
     torch.manual_seed(seed)
     network = FERSNet(("classify",), recipe.sharing, classes=classes, size=training.size, base=base)
     committee = Committee(guides[:count]) if count else None
     learner = SmoothLearner(
-        network, (Discriminator(classes, base), identity, committee), recipe, training, seed, runtime
+        network,
+        (Discriminator(classes, base), identity, committee),
+        recipe,
+        training,
+        seed,
+        runtime,
     )
     learner.smoothness = smoothness
     for epoch in range(recipe.epochs):
@@ -108,7 +124,8 @@ def train(recipe, count, smoothness, base, training, seed, identity, guides, run
 
 
 def measure(network, read, judge, tested, runtime):
-    """{figure of `FIGURES`: value} of a network on the held-out faces; read: see `fersnet_judge.reader`.
+    """{figure of `FIGURES`: value} of a network on the held-out faces; read: see
+    `fersnet_judge.reader`.
 
     judge: see `benchmarks.judge.judged`.
     """
@@ -121,70 +138,103 @@ def measure(network, read, judge, tested, runtime):
 
 def summarize(runs):
     """(headings, rows) of the table. runs: {(line, fold): {figure: value, "seconds": value}}."""
-    rows, first = [], next(iter(LINES))
-    for line in LINES:
-        folds = sorted(fold for name, fold in runs if name == line)
-        if not folds:
-            continue
-        row = [line, " ".join(str(fold + 1) for fold in folds)]
-        both = [fold for fold in folds if (first, fold) in runs] if line != first else []
-        for name, digits in FIGURES.items():
-            cell = f"{statistics.mean(runs[line, fold][name] for fold in folds):.{digits}f}"
-            if both and name in SHARES:
-                pairs = [[runs[which, fold][name] for fold in both] for which in (line, first)]
-                cell += f" ({difference(*pairs)})"
-            row.append(cell)
-        rows.append([*row, f"{statistics.mean(runs[line, fold]['seconds'] for fold in folds) / 60:.1f}"])
+    known = {line: {} for line in LINES}
+    for (line, fold), figures in sorted(runs.items()):
+        known[line][fold] = figures
+    baseline = next(iter(known.values()))
+    rows = [table_row(line, done, baseline) for line, done in known.items() if done]
     return ["", "folds", "Acc %", "L1", "SSIM", *SHARES.values(), "min"], rows
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_faces_with_subjects(parser)
-    parser.add_argument("--out", type=Path, default=Path("additions.jsonl"), help="runs that are done")
-    parser.add_argument("--folds", type=int, nargs="+", choices=range(1, FOLDS + 1), default=[1, 2, 3])
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--base", type=int, default=16, help="channels of the stem (default: 16; the paper has 64)")
-    parser.add_argument("--only", nargs="+", choices=tuple(LINES), default=tuple(LINES), help="lines of the table")
-    arguments = parser.parse_args()
-    epochs, base = arguments.epochs, arguments.base
+def table_row(line, done, baseline):
+    """The row of a line. done, baseline: {fold: its figures}, the latter of the first line."""
+    row = [line, " ".join(str(fold + 1) for fold in done)]
+    both = [fold for fold in done if fold in baseline] if done is not baseline else []
+    for name, digits in FIGURES.items():
+        cell = f"{mean_of(done.values(), name):.{digits}f}"
+        if both and name in SHARES:
+            ours, theirs = (
+                [done[fold][name] for fold in both],
+                [baseline[fold][name] for fold in both],
+            )
+            cell += f" ({difference(ours, theirs)})"
+        row.append(cell)
+    return [*row, f"{mean_of(done.values(), 'seconds') / 60:.1f}"]
 
+
+def mean_of(figures, name):
+    return statistics.mean(each[name] for each in figures)
+
+
+def train_missing(arguments, faces, runs, settings, runtime):
+    """Train and measure the lines of each fold that `runs` lacks; record them in arguments.out."""
+    fold_of = FOLD_RULES[DEFAULT.folds](faces.labels, faces.subjects, FOLDS)
+    read = reader(teacher(), runtime)
+    for fold in (number - 1 for number in arguments.folds):
+        missing = [line for line in arguments.only if (line, fold) not in runs]
+        if not missing:
+            continue
+        training, tested = faces.select(fold_of != fold), faces.select(fold_of == fold)
+        identity = identity_network(training, fold, runtime)
+        count = max(settings[line]["guides"] for line in missing)
+        guides = [
+            expression_network(training, fold + FOLDS * number, runtime) for number in range(count)
+        ]
+        judge = runtime.for_inference(judge_network(training, fold, runtime))
+        for line in missing:
+            began = time.perf_counter()
+            recipe = describe(line, arguments.epochs)
+            network = train(*recipe, arguments.base, training, fold, identity, guides, runtime)
+            seconds = time.perf_counter() - began
+            figures = measure(network, read, judge, tested, runtime) | {"seconds": seconds}
+            record = {"line": line, "fold": fold, "setting": settings[line], "figures": figures}
+            with open(arguments.out, "a", encoding="utf-8") as out:
+                record_run(out, record)
+            print(f"{time.strftime('%H:%M:%S')} fold {fold + 1}, {line}: {figures}", flush=True)
+            runs[line, fold] = figures
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_faces_with_subjects(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("additions.jsonl"), help="runs that are done"
+    )
+    parser.add_argument(
+        "--folds", type=int, nargs="+", choices=range(1, FOLDS + 1), default=[1, 2, 3]
+    )
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--base", type=int, default=16, help="channels of the stem (default: 16)")
+    parser.add_argument("--only", nargs="+", choices=tuple(LINES), default=tuple(LINES))
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
     runtime = setup_device("auto", "auto")
     faces = DATASETS[arguments.dataset](arguments.data, largest_face).to(runtime.device)
-    fold_of = FOLD_RULES[DEFAULT.folds](faces.labels, faces.subjects, FOLDS)
-    made_with = {"base": base, "precision": runtime.precision, "data": faces.fingerprint()}
-    lines = {line: describe(line, epochs) for line in LINES}
-    settings = {
-        line: {**vars(recipe), "guides": count, "smoothness": smoothness, **made_with}
-        for line, (recipe, count, smoothness) in lines.items()
+    made_with = {
+        "base": arguments.base,
+        "precision": runtime.precision,
+        "data": faces.fingerprint(),
     }
+    settings = {}
+    for line in LINES:
+        recipe, count, smoothness = describe(line, arguments.epochs)
+        settings[line] = {**vars(recipe), "guides": count, "smoothness": smoothness, **made_with}
     runs = {
         (known["line"], known["fold"]): known["figures"]
         for known in recorded_runs(arguments.out)
         if known["setting"] == settings.get(known["line"])
     }
-    folds = [number - 1 for number in arguments.folds]
-    missing_of = {fold: [line for line in arguments.only if (line, fold) not in runs] for fold in folds}
-    read = reader(teacher(), runtime) if any(missing_of.values()) else None
-    with open(arguments.out, "a", encoding="utf-8") as out:
-        for fold, missing in missing_of.items():
-            if not missing:
-                continue
-            training, tested = faces.select(fold_of != fold), faces.select(fold_of == fold)
-            identity = identity_network(training, fold, runtime)
-            count = max(settings[line]["guides"] for line in missing)
-            guides = [expression_network(training, fold + FOLDS * number, runtime) for number in range(count)]
-            judge = runtime.for_inference(judge_network(training, fold, runtime))
-            for line in missing:
-                began = time.perf_counter()
-                network = train(*lines[line], base, training, fold, identity, guides, runtime)
-                seconds = time.perf_counter() - began
-                runs[line, fold] = measure(network, read, judge, tested, runtime) | {"seconds": seconds}
-                setting = settings[line]
-                record_run(out, {"line": line, "fold": fold, "setting": setting, "figures": runs[line, fold]})
-                print(f"{time.strftime('%H:%M:%S')} fold {fold + 1}, {line}: {runs[line, fold]}", flush=True)
+    train_missing(arguments, faces, runs, settings, runtime)
     print(describe_machine())
-    print(f"{epochs} epochs, {base} channels, from scratch, seed 0, {runtime.precision}")
+    print(
+        f"{arguments.epochs} epochs, {arguments.base} channels, from scratch, seed 0, "
+        f"{runtime.precision}"
+    )
     print_table(*summarize(runs))
 
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from models.resnet import ResNet18
 from training.fersnet.engine import recognize, synthesize
-from training.fersnet.guides import train_classifier
-from training.fersnet.views import SIDE, blurred
+from training.fersnet.guides import Supervision, supervise
+from training.fersnet.views import SIDE, blur_matrix
 
 EPOCHS = 25
 CHANNELS = 32
@@ -18,6 +18,13 @@ def halved(pictures):
     """Pictures reduced to 24x24, each pixel the mean of what it covers, and enlarged again."""
     small = F.interpolate(pictures, size=SIDE // 2, mode="area")
     return F.interpolate(small, size=pictures.shape[-1], mode="bilinear", align_corners=False)
+
+
+def blurred(pictures):
+    """Pictures after a Gaussian blur of a pixel of 48x48, mirrored at their edges."""
+    sigma = torch.ones((), device=pictures.device)
+    matrix = blur_matrix(sigma, pictures.shape[-1]).to(pictures.dtype)
+    return matrix @ pictures @ matrix.T
 
 
 # {suffix of a metric's name: the view of the pictures that it is about}
@@ -40,9 +47,9 @@ def judge_network(faces, seed, runtime):
     trunk = ResNet18(base=CHANNELS, pooled=True)
     head = nn.Linear(trunk.width, len(faces.class_names))
     network = runtime.place(nn.Sequential(trunk, head))
-    return train_classifier(
-        network, faces.images, faces.labels, EPOCHS, seed, runtime, view=random_view
-    )
+    how = Supervision(EPOCHS, view=random_view)
+    *_, network = supervise(network, faces.images, faces.labels, how, seed, runtime)
+    return network
 
 
 def synthesize_others(network, faces, runtime):

@@ -20,19 +20,19 @@ import pandas
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import (  # noqa: E402
+from benchmarks.common import (
     describe_machine,
     mean_interval,
     print_table,
     spell,
     write_json,
 )
-from inference.videos.recognizer import EmotionRecognizer  # noqa: E402
-from training.device import DEVICES, setup_device  # noqa: E402
-from utils.files import UserError, exit_code, path_argument  # noqa: E402
-from utils.images import in_batches, prefetch, read_image  # noqa: E402
-from utils.progress import Progress  # noqa: E402
-from utils.tasks import EMOTIONS  # noqa: E402
+from inference.videos.recognizer import EmotionRecognizer
+from training.device import DEVICES, setup_device
+from utils.files import UserError, exit_code, path_argument
+from utils.images import in_batches, prefetch, read_image
+from utils.progress import Progress
+from utils.tasks import EMOTIONS
 
 BATCH = 64  # photographs
 APART = ("Disgust", "Fear")
@@ -102,7 +102,7 @@ def measure(truth, emotions):
         "recalls": {name: 100 * (emotions == name)[truth == name].mean() for name in present},
         "photographs": {name: int((truth == name).sum()) for name in present},
         "missed": int((emotions == MISSED).sum()),
-        "read": {name: {key: int(n) for key, n in counts.loc[name].items()} for name in present},
+        "read": counts.loc[present].T.to_dict(),
     }
 
 

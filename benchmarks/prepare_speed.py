@@ -6,9 +6,9 @@ Compares, alternating, and gives medians:
 
 - ours: the archive to data.h5 and its report, everything included;
 - read: merely reading and decompressing the archive, with rarfile, in blocks of 1 MiB;
-- pandas: pandas.read_csv on the CSV texts, once they are in memory, and a Python loop that splits every pixel
-  string; reading the archive and writing the result come on top. With --quick it is timed on a
-  part of the rows and scaled up.
+- pandas: pandas.read_csv on the CSV texts, once they are in memory, and a Python loop that splits
+  every pixel string; reading the archive and writing the result come on top. With --quick it is
+  timed on a part of the rows and scaled up.
 """
 
 import argparse
@@ -25,9 +25,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import peak_memory  # noqa: E402
-from data.archives import open_files  # noqa: E402
-from data.fer2013.prepare import ensure  # noqa: E402
+from benchmarks.common import peak_memory
+from data.archives import open_files
+from data.fer2013.prepare import ensure
 
 BLOCK = 1 << 20
 QUICK_ROWS = 300  # of each split
@@ -62,15 +62,19 @@ def time_pandas(archive, rows):
             share = text if rows is None else b"".join(io.BytesIO(text).readlines()[: rows + 1])
             started = time.perf_counter()
             frame = pandas.read_csv(io.BytesIO(share))
-            np.array([[int(value) for value in pixels.split()] for pixels in frame["pixels"]], np.uint8)
+            np.array([list(map(int, pixels.split())) for pixels in frame["pixels"]], np.uint8)
             seconds += (time.perf_counter() - started) * len(text) / len(share)
     return seconds
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--archive", type=Path, required=True, help="the archive to prepare")
-    parser.add_argument("--quick", action="store_true", help="three rounds, pandas on a part of the rows")
+    parser.add_argument(
+        "--quick", action="store_true", help="three rounds, pandas on a part of the rows"
+    )
     args = parser.parse_args()
 
     before = peak_memory()
@@ -86,13 +90,21 @@ def main():
 
     megabytes = size / 1e6
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores{load}")
-    print(f"{args.archive.name}: {args.archive.stat().st_size / 1e6:.0f} MB, {megabytes:.0f} MB of text")
+    print(
+        f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores{load}"
+    )
+    print(
+        f"{args.archive.name}: {args.archive.stat().st_size / 1e6:.0f} MB, {megabytes:.0f} MB of "
+        f"text"
+    )
     ours = statistics.median(times["ours"])
     print(f"{'':8}{'runs':>5}{'median s':>10}{'least s':>9}{'MB/s':>7}{'  relative to ours':>18}")
     for name, values in times.items():
         median = statistics.median(values)
-        print(f"{name:8}{len(values):5}{median:10.3f}{min(values):9.3f}{megabytes / median:7.0f}{median / ours:18.2f}")
+        print(
+            f"{name:8}{len(values):5}{median:10.3f}{min(values):9.3f}"
+            f"{megabytes / median:7.0f}{median / ours:18.2f}"
+        )
     print(f"ours / read: {ours / statistics.median(times['read']):.2f}")
     print(f"peak memory: {memory:.0f} MB, of which {before:.0f} MB before the first run")
 

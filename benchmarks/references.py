@@ -1,10 +1,10 @@
 """Plain versions of how such networks are usually trained, to compare with.
 
-*Original design*: four separate three-channel ResNet-18s in float32 and contiguous layout, batch 16, an
-orthogonality term on every block, and a data loader whose one worker splits a pixel string and builds a
-PIL image per sample. *Ancestor loop*: one three-channel ResNet-18, float32, batch 128, PIL transforms in a
-data loader. They share nothing with the package but the shape of the network, whose parameters have the original
-project's names.
+*Original design*: four separate three-channel ResNet-18s in float32 and contiguous layout, batch
+16, an orthogonality term on every block, and a data loader whose one worker splits a pixel string
+and builds a PIL image per sample. *Ancestor loop*: one three-channel ResNet-18, float32, batch
+128, PIL transforms in a data loader. They share nothing with the package but the shape of the
+network, whose parameters have the original project's names.
 """
 
 import random
@@ -26,7 +26,9 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x):
         y = F.relu(self.bn1(self.conv1(x)))
@@ -34,7 +36,9 @@ class Block(nn.Module):
 
 
 class ThreeChannelNet(nn.Module):
-    """(B, 3, 44, 44) -> (B, outputs): the classifier averages one 4x4 corner of the last 6x6 map, V/A/D all of it."""
+    """(B, 3, 44, 44) -> (B, outputs): the classifier averages one 4x4 corner of the last 6x6 map,
+    V/A/D all of it.
+    """
 
     def __init__(self, outputs):
         super().__init__()
@@ -93,7 +97,11 @@ def _to_tensor(picture):
 def _transform(picture, ten_crop):
     if ten_crop:
         corners = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2))
-        crops = [p.crop((x, y, x + 44, y + 44)) for p in (picture, ImageOps.mirror(picture)) for x, y in corners]
+        crops = [
+            p.crop((x, y, x + 44, y + 44))
+            for p in (picture, ImageOps.mirror(picture))
+            for x, y in corners
+        ]
         return torch.stack([_to_tensor(crop) for crop in crops])
     x, y = random.randint(0, 4), random.randint(0, 4)
     picture = picture.crop((x, y, x + 44, y + 44))
@@ -119,11 +127,18 @@ def _orthogonality(network):
 
 
 def original_training(images, labels, steps):
-    """A function that trains the original design for `steps` batches of 16 and returns the images seen."""
+    """A function that trains the original design for `steps` batches of 16 and returns the images
+    seen.
+    """
     networks = [ThreeChannelNet(outputs) for outputs in (7, 1, 1, 1)]
-    optimizers = [torch.optim.SGD(n.parameters(), 0.01, momentum=0.9, weight_decay=5e-4) for n in networks]
+    optimizers = [
+        torch.optim.SGD(n.parameters(), 0.01, momentum=0.9, weight_decay=5e-4) for n in networks
+    ]
     loader = DataLoader(
-        PixelStrings(images[: 16 * steps], labels[: 16 * steps]), batch_size=16, num_workers=1, persistent_workers=True
+        PixelStrings(images[: 16 * steps], labels[: 16 * steps]),
+        batch_size=16,
+        num_workers=1,
+        persistent_workers=True,
     )
 
     def train():
@@ -133,7 +148,9 @@ def original_training(images, labels, steps):
             for network, optimizer in zip(networks, optimizers, strict=True):
                 out = network(crops)
                 wide = out.shape[1] == 7
-                loss = F.cross_entropy(out, target) if wide else F.mse_loss(out[:, 0], target.float())
+                loss = (
+                    F.cross_entropy(out, target) if wide else F.mse_loss(out[:, 0], target.float())
+                )
                 loss = loss + 0.5 * _orthogonality(network)
                 optimizer.zero_grad()
                 loss.backward()
@@ -148,7 +165,10 @@ def original_ten_crop(images, labels):
     """A function that evaluates the original design by ten-crop and returns the images seen."""
     networks = [ThreeChannelNet(outputs).eval() for outputs in (7, 1, 1, 1)]
     loader = DataLoader(
-        PixelStrings(images, labels, ten_crop=True), batch_size=16, num_workers=1, persistent_workers=True
+        PixelStrings(images, labels, ten_crop=True),
+        batch_size=16,
+        num_workers=1,
+        persistent_workers=True,
     )
 
     def evaluate():
@@ -162,11 +182,16 @@ def original_ten_crop(images, labels):
 
 
 def ancestor_training(images, labels, steps):
-    """A function that trains the ancestor's loop for `steps` batches of 128 and returns the images seen."""
+    """A function that trains the ancestor's loop for `steps` batches of 128 and returns the images
+    seen.
+    """
     network = ThreeChannelNet(7)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
     loader = DataLoader(
-        Pictures(images[: 128 * steps], labels[: 128 * steps]), batch_size=128, num_workers=1, persistent_workers=True
+        Pictures(images[: 128 * steps], labels[: 128 * steps]),
+        batch_size=128,
+        num_workers=1,
+        persistent_workers=True,
     )
 
     def train():

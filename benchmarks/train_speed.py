@@ -14,26 +14,26 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import (  # noqa: E402
+from benchmarks.common import (
     TRAINING_FLOP,
     asked_for_quick,
     describe_machine,
     print_rates,
     time_in_turn,
 )
-from benchmarks.convolution_ceiling import ceiling  # noqa: E402
-from benchmarks.references import ancestor_training, original_training  # noqa: E402
-from data.demo.demo import draw_faces  # noqa: E402
-from data.faces import Faces  # noqa: E402
-from models import MODELS  # noqa: E402
+from benchmarks.convolution_ceiling import ceiling
+from benchmarks.references import ancestor_training, original_training
+from data.demo.demo import draw_faces
+from data.faces import Faces
+from models import MODELS
 from training.config import (
-    DEFAULT_MODEL,  # noqa: E402
-    RECIPES,  # noqa: E402
+    DEFAULT_MODEL,
+    RECIPES,
 )
-from training.device import setup_device  # noqa: E402
-from training.engine import train_one_epoch  # noqa: E402
-from training.learner import MultiTaskLearner  # noqa: E402
-from utils.tasks import TASKS  # noqa: E402
+from training.device import setup_device
+from training.engine import train_one_epoch
+from training.learner import MultiTaskLearner
+from utils.tasks import TASKS
 
 
 def our_training(faces, runtime, images_wanted, **changes):

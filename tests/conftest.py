@@ -1,6 +1,7 @@
 """Fixtures that several test files use."""
 
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -14,33 +15,48 @@ from data.fer2013 import prepare
 from data.fer2013.prepare import ensure
 from models import MODELS
 from models.multitask import MultiTask
-
-# Here, since only this file is known to the process that reports what the others tested.
-from tests.faults.fault_table import pytest_runtest_logreport, pytest_terminal_summary  # noqa: F401
 from tests.samples import contents, read_h5, write_files
 from training.config import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--expected-skips",
+        metavar="REGEX",
+        help="fail each test that is skipped for a reason that does not match",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    expected = item.config.getoption("--expected-skips")
+    if expected and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[-1]
+        if not re.search(expected, reason):
+            report.outcome, report.longrepr = "failed", f"{item.nodeid} is not run. {reason}"
+    return report
+
+
 @pytest.fixture(scope="session", autouse=True)
 def few_threads():
-    """Tests do little work at a time; more threads would only wait for each other on a busy machine."""
+    """The cores are shared by the processes of pytest-xdist; small networks gain little by more."""
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     threads = max(1, min(2, torch.get_num_threads() // processes))
     torch.set_num_threads(threads)
-    os.environ["OMP_NUM_THREADS"] = str(
-        threads
-    )  # of programs that tests start, so that sums round alike
+    # Programs that tests start inherit it, so that their sums round alike.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of real faces, or a skip that says what is missing."""
-    folder = Path(os.environ.get("FER_REAL_DATA", ROOT.parent / "shared" / "data"))
-    if not (folder / "fer2013" / "labels.csv").exists():
-        pytest.skip(f"needs the real faces: {folder / 'fer2013'} is not there (set FER_REAL_DATA)")
-    return folder
+    folder = os.environ.get("FER_REAL_DATA")
+    if not folder or not (Path(folder) / "fer2013" / "labels.csv").exists():
+        pytest.skip("needs the real faces: FER_REAL_DATA must name their folder")
+    return Path(folder)
 
 
 @pytest.fixture
@@ -72,10 +88,10 @@ def refused(tmp_path, capsys):
 
 @pytest.fixture(scope="session")
 def layouts(real_data, tmp_path_factory):
-    """A folder of the layouts in which people have FER2013 and CK+, 20 faces a split, or a skip."""
+    """A folder of the layouts in which FER2013 and CK+ are passed on, 20 faces a split."""
     tool = real_data.parent / "tools" / "make_layouts.py"
     if not tool.exists():
-        pytest.skip(f"{tool} is not there")
+        pytest.skip(f"needs the real faces in all layouts: {tool} is not there")
     folder = tmp_path_factory.mktemp("made") / "layouts"
     subprocess.run([sys.executable, tool, "--out", folder, "--faces", "20"], check=True)
     return folder
@@ -83,7 +99,7 @@ def layouts(real_data, tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def narrow_networks():
-    """The same network with fewer channels, so that a test is not about patience: an eighth, a quarter."""
+    """Register the same network with an eighth and a quarter of the channels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "Narrow", partial(MultiTask, base=8))
         patch.setitem(MODELS, "Small", partial(MultiTask, base=16))

@@ -150,10 +150,10 @@ def drawn_face(number, size=48):
     return draw_face(number % 7, (0, 0, 0), number, size)
 
 
-def ck_tree(frames=3, size=48):
-    """CK+ as it is passed on: three subjects, each with a sequence of every class."""
+def ck_tree(frames=3, size=48, subjects=(10, 5, 999)):
+    """CK+ as it is passed on: subjects, each with a sequence of every class."""
     tree = {}
-    people = product((10, 5, 999), enumerate(CK_FOLDERS, 1), range(frames))
+    people = product(subjects, enumerate(CK_FOLDERS, 1), range(frames))
     for subject, (sequence, folder), frame in people:
         name = f"{folder}/S{subject:03}_{sequence:03}_{frame + 8:08}.png"
         tree[name] = png(drawn_face(subject + 10 * sequence + frame, size))

@@ -36,7 +36,7 @@ def read_real_faces(folder, split, count):
     faces = [sheet[i // 50 * 48 :, i % 50 * 48 :][:48, :48] for i in range(count)]
     with open(folder / "fer2013" / "labels.csv", newline="") as table:
         rows = [row for row in csv.DictReader(table) if row["Usage"] == split][:count]
-    vad = [[float(row[name]) for name in ("Valence", "Arousal", "Dominance")] for row in rows]
+    vad = [[float(row["Valence"]), float(row["Arousal"]), float(row["Dominance"])] for row in rows]
     return np.stack(faces), [int(row["emotion"]) for row in rows], vad
 
 

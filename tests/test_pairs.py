@@ -11,18 +11,12 @@ from data.subjects.pairs import choose_targets, shifts
 
 CLASSES = 5
 # (subject, class, faces). Subject 4 shows one class, nobody class 4; subject 2 does not exist.
+# fmt: off
 SHOWN = (
-    (0, 0, 3),
-    (0, 1, 1),
-    (0, 3, 2),
-    (1, 2, 2),
-    (1, 3, 5),
-    (3, 0, 1),
-    (3, 1, 4),
-    (3, 2, 3),
-    (3, 3, 2),
-    (4, 2, 3),
+    (0, 0, 3), (0, 1, 1), (0, 3, 2), (1, 2, 2), (1, 3, 5), (3, 0, 1), (3, 1, 4), (3, 2, 3),
+    (3, 3, 2), (4, 2, 3),
 )
+# fmt: on
 
 
 @pytest.fixture
@@ -49,34 +43,26 @@ def epochs(made, count, seed=0):
     for epoch in range(count):
         plan = plan_pairs(made, 4, seed, epoch)
         yield from zip(
-            plan["order"].tolist(), plan["target"].tolist(), plan["target_class"].tolist(),
+            plan["order"].tolist(),
+            plan["target"].tolist(),
+            plan["target_class"].tolist(),
             strict=True,
         )
 
 
 def test_a_target_is_the_same_subject_with_another_expression(made):
+    """Every pair of classes that a subject shows occurs."""
     labels, subjects = made
-    for source, target, target_class in epochs(made, 20):
+    drawn = set()
+    for source, target, target_class in epochs(made, 60):
         assert target_class != labels[source] and 0 <= target_class < CLASSES
-        if subjects[source] == 4:
-            assert target == -1
-        else:
-            assert subjects[target] == subjects[source] and labels[target] == target_class
-
-
-def test_every_pair_of_classes_that_a_subject_shows_occurs(made):
-    labels, subjects = made
-    drawn = {
-        (int(subjects[source]), int(labels[source]), target_class)
-        for source, target, target_class in epochs(made, 60)
-        if target >= 0
-    }
-    shown = {
-        subject: {label for other, label, _ in SHOWN if other == subject} for subject in (0, 1, 3)
-    }
-    assert drawn == {
-        (who, a, b) for who, classes in shown.items() for a in classes for b in classes if a != b
-    }
+        subject = int(subjects[source])
+        assert (target < 0) == (subject == 4)
+        if target >= 0:
+            assert subjects[target] == subject and labels[target] == target_class
+            drawn.add((subject, int(labels[source]), target_class))
+    pairs = {(who, a, b) for who, a, _ in SHOWN for other, b, _ in SHOWN if who == other}
+    assert drawn == {(who, a, b) for who, a, b in pairs if a != b}
 
 
 def test_targets_are_uniform_over_classes_then_over_faces(made):

@@ -280,13 +280,14 @@ def test_a_run_that_goes_on_on_another_device_keeps_its_crops(tmp_path, interrup
     assert_same_tables(tmp_path / "moved", tmp_path / "whole")
 
 
-def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path):
+def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path, capsys):
     settings = SimpleNamespace(dataset="Demo", model="Narrow", run_name=RUN_NAME)
     for asked, machine in (("cpu", " --device cpu"), ("auto", "")):
         runtime = replace(setup_device(asked, "fp32"), compiled=asked == "auto")
         machine += " --compile" if runtime.compiled else ""
-        flags = RunFolder(settings, runtime, tmp_path, "").resume_flags()
-        assert flags == f'--resume --dataset Demo --model Narrow{machine} --out "{tmp_path}"'
+        assert RunFolder(settings, runtime, tmp_path, "").interrupted() == 130
+        flags = f'--resume --dataset Demo --model Narrow{machine} --out "{tmp_path}"'
+        assert capsys.readouterr().out.endswith(f"mainpro_FER.py {flags}\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child process")
@@ -335,7 +336,7 @@ def test_the_records_of_another_run_are_moved_aside_when_the_first_goes_on(
     theirs = {name: (tmp_path / name).read_bytes() for name in [*TABLES, "data.txt"]}
     capsys.readouterr()
     assert run_program(tmp_path, "--resume", "--model", "Narrow") == 0
-    assert "another run" in capsys.readouterr().out
+    assert "earlier run" in capsys.readouterr().out
     assert_same_run(finished, tmp_path)
     kept = max((tmp_path / "previous").iterdir(), key=lambda folder: folder.name)
     assert {name: (kept / name).read_bytes() for name in theirs} == theirs
@@ -358,7 +359,7 @@ def test_a_compiled_network_learns_the_same_to_rounding(finished, tmp_path):
 
 
 class FakeBoard:
-    """Stands in for TensorBoard's writer: a line for each metric, in a file that stays open."""
+    """Stands in for TensorBoard's writer: a line for each metric."""
 
     def __init__(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -367,8 +368,11 @@ class FakeBoard:
     def add_scalar(self, name, value, epoch):
         self.stream.write(f"{name} {value} {epoch}\n")
 
-    def flush(self):
-        self.stream.flush()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.stream.close()
 
 
 def test_tensorboard_has_every_metric_of_this_run_alone(tmp_path, monkeypatch, interrupted, capsys):

@@ -15,10 +15,11 @@ clock times, no software versions. matplotlib and XlsxWriter are imported where 
 """
 
 import io
-import textwrap
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
+
+import numpy as np
 
 from utils.files import FileInUse, as_user_error, atomic_write
 from utils.tasks import DIMENSIONS, EMOTIONS, SPLITS, TASKS, TEST_SPLITS
@@ -27,8 +28,8 @@ from utils.text import decimal, to_csv
 PREFIXES = dict(zip(SPLITS, ("Train", "Pubtest", "Pritest"), strict=True))
 # {kind of task: the lines of data.txt with its best value and the epoch}
 BEST_LINES = {
-    "classification": ("best_{split}_acc{letter}", "best_{split}_acc_epoch{letter}"),
-    "regression": ("best_{split}_Averageloss{letter}", "best_{split}_epoch_loss{letter}"),
+    "classification": ("best_{}_acc{}", "best_{}_acc_epoch{}"),
+    "regression": ("best_{}_Averageloss{}", "best_{}_epoch_loss{}"),
 }
 # {(kind of task, metric): (name, unit)} in data.txt and above charts; others go by their own name.
 WORDS = {
@@ -38,16 +39,17 @@ WORDS = {
     ("regression", "Loss"): ("mean squared error", ""),
 }
 DECIMALS = {"Acc": 3}  # percent; other metrics have six
-HONEST = "epoch chosen on PublicTest: honest"
-OPTIMISTIC = "epoch chosen on PrivateTest itself: optimistic"
+CHOICES = {
+    "PublicTest": "epoch chosen on PublicTest: honest",
+    "PrivateTest": "epoch chosen on PrivateTest itself: optimistic",
+}
 DRAWN = (
     "NOTE: Demo shows drawn faces, no photographs of people; its figures say nothing about real "
     "faces."
 )
 # Of the splits; safe for colour-blind readers.
 COLOURS = {"Training": "#7a7a7a", "PublicTest": "#0072b2", "PrivateTest": "#d55e00"}
-FEW_EPOCHS = 15  # up to here every epoch has a marker: a line through one point is invisible
-CHART = {"width": 520, "height": 320}  # pixels, in the workbook
+CHART_ROWS = 15  # that a chart is high in the workbook
 
 
 def write_tables(out, header, history, tasks, final=None):
@@ -59,17 +61,12 @@ def write_tables(out, header, history, tasks, final=None):
     A file that another program has open (Windows) is left as it is, which is printed. Raises
     UserError when a file cannot be written for another reason.
     """
-    held = "its rows are written once it is closed, at the end of an epoch"
-    if final is not None:
-        held = "it lacks the last rows: close it, then run again with --resume"
     for task in tasks:
-        table = task_table(history, task)
-        decimals = {heading(task, *column): places(column[0]) for column in columns(task)}
-        text = to_csv(table.reset_index(), decimals)
-        write_file(Path(out) / f"AccProcess_{task.name}.csv", text.encode(), held)
-    report = _report(header, history, tasks, final)
+        text = to_csv(task_table(history, task), decimals(task))
+        write_file(Path(out) / f"AccProcess_{task.name}.csv", text.encode())
+    text = report_text(header, history, tasks, final)
     # A path in the header may hold bytes that are not valid text.
-    write_file(Path(out) / "data.txt", report.encode(errors="backslashreplace"), held)
+    write_file(Path(out) / "data.txt", text.encode(errors="backslashreplace"))
 
 
 def write_pictures(out, folder, title, history, tasks):
@@ -78,26 +75,29 @@ def write_pictures(out, folder, title, history, tasks):
     out, folder: of the report and of the checkpoints; title: str above every chart. Raises
     UserError like `write_tables`.
     """
-    held = "it still shows an earlier epoch"
     tables = {task: task_table(history, task) for task in tasks}
-    write_file(Path(out) / "AccProcess.xlsx", workbook(tables, title), held)
-    write_file(Path(out) / "AccProcess.png", curves(tables, title, history), held)
+    write_file(Path(out) / "AccProcess.xlsx", workbook(tables, title))
+    write_file(Path(out) / "AccProcess.png", curves(tables, title, history))
     for task in tasks if history else ():
         epoch = best_epochs(history, task)["PublicTest"][0]
         for split in TEST_SPLITS if task.kind == "classification" else ():
             matrix = history[epoch][split][task.name]["confusion"]
-            content = confusion(matrix, f"{title}: {split}, epoch {epoch} (chosen on PublicTest)")
-            write_file(Path(folder) / f"{split}_confusion.png", content, held)
+            content = confusion(matrix, f"{title}\n{split}, epoch {epoch} (chosen on PublicTest)")
+            write_file(Path(folder) / f"{split}_confusion.png", content)
 
 
-def write_file(path, content, held):
-    """Replace `path` by the bytes `content`; where another program has it open, print `held`."""
+def write_file(path, content):
+    """Replace `path` by the bytes `content`, unless another program has it open, which is said."""
     with as_user_error(path, "make room or allow writing there, then continue with --resume"):
         try:
             with atomic_write(path) as temporary:
                 temporary.write_bytes(content)
         except FileInUse:
-            print(f"{path.name} is open in another program; {held}", flush=True)
+            print(
+                f"{path.name} is open in another program and was not updated: close it. It is "
+                "written again after the next epoch, or with --resume.",
+                flush=True,
+            )
 
 
 def best_epochs(history, task):
@@ -106,20 +106,12 @@ def best_epochs(history, task):
     Returns {"PublicTest": (epoch, value), "PrivateTest": (epoch, value)}, (None, None) where
     `history` is empty.
     """
-    best = dict.fromkeys(TEST_SPLITS, (None, None))
-    for result in history:
-        best = _update_best(best, result, task)
+    best = {}
+    for split in TEST_SPLITS:
+        values = [result[split][task.name][task.rules.decisive] for result in history]
+        epoch = max(range(len(values)), key=lambda n: task.rules.sign * values[n], default=None)
+        best[split] = epoch, None if epoch is None else values[epoch]
     return best
-
-
-def _update_best(best, result, task):
-    """The best epochs, given those before and one more result."""
-    updated = dict(best)
-    for split, (_, value) in best.items():
-        new = result[split][task.name][task.rules.decisive]
-        if task.better(new, value):
-            updated[split] = (result["epoch"], new)
-    return updated
 
 
 def title_of(header):
@@ -128,69 +120,54 @@ def title_of(header):
     return f"{header['dataset']}{drawn}, {header['model']}"
 
 
-# ---------------------------------------------------------------- tables
-
-
 def columns(task):
-    """[(metric, split)] of the columns of a task's table, in the order of the CSV."""
-    rules = task.rules
-    pairs = [(metric, split) for metric in rules.test_metrics for split in SPLITS]
-    return [
-        (metric, split)
-        for metric, split in pairs
-        if split != "Training" or metric in rules.training_metrics
-    ]
+    """{heading: (metric, split)} of a task's table in the order of its CSV."""
+    return {
+        f"{PREFIXES[split]}{metric}{task.letter}": (metric, split)
+        for metric in task.rules.test_metrics
+        for split in SPLITS
+        if metric in task.rules.metrics(split)
+    }
 
 
-def heading(task, metric, split):
-    """The name of a column, for example PubtestCCCV."""
-    return f"{PREFIXES[split]}{metric}{task.letter}"
-
-
-def places(metric):
-    """How many decimals a metric is written with."""
-    return DECIMALS.get(metric, 6)
+def decimals(task):
+    """{heading: number of decimals} of a task's table."""
+    return {name: DECIMALS.get(metric, 6) for name, (metric, _) in columns(task).items()}
 
 
 def task_table(history, task):
     """A pandas DataFrame of the metrics of a task: a row an epoch, the columns of its CSV."""
     import pandas
 
-    rows = [
-        [float(result[split][task.name][metric]) for metric, split in columns(task)]
-        for result in history
-    ]
-    epochs = pandas.Index([result["epoch"] for result in history], name="Epoch", dtype=int)
-    headings = [heading(task, *column) for column in columns(task)]
-    return pandas.DataFrame(rows, epochs, headings, dtype=float)
+    cells = {"Epoch": [result["epoch"] for result in history]}
+    for name, (metric, split) in columns(task).items():
+        cells[name] = [float(result[split][task.name][metric]) for result in history]
+    return pandas.DataFrame(cells)
 
 
 # ---------------------------------------------------------------- data.txt
 
 
-def _report(header, history, tasks, final):
+def report_text(header, history, tasks, final):
     """The text of data.txt."""
     drawn = header["dataset"] == "Demo"
     lines = [DRAWN, ""] if drawn else []
     lines += [f"{key}: {' '.join(str(value).splitlines())}" for key, value in header.items()]
-    best = {task: best_epochs([], task) for task in tasks}
-    for result in history:
-        lines += ["", f"Epoch {result['epoch']}", *_epoch_lines(result, tasks)]
+    for count, result in enumerate(history, start=1):
+        lines += ["", f"Epoch {result['epoch']}"]
+        for split in SPLITS:
+            lines.append(f"{split} results")
+            lines += [
+                f"  {_task_name(task)}: {_in_words(task, split, result[split][task.name])}"
+                for task in tasks
+            ]
         for task in tasks:
-            best[task] = _update_best(best[task], result, task)
-            lines += _best_lines(task, best[task])
+            lines += _best_lines(task, best_epochs(history[:count], task))
     if final is not None:
-        lines += _final_lines(history, best, final)
+        lines += _final_lines(history, tasks, final)
     if drawn:
         lines += ["", DRAWN]
     return "\n".join(lines) + "\n"
-
-
-def _epoch_lines(result, tasks):
-    for split in SPLITS:
-        yield f"{split} results"
-        for task in tasks:
-            yield f"  {_task_name(task)}: {_in_words(task, split, result[split][task.name])}"
 
 
 def _task_name(task):
@@ -199,26 +176,25 @@ def _task_name(task):
 
 def _in_words(task, split, metrics):
     """Metrics on one line, for example `accuracy 31.200 %, cross-entropy 1.730000`."""
-    rules = task.rules
-    names = rules.training_metrics if split == "Training" else rules.test_metrics
-    return ", ".join(_phrase(task, name, metrics[name]) for name in names)
+    return ", ".join(_phrase(task, name, metrics[name]) for name in task.rules.metrics(split))
 
 
 def _phrase(task, metric, value):
     name, unit = WORDS.get((task.kind, metric), (metric, ""))
-    return f"{name} {decimal(value, places(metric))} {unit}".rstrip()
+    return f"{name} {decimal(value, DECIMALS.get(metric, 6))} {unit}".rstrip()
 
 
 def _best_lines(task, best):
     value_line, epoch_line = BEST_LINES[task.kind]
     for split, (epoch, value) in best.items():
-        names = {"split": split, "letter": task.letter}
-        yield f"{value_line.format(**names)}: {decimal(value, places(task.rules.decisive))}"
-        yield f"{epoch_line.format(**names)}: {epoch}"
+        number = decimal(value, DECIMALS.get(task.rules.decisive, 6))
+        yield f"{value_line.format(split, task.letter)}: {number}"
+        yield f"{epoch_line.format(split, task.letter)}: {epoch}"
 
 
-def _final_lines(history, best, final):
+def _final_lines(history, tasks, final):
     """What a finished run adds: the chosen models and their results on the private split."""
+    best = {task: best_epochs(history, task) for task in tasks}
     yield from ("", "best model is:")
     for task, chosen in best.items():
         epoch, value = chosen["PublicTest"]
@@ -227,10 +203,9 @@ def _final_lines(history, best, final):
         yield f"  {_task_name(task)}: {checkpoint}, epoch {epoch}, PublicTest {reached}"
     for task, chosen in best.items():
         yield from ("", f"PrivateTest results of {_task_name(task)}")
-        for split, choice in zip(TEST_SPLITS, (HONEST, OPTIMISTIC), strict=True):
-            epoch = chosen[split][0]
+        for split, (epoch, _) in chosen.items():
             words = _in_words(task, "PrivateTest", history[epoch]["PrivateTest"][task.name])
-            yield f"  {choice}; epoch {epoch}, {words}"
+            yield f"  {CHOICES[split]}; epoch {epoch}, {words}"
     if final["tencrop"]:
         yield from ("", "Ten-crop evaluation of the chosen models")
     for name, chosen in final["tencrop"].items():
@@ -239,14 +214,13 @@ def _final_lines(history, best, final):
             yield f"  {_task_name(TASKS[name])}, epoch {chosen['epoch']}, {split}: {words}"
 
 
-# ---------------------------------------------------------------- workbook
+# ---------------------------------------------------------------- workbook and pictures
 
 
 def workbook(tables, title):
     """The bytes of an Excel workbook: a sheet a task with its table and a line chart a metric.
 
-    tables: {`Task`: its table}; title: str above every chart. A sheet prints on landscape pages,
-    the table on the first ones and all charts on one of their own.
+    tables: {`Task`: its table}; title: str above every chart.
     """
     import pandas
 
@@ -254,68 +228,34 @@ def workbook(tables, title):
     with pandas.ExcelWriter(buffer, engine="xlsxwriter", engine_kwargs=options) as writer:
         writer.book.set_properties({"title": title, "created": datetime(2000, 1, 1)})
         for task, table in tables.items():
-            sheet = _add_sheet(writer, task, table)
+            rounded = table.round(decimals(task))
+            rounded.to_excel(writer, sheet_name=task.name, index=False, freeze_panes=(1, 1))
+            sheet = writer.sheets[task.name]
+            sheet.autofit()
             for number, metric in enumerate(task.rules.test_metrics if len(table) else ()):
                 chart = _chart(writer.book, task, metric, len(table), title)
-                down, right = divmod(number, 2)
-                place = {"x_offset": right * CHART["width"], "y_offset": down * CHART["height"]}
-                sheet.insert_chart(1, 1 + len(table.columns), chart, place)
+                sheet.insert_chart(1 + CHART_ROWS * number, 1 + len(table.columns), chart)
     return buffer.getvalue()
-
-
-def _add_sheet(writer, task, table):
-    """Add the table of a task to a workbook, and return its sheet."""
-    places_of = {heading(task, *column): places(column[0]) for column in columns(task)}
-    table.round(places_of).to_excel(writer, sheet_name=task.name, header=False, startrow=1)
-    book, sheet = writer.book, writer.sheets[task.name]
-    bold = book.add_format({"bold": True, "align": "right", "bottom": 1})
-    sheet.write_row(0, 0, ["Epoch", *places_of], bold)
-    for number, (name, decimals) in enumerate(places_of.items(), start=1):
-        shown = book.add_format({"num_format": "0." + "0" * decimals})
-        sheet.set_column(number, number, len(name) + 3, shown)
-    sheet.freeze_panes(1, 1)
-    sheet.set_landscape()
-    sheet.set_paper(9)  # A4
-    sheet.set_margins(left=0.4, right=0.4, top=0.5, bottom=0.5)
-    sheet.set_print_scale(85)
-    sheet.set_v_pagebreaks([1 + len(places_of)])
-    sheet.repeat_rows(0)
-    return sheet
 
 
 def _chart(book, task, metric, epochs, title):
     """A line chart of a metric over the epochs."""
     chart = book.add_chart({"type": "line"})
-    for number, column in enumerate(columns(task), start=1):
-        if column[0] == metric:
-            colour = {"color": COLOURS[column[1]]}
-            circle = {"type": "circle", "size": 6, "fill": colour, "border": colour}
-            chart.add_series(
-                {
-                    "name": column[1],
-                    "categories": [task.name, 1, 0, epochs, 0],
-                    "values": [task.name, 1, number, epochs, number],
-                    "line": {**colour, "width": 1.75},
-                    "marker": circle if epochs <= FEW_EPOCHS else {"type": "none"},
-                }
-            )
-    name = f"{_shorten(title, 60)}: {task.name}, {_label(task, metric)}"
-    chart.set_title({"name": name, "name_font": {"size": 11}, "overlay": False})
-    interval = max(1, epochs // 10)
-    chart.set_x_axis({"name": "epoch", "interval_unit": interval, "label_position": "low"})
-    chart.set_y_axis({"name": _label(task, metric), "num_format": "General"})
-    chart.set_legend({"position": "bottom"})
-    chart.set_size(CHART)
+    for column, (name, split) in enumerate(columns(task).values(), start=1):
+        if name == metric:
+            colour = {"color": COLOURS[split]}
+            marker = {"type": "circle", "size": 4, "fill": colour, "border": colour}
+            rows = [task.name, 1, column, epochs, column]
+            chart.add_series({"name": split, "values": rows, "line": colour, "marker": marker})
+    chart.set_title({"name": f"{title}: {_label(task, metric)}", "name_font": {"size": 11}})
+    chart.set_x_axis({"name": "epoch", "label_position": "low"})
     return chart
 
 
 def _label(task, metric):
-    """A metric in words with its unit, for example `accuracy (%)`."""
+    """A task and a metric in words, with its unit, for example `classify: accuracy (%)`."""
     name, unit = WORDS.get((task.kind, metric), (metric, ""))
-    return f"{name} ({unit})" if unit else name
-
-
-# ---------------------------------------------------------------- pictures
+    return f"{task.name}: {name}" + (f" ({unit})" if unit else "")
 
 
 def curves(tables, title, history):
@@ -334,24 +274,22 @@ def curves(tables, title, history):
             if metric is None:
                 axes.set_axis_off()
             else:
-                _draw_panel(axes, task, table, metric, epoch)
-    figure.suptitle(_shorten(title, 24 * panels), fontsize=14, parse_math=False)
+                _draw_panel(axes, task, metric, table, epoch)
+    figure.suptitle(title, fontsize=14)
     lines = grid[0, 0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=len(lines[0]), frameon=False)
-    return _png(figure)
+    return to_png(figure)
 
 
-def _draw_panel(axes, task, table, metric, epoch):
+def _draw_panel(axes, task, metric, table, epoch):
     """Draw a metric on every split. epoch: that PublicTest chose, or None."""
-    marker = "o" if len(table) <= FEW_EPOCHS else None
-    for split, colour in COLOURS.items():
-        if (metric, split) in columns(task):
-            values = table[heading(task, metric, split)]
-            axes.plot(values, color=colour, marker=marker, markersize=5, label=split)
+    for heading, (name, split) in columns(task).items():
+        if name == metric:  # with points, since a line through one point is invisible
+            axes.plot(table["Epoch"], table[heading], ".-", color=COLOURS[split], label=split)
     if epoch is not None:
         axes.axvline(epoch, color="black", linestyle=":", label="epoch chosen on PublicTest")
-    axes.set(title=f"{task.name}: {_label(task, metric)}", xlabel="epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(title=_label(task, metric), xlabel="epoch")
+    axes.locator_params(axis="x", integer=True)
     axes.grid(color="#dddddd")
 
 
@@ -362,31 +300,29 @@ def confusion(matrix, title, names=EMOTIONS):
     """
     from matplotlib.figure import Figure
 
+    matrix = np.array(matrix)
     # A class without faces has no shares: its row is zero.
-    shares = [[100 * count / max(1, sum(row)) for count in row] for row in matrix]
+    shares = 100 * matrix / matrix.sum(axis=1, keepdims=True).clip(1)
     figure = Figure((8.2, 7.6), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    for true, row in enumerate(matrix):
-        for predicted, count in enumerate(row):
-            share = shares[true][predicted]
-            text, colour = f"{count}\n{share:.1f}%", "white" if share > 55 else "black"
-            axes.text(predicted, true, text, ha="center", va="center", color=colour)
+    for (true, predicted), share in np.ndenumerate(shares):
+        text, colour = (
+            f"{matrix[true, predicted]}\n{share:.1f}%",
+            "white" if share > 55 else "black",
+        )
+        axes.text(predicted, true, text, ha="center", va="center", color=colour)
     ticks = range(len(names))
-    axes.set(xlabel="Predicted", ylabel="True", xticks=ticks, yticks=ticks)
-    axes.set(xticklabels=names, yticklabels=names)
-    wrapped = "\n".join(textwrap.wrap(title, 70, max_lines=2, placeholder=" ..."))
-    axes.set_title(wrapped, fontsize=13, parse_math=False)
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(ticks, names)
+    axes.set(xlabel="Predicted", ylabel="True", title=title)
     figure.colorbar(picture, label="share of the true class (%)", shrink=0.8)
-    return _png(figure)
+    return to_png(figure)
 
 
-def _png(figure):
+def to_png(figure, **texts):
+    """The bytes of a PNG of a matplotlib figure, 100 pixels an inch; texts: kept inside it."""
     buffer = io.BytesIO()
     # matplotlib would write its version into the file.
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None, **texts})
     return buffer.getvalue()
-
-
-def _shorten(text, width):
-    return textwrap.shorten(text, width, placeholder=" ...")

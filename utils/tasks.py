@@ -51,6 +51,10 @@ class Kind:
     decisive: str
     sign: int
 
+    def metrics(self, split):
+        """The names of the metrics that are reported of a split."""
+        return self.training_metrics if split == "Training" else self.test_metrics
+
 
 KINDS = {
     "classification": Kind(("Acc", "Loss"), ("Acc", "Loss", "F1"), "Acc", +1),
@@ -92,10 +96,6 @@ class Task:
     def checkpoint(self, split):
         """File name of the checkpoint that is best on `split` (PublicTest or PrivateTest)."""
         return f"{split}_model_{self.name if split == 'PublicTest' else self.private_name}.t7"
-
-    def better(self, new, old):
-        """Whether the decisive metric `new` beats `old` (None: nothing yet)."""
-        return old is None or self.rules.sign * new > self.rules.sign * old
 
 
 TASKS = {

@@ -10,6 +10,7 @@ from training.fersnet.similarity import structural_similarity
 from training.metrics import classification_metrics
 
 BATCH = 64  # faces of a forward pass without learning
+SYNTHESIS_METRICS = ("L1", "SSIM", "CopyL1", "CopySSIM")
 
 
 @torch.inference_mode()
@@ -89,27 +90,31 @@ def recognition_metrics(network, faces, runtime):
     return classification_metrics(logits, labels) | {"SeqAcc": by_sequence}
 
 
-def evaluate_fold(network, faces, runtime):
-    """`recognition_metrics` of a network on held-out `SubjectFaces`, and metrics of synthesis.
+def synthesis_metrics(network, faces, runtime):
+    """What is between each synthesized face and the real one of the same subject.
 
-    L1 (mean absolute difference, pixels in 0..1) and SSIM between each synthesized face and the
-    real one of the same subject with that expression; CopyL1 and CopySSIM, the same for the face
-    that it was synthesized from: what a network reaches that changes nothing. None where the fold
-    has no such pair. A network that does not synthesize has none of them.
+    L1 (mean absolute difference, pixels in 0..1) and SSIM; CopyL1 and CopySSIM, the same for the
+    face that it was synthesized from: what a network reaches that changes nothing. None where the
+    `SubjectFaces` have no such pair.
     """
+    real = counterparts(faces)
+    source, expression = (real >= 0).nonzero(as_tuple=True)
+    if not len(source):
+        return dict.fromkeys(SYNTHESIS_METRICS)
+    synthesized = synthesize(network, faces.images[source], expression, runtime)
+    wanted = _unit(faces.images[real[source, expression]])
+    values = []
+    for images in (synthesized, faces.images[source]):
+        pictures = _unit(images)
+        values.append((pictures - wanted).abs().mean().item())
+        values.append(structural_similarity(pictures, wanted).mean().item())
+    return dict(zip(SYNTHESIS_METRICS, values, strict=True))
+
+
+def evaluate_fold(network, faces, runtime):
+    """`recognition_metrics` of held-out faces, and `synthesis_metrics` where it synthesizes."""
     metrics = recognition_metrics(network, faces, runtime)
-    if network.synthesizes:
-        real = counterparts(faces)
-        source, expression = (real >= 0).nonzero(as_tuple=True)
-        metrics |= dict.fromkeys(("L1", "SSIM", "CopyL1", "CopySSIM"))
-        if len(source):
-            synthesized = synthesize(network, faces.images[source], expression, runtime)
-            wanted = _unit(faces.images[real[source, expression]])
-            for prefix, images in (("", synthesized), ("Copy", faces.images[source])):
-                pictures = _unit(images)
-                metrics[f"{prefix}L1"] = (pictures - wanted).abs().mean().item()
-                metrics[f"{prefix}SSIM"] = structural_similarity(pictures, wanted).mean().item()
-    return metrics
+    return metrics | (synthesis_metrics(network, faces, runtime) if network.synthesizes else {})
 
 
 def _unit(images):
@@ -124,30 +129,23 @@ def synthesize_to_balance(network, faces, count, seed, runtime):
     synthesized from a random face of another expression.
     """
     generator = torch.Generator().manual_seed(seed)
-    labels = faces.labels.cpu()
-    present = torch.bincount(labels, minlength=len(faces.class_names))
-    wanted = torch.repeat_interleave(torch.arange(len(present)), shares_to_balance(present, count))
-    source = torch.empty_like(wanted)
-    for label in range(len(present)):
-        others, mine = (labels != label).nonzero()[:, 0], wanted == label
-        drawn = torch.randint(len(others), (int(mine.sum()),), generator=generator)
-        source[mine] = others[drawn]
-    device = faces.labels.device
-    wanted = wanted.to(device)
-    return synthesize(network, faces.images[source.to(device)], wanted, runtime), wanted
+    labels, device = faces.labels.cpu(), faces.labels.device
+    shares = shares_to_balance(torch.bincount(labels, minlength=len(faces.class_names)), count)
+    sources = []
+    for label, share in enumerate(shares):
+        others = (labels != label).nonzero()[:, 0]
+        sources.append(others[torch.randint(len(others), (share,), generator=generator)])
+    wanted = torch.arange(len(shares)).repeat_interleave(torch.tensor(shares)).to(device)
+    images = faces.images[torch.cat(sources).to(device)]
+    return synthesize(network, images, wanted, runtime), wanted
 
 
 def shares_to_balance(present, count):
-    """How many of `count` new faces each class gets: the smallest classes are filled up first.
+    """How many of `count` new faces each class gets, each in turn the smallest: a list.
 
-    present: (classes,) int64, faces there are. Returns (classes,) int64 that sum to `count`.
+    present: (classes,) int64, faces there are.
     """
-    level = torch.sort(present).values
-    # With the n smallest classes filled up to one level, the level is (their faces + count) / n.
-    filled = (level.cumsum(0) + count).double() / torch.arange(1, len(level) + 1)
-    reached = filled[(filled >= level).nonzero()[-1, 0]]
-    shares = (reached - present).clamp_min(0)
-    result = shares.floor().long()
-    left = count - int(result.sum())
-    result[(shares - result).argsort(descending=True, stable=True)[:left]] += 1
-    return result
+    level = present.numpy().copy()
+    for _ in range(count):
+        level[level.argmin()] += 1
+    return (level - present.numpy()).tolist()

@@ -1,5 +1,7 @@
 """Supervised trainings around FERSNet: the networks that guide it, and fine-tuning."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,43 +18,52 @@ BATCH = 32
 GUIDE_EPOCHS = 30
 
 
-def train_classifier(
-    network, images, labels, epochs, seed, runtime,
-    rate=1e-3, weight_decay=0.01, label_smoothing=0.0, view=None, fixed_norms=False,
-    after_epoch=None,
-):  # fmt: skip
-    """Train with cross-entropy on shifted and mirrored faces: AdamW, a one-cycle learning rate.
+@dataclass(frozen=True)
+class Supervision:
+    """How a network is trained with cross-entropy on shifted and mirrored faces.
+
+    AdamW with a one-cycle learning rate. view: applied to the pictures of a batch first (see
+    `views`); fixed_norms: keep the running statistics of batch norms, and normalise by them.
+    """
+
+    epochs: int
+    rate: float = 1e-3
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    view: Callable | None = None
+    fixed_norms: bool = False
+
+
+def supervise(network, images, labels, how, seed, runtime):
+    """Train a network, and yield it in evaluation mode after every epoch.
 
     network: (B, 1, S, S) in 0..1 to logits (B, classes), or a FERSNet, on runtime.device; images
-    (N, S, S) uint8 and labels (N,) int64 there. view: applied to the pictures of a batch first (see
-    `views`). fixed_norms: keep the running statistics of batch norms, and normalise by them.
-    after_epoch: called with the network in evaluation mode. Returns the network in that mode.
+    (N, S, S) uint8 and labels (N,) int64 there; how: `Supervision`.
     """
     size, device = images.shape[-1], images.device
     draw = partial(draw_crops, places=shifts(size))
-    plans = [plan_epoch(len(images), BATCH, seed, epoch, draw, device) for epoch in range(epochs)]
+    plans = [
+        plan_epoch(len(images), BATCH, seed, epoch, draw, device) for epoch in range(how.epochs)
+    ]
     steps = sum(plan.steps for plan in plans)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=how.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, how.rate, total_steps=steps)
     for plan in plans:
         network.train()
-        for norm in batch_norms(network) if fixed_norms else ():
+        for norm in batch_norms(network) if how.fixed_norms else ():
             norm.eval()
         for crops, targets in training_batches(plan, images, labels, size=size):
             pictures = normalise(crops, **PREPROCESSING)
-            if view is not None:
-                pictures = view(pictures)
+            if how.view is not None:
+                pictures = how.view(pictures)
             with runtime.autocast():
                 outputs = network(pictures)
-            loss = F.cross_entropy(logits_of(outputs), targets, label_smoothing=label_smoothing)
-            loss.backward()
+            logits = logits_of(outputs)
+            F.cross_entropy(logits, targets, label_smoothing=how.label_smoothing).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
-        network.eval()
-        if after_epoch is not None:
-            after_epoch(network)
-    return network.eval()
+        yield network.eval()
 
 
 def batch_norms(network):
@@ -83,4 +94,6 @@ def expression_network(faces, seed, runtime):
 def _train_guide(images, labels, classes, seed, runtime, view=None):
     torch.manual_seed(seed)
     network = runtime.place(SmallClassifier(classes))
-    return train_classifier(network, images, labels, GUIDE_EPOCHS, seed, runtime, view=view)
+    how = Supervision(GUIDE_EPOCHS, view=view)
+    *_, network = supervise(network, images, labels, how, seed, runtime)
+    return network

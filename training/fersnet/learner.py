@@ -8,7 +8,6 @@ small network that learnt to tell the subjects of the training folds apart
 expressions and reads random views of the synthesized face (`training.fersnet.views`).
 """
 
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,11 @@ from training.fersnet.views import random_blurred_view
 from training.learner import Learner
 from training.metrics import sum_dtype
 
+# {loss of synthesis: its weight in the recipe}
+WEIGHTS = {
+    "L1": "reconstruction", "Identity": "identity", "Expression": "expression",
+    "Adversarial": "adversarial", "Cycle": "cycle",
+}  # fmt: skip
 VIEWS_PER_FACE = 2  # of each synthesized face, for the network that knows the expressions
 
 
@@ -40,30 +44,10 @@ class PairBatch(NamedTuple):
     known: torch.Tensor
 
 
-@contextmanager
-def without_running_statistics(model):
-    """Batch norms normalise by their batch but leave their running statistics unchanged.
-
-    Those are to describe real faces, which are all that the network is tested on.
-    """
-    norms = [(norm, norm.momentum) for norm in batch_norms(model)]
-    for norm, _ in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in norms:
-            norm.momentum = momentum
-
-
-@contextmanager
-def frozen(module):
-    """The weights of `module` get no gradient; its input does."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
+def track_statistics(model, tracked):
+    """Whether batch norms of `model` update their running statistics while they learn."""
+    for norm in batch_norms(model):
+        norm.track_running_stats = tracked
 
 
 def masked_l1(synthesized, real, known):
@@ -88,7 +72,7 @@ class FERSNetLearner(Learner):
         super().__init__(model, recipe, faces, seed, runtime)
         discriminator, identity, expression = helpers
         self.optimizer = self._adam(self.model)
-        self.discriminator = self.expression = None
+        self.discriminator = self.discriminator_optimizer = self.identity = self.expression = None
         if discriminator is not None:
             self.discriminator = runtime.place(discriminator)
             self.discriminator_optimizer = self._adam(self.discriminator)
@@ -104,11 +88,9 @@ class FERSNetLearner(Learner):
 
     def parts(self):
         """See `Learner`."""
-        parts = super().parts()
-        if self.discriminator is not None:
-            names = ("discriminator", "discriminator_optimizer", "identity", "expression")
-            parts |= {name: getattr(self, name) for name in names if getattr(self, name)}
-        return parts
+        names = ("discriminator", "discriminator_optimizer", "identity", "expression")
+        mine = {name: getattr(self, name) for name in names}
+        return super().parts() | {name: part for name, part in mine.items() if part is not None}
 
     def to_dict(self, means):
         """See `Learner`. Without a discriminator there are only the metrics of recognition."""
@@ -139,11 +121,10 @@ class FERSNetLearner(Learner):
             target_labels, known = parts.pop("target_class"), target >= 0
             target = torch.where(known, target, order)
             sources, real = (
-                normalise(
-                    random_crops(faces.images[rows], **parts, size=faces.size), **PREPROCESSING
-                )
+                random_crops(faces.images[rows], **parts, size=faces.size)
                 for rows in (order, target)
             )
+            sources, real = normalise(sources, **PREPROCESSING), normalise(real, **PREPROCESSING)
             labels, real_labels = faces.labels[order], faces.labels[target]
             yield PairBatch(sources, labels, target_labels, real, real_labels, known)
 
@@ -158,17 +139,17 @@ class FERSNetLearner(Learner):
         The discriminator learns `discriminator_steps` times from the same faces, synthesized in
         evaluation mode; then the network learns once.
         """
-        batch = PairBatch(*batch)
+        batch, recipe = PairBatch(*batch), self.recipe
         parts = dict.fromkeys(self.metrics, batch.faces.new_zeros(()))
-        if self.discriminator is not None and self.recipe.discriminator_steps:
+        if self.discriminator is not None and recipe.discriminator_steps:
             synthesized = self._synthesize(batch)
-            for _ in range(self.recipe.discriminator_steps):
+            for _ in range(recipe.discriminator_steps):
                 parts["Discriminator"] = self._discriminator_step(batch, synthesized)
         target_labels = None if self.discriminator is None else batch.target_labels
         with self.runtime.autocast():
             outputs = self.model(batch.faces, target_labels)
         logits, labels = outputs["classify"], batch.labels
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         if self.discriminator is not None:
             parts |= self._synthesis_losses(batch, outputs["synthesized"])
             loss = loss + self._weighted(parts)
@@ -181,14 +162,7 @@ class FERSNetLearner(Learner):
         return loss.detach(), means.to(sum_dtype(means.device)) * len(labels)
 
     def _weighted(self, parts):
-        recipe = self.recipe
-        return (
-            recipe.reconstruction * parts["L1"]
-            + recipe.identity * parts["Identity"]
-            + recipe.expression * parts["Expression"]
-            + recipe.adversarial * parts["Adversarial"]
-            + recipe.cycle * parts["Cycle"]
-        )
+        return sum(getattr(self.recipe, weight) * parts[name] for name, weight in WEIGHTS.items())
 
     @torch.no_grad()
     def _synthesize(self, batch):
@@ -199,6 +173,7 @@ class FERSNetLearner(Learner):
         return synthesized
 
     def _discriminator_step(self, batch, synthesized):
+        self.discriminator.requires_grad_(True)
         faces = torch.cat((batch.real, synthesized))
         expressions = torch.cat((batch.real_labels, batch.target_labels))
         with self.runtime.autocast():
@@ -210,7 +185,8 @@ class FERSNetLearner(Learner):
         return loss
 
     def _synthesis_losses(self, batch, synthesized):
-        with self.runtime.autocast(), frozen(self.discriminator):
+        self.discriminator.requires_grad_(False)  # its input gets a gradient, its weights none
+        with self.runtime.autocast():
             scores = self.discriminator(synthesized, batch.target_labels)
         features, wanted = self.identity.embed(synthesized), self.identity.embed(batch.real)
         losses = {
@@ -219,8 +195,10 @@ class FERSNetLearner(Learner):
             "Adversarial": (scores - 1).square().mean(),
         }
         if self.recipe.cycle:
-            with self.runtime.autocast(), without_running_statistics(self.model):
+            track_statistics(self.model, False)  # which are to describe real faces alone
+            with self.runtime.autocast():
                 again = self.model(synthesized, batch.labels)["synthesized"]
+            track_statistics(self.model, True)
             losses["Cycle"] = F.mse_loss(again, batch.faces)
         if self.expression is not None:
             views = [random_blurred_view(synthesized) for _ in range(VIEWS_PER_FACE)]

@@ -17,7 +17,6 @@ from models import MODELS, checkpoint
 from models.fersnet import Discriminator, SmallClassifier
 from training.config import PATHS, Settings
 from training.fersnet.engine import (
-    counterparts,
     recognition_metrics,
     recognize,
     synthesize_each,
@@ -25,25 +24,18 @@ from training.fersnet.engine import (
 )
 from training.fersnet.guides import (
     PREPROCESSING,
+    Supervision,
     expression_network,
     identity_network,
-    train_classifier,
+    supervise,
 )
 from training.fersnet.learner import FERSNetLearner
 from training.fersnet.report import write_report
 from training.fersnet.sheet import contact_sheet
 from training.report import write_file
-from training.run import (
-    RunFolder,
-    discard_unfinished,
-    load_result,
-    move_other_report,
-    owned_files,
-    reported_run,
-    versions,
-)
-from utils.files import UserError, as_user_error, move_aside, write_text
-from utils.lock import FOLD_LOCKS, check_unused, report_lock
+from training.run import REMEDY, RunFolder, load_state, versions
+from utils.files import UserError, as_user_error, write_text
+from utils.lock import report_lock
 from utils.text import counted
 
 SAVE_SECONDS = 60
@@ -54,8 +46,7 @@ class FoldRun(RunFolder):
     """One fold of a cross-validation of FERSNet.
 
     faces: all `SubjectFaces` on runtime.device; fold: 1 to 10. `training` and `held_out` are faces
-    that have no subject in common, `rows` the results of finished epochs, `result` that of the
-    fold, None before its end.
+    that have no subject in common, `result` is that of the fold, None before its end.
     """
 
     def __init__(self, settings, faces, runtime, out, fold):
@@ -63,116 +54,69 @@ class FoldRun(RunFolder):
         if settings.pretrain is not None:
             checkpoint.load_network(settings.pretrain)  # raises when it is no checkpoint
             digest.update(Path(settings.pretrain).read_bytes())
-        super().__init__(settings, runtime, out, digest.hexdigest(), f"last_fold{fold}.t7")
-        self.fold, self.faces, self.recipe = fold, faces, settings.recipe
+        super().__init__(settings, runtime, out, digest.hexdigest(), fold)
+        self.faces, self.recipe = faces, settings.recipe
         self.seed = settings.seed * FOLDS + fold - 1
         self.result_file = self.folder / f"fold{fold}.json"
+        self.file_patterns = (f"*fold{fold}.*", f"Fold{fold:02d}_model_*")
+        self.more_flags = "" if settings.fold is None else f" --fold {fold}"
         self.fold_of = FOLD_RULES[self.recipe.folds](faces.labels, faces.subjects, FOLDS)
         held_out = self.fold_of == fold - 1
         self.training, self.held_out = faces.select(~held_out), faces.select(held_out)
-        self.rows, self.result = [], None
-        self._saved = time.monotonic()
+        names = [faces.subject_names[number] for number in self.held_out.subjects.unique().tolist()]
+        self.held_out_names = names
+        self.result, self._saved = None, time.monotonic()
         if settings.pretrain is not None:
             self._check_pretrained()
-
-    @property
-    def epoch(self):
-        """The epoch to train next."""
-        return len(self.rows)
 
     def begin(self, resume):
         """Begin this fold, or continue it; the `FERSNetLearner`, or None where it is finished.
 
-        A new run of other settings or faces moves all files of the earlier one to previous/, one of
-        the same settings only what an interrupted run left of this fold. Raises UserError when the
-        files to move are in use, or are not those of the run to resume.
+        Files of a run of other settings or faces are moved to previous/. Raises UserError when
+        another command uses them, or where they are those of the run to resume.
         """
-        content = None
         with report_lock(self.out):
-            discard_unfinished(self.out, self.settings.run_name, self._own_files())
-            if resume:
-                self._check_results()
-                move_other_report(self.out, self.settings.run_name)
-            else:
-                self._move_earlier()
-            finished = self._is_finished()
-            if finished:
-                self.state_file.unlink(missing_ok=True)
-            else:
-                content = checkpoint.load(self.state_file) if self.state_file.exists() else None
-                self.rows = [] if content is None else content["rows"]
-                self._write_result()
-            table = folds_table(self.faces, self.fold_of).encode()
-            write_file(self.out / "folds.csv", table, "it still shows other folds")
-            write_report(self.out, self.folder)
-        return None if finished else self._learner(content)
-
-    def _own_files(self):
-        """Patterns of the names of this fold's files in `folder`."""
-        number = self.fold
-        return (
-            f"fold{number}.json", f"fold{number}.png", f"last_fold{number}.t7",
-            f"Fold{number:02d}_model_*.t7",
-        )  # fmt: skip
-
-    def _is_finished(self):
-        """Whether the result file is there and holds the result."""
-        return self.result_file.exists() and load_result(self.result_file)["result"] is not None
-
-    def _check_results(self):
-        """Raise UserError unless all results in the folder are of this cross-validation."""
-        for path in sorted(self.folder.glob("fold*.json")):
-            if not self._is_same_run(load_result(path)):
+            results = sorted(self.folder.glob("fold*.json"))
+            others = [path for path in results if not self._is_same_run(path)]
+            if resume and others:
                 raise UserError(
-                    f"{path}: its settings, its faces or the network of --pretrain are not those "
-                    "of this run. Give the same, or start a new run without --resume."
+                    f"{others[0]}: its settings, its faces or the network of --pretrain are not "
+                    "those of this run. Give the same, or start a new run without --resume."
                 )
+            self.clear_folder(resumes=bool(results) and not others)
+            if self.result_file.exists():
+                self.result = load_state(self.result_file)["result"]
+            if self.result is not None:
+                self.state_file.unlink(missing_ok=True)
+            content = load_state(self.state_file) if self.state_file.exists() else None
+            if self.result is None:
+                self.history = [] if content is None else content["history"]
+                self._write_result()
+            write_file(self.out / "folds.csv", folds_table(self.faces, self.fold_of).encode())
+            write_report(self.out, self.folder)
+        return self._learner(content) if self.result is None else None
 
-    def _move_earlier(self):
-        """Move what a new run would overwrite to previous/."""
-        name = self.settings.run_name
-        try:
-            results = [load_result(path) for path in sorted(self.folder.glob("fold*.json"))]
-            same = bool(results) and all(map(self._is_same_run, results))
-        except UserError:  # written by another version, or damaged
-            same = False
-        if same and self._is_finished():
-            return
-        files = owned_files(self.out, name)
-        if same:
-            files = [path for kind in self._own_files() for path in self.folder.glob(kind)]
-        own = same or not any(path.exists() for path in files)
-        if not own or reported_run(self.out) not in (None, name):
-            check_unused(self.out, FOLD_LOCKS, but=self.fold)
-            move_other_report(self.out, name)
-        moved = move_aside(files, self.out)
-        if moved:
-            print(f"Files of an earlier run were moved to {moved}")
-
-    def _is_same_run(self, content):
+    def _is_same_run(self, path):
         """Whether a result is of the same cross-validation, whichever fold it is."""
-        free = {name: getattr(self.settings, name) for name in ("fold", *PATHS)}
-        settings = replace(Settings.from_plain(content["settings"]), **free)
-        known = content["data"], content["precision"]
-        return settings == self.settings and known == (self.fingerprint, self.runtime.precision)
+        try:
+            return _comparable(load_state(path)) == _comparable(self.identity())
+        except UserError:  # damaged, or written by another version
+            return False
 
-    def _learner(self, content=None):
+    def _learner(self, content):
         """The `FERSNetLearner` of this fold: new, or as the content of its state file has it."""
-        if content is not None:
-            self.check_same_data(content)
         torch.manual_seed(self.seed)
-        network = self._network()
-        others = (None, None, None)
+        network, others = self._network(), (None, None, None)
         if network.synthesizes:
-            classes = len(self.faces.class_names)
-            others = (Discriminator(classes, network.base), *self._guides(content))
+            discriminator = Discriminator(network.classes, network.base)
+            others = (discriminator, *(self._train_guides() if content is None else self._guides()))
         if content is None and self.settings.pretrain is not None:
             checkpoint.load_pretrained(network, self.settings.pretrain)
         learner = FERSNetLearner(
             network, others, self.recipe, self.training, self.seed, self.runtime
         )
         if content is not None:
-            self.restore(learner, content)
+            self.restore(content, learner)
         return learner
 
     def _network(self):
@@ -180,21 +124,16 @@ class FoldRun(RunFolder):
 
     def _options(self):
         """Arguments of the network, besides its tasks and its sharing."""
-        faces = self.faces
-        return {
-            "classes": len(faces.class_names),
-            "size": faces.size,
-            "kernel": self.recipe.kernel,
-        }
+        classes, size = len(self.faces.class_names), self.faces.size
+        return {"classes": classes, "size": size, "kernel": self.recipe.kernel}
 
-    def _guides(self, content):
-        """The networks of identities and expressions: trained, or new where `content` has them.
+    def _guides(self):
+        """The networks of identities and expressions, untrained."""
+        subjects = len(self.training.subjects.unique())
+        return SmallClassifier(subjects), SmallClassifier(len(self.faces.class_names))
 
-        Where the recipe gives the expression no weight, its network is None.
-        """
-        if content is not None:
-            subjects = len(self.training.subjects.unique())
-            return SmallClassifier(subjects), SmallClassifier(len(self.faces.class_names))
+    def _train_guides(self):
+        """The networks of identities and expressions; without weight, None for the latter."""
         began, expression = time.perf_counter(), None
         print(f"fold {self.fold}: training the networks of identity and expression", flush=True)
         identity = identity_network(self.training, self.seed, self.runtime)
@@ -206,40 +145,23 @@ class FoldRun(RunFolder):
     def _check_pretrained(self):
         """Raise UserError for a network of --pretrain that does not fit or saw held-out people."""
         content = checkpoint.load_pretrained(self._network(), self.settings.pretrain)
-        if content.get("dataset") != self.settings.dataset:
-            return
-        unseen = content.get("held_out", ())
-        seen = [name for name in self._held_out_names() if name not in unseen]
-        if seen:
+        seen = set(self.held_out_names) - set(content.get("held_out", ()))
+        if content.get("dataset") == self.settings.dataset and seen:
             raise UserError(
                 f"{self.settings.pretrain} was trained on {len(seen)} of the people of fold "
-                f"{self.fold} ({seen[0]}, ...), so they would not be held out: give a network that "
-                "was trained on FER2013."
+                f"{self.fold} ({min(seen)}, ...), so they would not be held out: give a network "
+                "that was trained on FER2013."
             )
-
-    def _held_out_names(self):
-        numbers = self.held_out.subjects.unique().tolist()
-        return [self.faces.subject_names[number] for number in numbers]
-
-    def resume_flags(self):
-        """See `RunFolder`."""
-        fold = self.settings.fold
-        return super().resume_flags() + ("" if fold is None else f" --fold {fold}")
-
-    def save(self, learner, mid_epoch=None):
-        """Write the state file."""
-        self.save_state(learner, mid_epoch, rows=self.rows)
-        self._saved = time.monotonic()
 
     def record(self, metrics, tested, learner, seconds):
         """Keep the results of an epoch: the state, now and then, then the result and the report."""
         epoch, self.mid_epoch = self.epoch, None
-        row = {"fold": self.fold, "epoch": epoch, "Training": metrics, "Test": tested}
-        self.rows.append(row)
+        self.history.append({"epoch": epoch, "Training": metrics, "Test": tested})
         # The state is large; a killed run repeats the epochs that it lacks, with the same results.
         last = self.epoch == self.recipe.epochs
         if last or time.monotonic() - self._saved > SAVE_SECONDS:
             self.save(learner)
+            self._saved = time.monotonic()
         self._report()
         self.log(f"fold {self.fold}, epoch {epoch}: {seconds:.1f} s")
 
@@ -247,12 +169,10 @@ class FoldRun(RunFolder):
         """After the last epoch: networks, fine-tuning, contact sheet, the fold's result."""
         began = time.perf_counter()
         network = self.runtime.for_inference(learner.averaged)
-        result = summarize(self.rows, self.held_out)
+        result = self._summarize()
         self._save_network("classify", learner.averaged, result)
         if network.synthesizes:
-            sheet = self._contact_sheet(network)
-            path = self.folder / f"fold{self.fold}.png"
-            write_file(path, sheet, "it still shows earlier faces")
+            write_file(self.folder / f"fold{self.fold}.png", self._contact_sheet(network))
         if self.recipe.synthetic:
             result |= self._tune(learner.averaged, network)
             if result["TunedFaces"]:
@@ -262,15 +182,28 @@ class FoldRun(RunFolder):
         self.state_file.unlink(missing_ok=True)
         self.log(f"fold {self.fold} finished: {time.perf_counter() - began:.1f} s")
 
+    def _summarize(self):
+        """The result of the fold: its last epoch, its best one, and what is held out."""
+        tests = [row["Test"] for row in self.history]
+        accuracies = [test["Acc"] for test in tests]
+        return {
+            "faces": len(self.held_out),
+            "sequences": len(self.held_out.sequences.unique()),
+            **tests[-1],
+            "BestAcc": max(accuracies),
+            "BestEpoch": accuracies.index(max(accuracies)),
+            "BestSeqAcc": max(test["SeqAcc"] for test in tests),
+        }
+
     def _tune(self, averaged, network):
         """Fine-tune the recognition of `averaged` with real faces and those of `network`.
 
         The running statistics of its batch norms stay those of real faces. Returns what it adds to
         the result.
         """
-        recipe, tested = self.recipe, []
+        recipe, real = self.recipe, self.training
         images, labels = synthesize_to_balance(
-            network, self.training, recipe.synthetic, self.seed, self.runtime
+            network, real, recipe.synthetic, self.seed, self.runtime
         )
         message = f"fold {self.fold}: tuning with {counted(len(labels), 'synthesized face')}"
         if recipe.agreed:
@@ -282,21 +215,15 @@ class FoldRun(RunFolder):
         self.log(message)
         if not len(labels):
             return {"TunedFaces": 0}
-        train_classifier(
-            averaged,
-            torch.cat((self.training.images, images)),
-            torch.cat((self.training.labels, labels)),
-            recipe.tuning_epochs,
-            self.seed,
-            self.runtime,
-            rate=recipe.tuning_rate,
-            weight_decay=recipe.weight_decay,
-            label_smoothing=recipe.label_smoothing,
+        how = Supervision(
+            recipe.tuning_epochs, recipe.tuning_rate, recipe.weight_decay, recipe.label_smoothing,
             fixed_norms=True,
-            after_epoch=lambda tuned: tested.append(
-                recognition_metrics(tuned, self.held_out, self.runtime)
-            ),
-        )
+        )  # fmt: skip
+        faces = torch.cat((real.images, images)), torch.cat((real.labels, labels))
+        tested = [
+            recognition_metrics(tuned, self.held_out, self.runtime)
+            for tuned in supervise(averaged, *faces, how, self.seed, self.runtime)
+        ]
         result = {"TunedFaces": len(labels), "tuned_confusion": tested[-1]["confusion"]}
         for name in ("Acc", "SeqAcc"):
             result[f"Tuned{name}"] = tested[-1][name]
@@ -310,7 +237,7 @@ class FoldRun(RunFolder):
             "options": self._options(),
             "class_names": list(self.faces.class_names),
             "preprocessing": PREPROCESSING,
-            "held_out": self._held_out_names(),
+            "held_out": self.held_out_names,
             "versions": versions(),
         }
         content = checkpoint.task_checkpoint(
@@ -319,38 +246,27 @@ class FoldRun(RunFolder):
         checkpoint.save(self.folder / f"Fold{self.fold:02d}_model_{kind}.t7", content)
 
     def _contact_sheet(self, network):
-        """The bytes of a PNG: held-out faces with every expression, the real ones below."""
-        held_out = self.held_out
-        subjects = held_out.subjects.unique()[:SHEET_SUBJECTS]
-        first = torch.stack([(held_out.subjects == each).nonzero()[0, 0] for each in subjects])
-        expressions = range(len(held_out.class_names))
-        synthesized = synthesize_each(network, held_out.images[first], expressions, self.runtime)
-        synthesized, images = synthesized.cpu().numpy(), held_out.images.cpu().numpy()
-        rows = []
-        for number, face in enumerate(first.tolist()):
-            name = held_out.subject_names[held_out.subjects[face]]
-            label = held_out.class_names[held_out.labels[face]]
-            real = counterparts(held_out)[face].tolist()
-            rows.append((f"{name} {label}", [images[face], *synthesized[number]]))
-            rows.append(("real", [None, *(images[each] if each >= 0 else None for each in real)]))
-        return contact_sheet(rows, ("input", *held_out.class_names))
+        """The bytes of a PNG: a face of some held-out people with every expression."""
+        faces, rows = self.held_out, []
+        for subject in faces.subjects.unique()[:SHEET_SUBJECTS].tolist():
+            face = faces.images[faces.subjects == subject][:1]
+            made = synthesize_each(network, face, range(len(faces.class_names)), self.runtime)
+            rows.append((faces.subject_names[subject], torch.cat((face, made[0])).cpu().numpy()))
+        return contact_sheet(rows, ("input", *faces.class_names))
 
     def _write_result(self):
         """Write fold<K>.json."""
+        protocol = f"{FOLDS} folds, {self.recipe.folds}, no subject in two of them (folds.csv)"
         content = self.identity() | {
             "header": self.header(
-                {
-                    "source": self.faces.description,
-                    "protocol": f"{FOLDS} folds, {self.recipe.folds}, no subject in two of them "
-                    "(folds.csv)",
-                },
+                {"source": self.faces.description, "protocol": protocol},
                 {"pre-trained": self.settings.pretrain or "no"},
             ),
             "class_names": list(self.faces.class_names),
-            "rows": self.rows,
+            "history": self.history,
             "result": self.result,
         }
-        with as_user_error(self.result_file, "make room for it, then continue with --resume"):
+        with as_user_error(self.result_file, REMEDY):
             write_text(self.result_file, json.dumps(content) + "\n")
 
     def _report(self):
@@ -360,15 +276,7 @@ class FoldRun(RunFolder):
             write_report(self.out, self.folder)
 
 
-def summarize(rows, held_out):
-    """The result of a fold: its last epoch, its best one, and what is held out."""
-    best = max(rows, key=lambda row: row["Test"]["Acc"])
-    return {
-        "fold": rows[0]["fold"],
-        "faces": len(held_out),
-        "sequences": len(held_out.sequences.unique()),
-        **rows[-1]["Test"],
-        "BestAcc": best["Test"]["Acc"],
-        "BestEpoch": best["epoch"],
-        "BestSeqAcc": max(row["Test"]["SeqAcc"] for row in rows),
-    }
+def _comparable(content):
+    """What the results of one cross-validation have in common."""
+    settings = Settings.from_plain(content["settings"])
+    return replace(settings, **dict.fromkeys(PATHS)), content["data"], content["precision"]
