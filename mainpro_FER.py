@@ -20,7 +20,7 @@ import torch
 
 from data import DATASETS, default_dataset
 from data.votes import with_targets
-from inference import networks
+from inference import checkpoints
 from models import MODELS
 from training.config import build_parser, check_effects, resolve, resumed
 from training.device import setup_device
@@ -154,7 +154,7 @@ def ask_teacher(settings, faces, runtime, last):
         return None if known is None else known.to(runtime.device)
     if not settings.recipe.teacher or "classify" not in settings.tasks:
         return None
-    return networks.teacher_probs(faces.images, runtime).to(runtime.device)
+    return checkpoints.teacher_probs(faces.images, runtime).to(runtime.device)
 
 
 @cache

@@ -4,8 +4,6 @@
     python visualize.py holiday/ --recursive --csv faces.csv
     python visualize.py talk.mp4                     # an annotated video, tables, a plot over time for each person
     python visualize.py --webcam                     # or the address of a camera: rtsp://...
-    python visualize.py photo.jpg --synthesize all   # each face with other expressions (FERSNet)
-    python visualize.py --export onnx
 
 From Python:
 
@@ -26,41 +24,24 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from inference.networks import RELEASED, RELEASED_SYNTHESIZER, describe_files, load_networks
+from inference.checkpoints import RELEASED, describe_files
 from inference.videos import detector, results
-from inference.videos.places import PEOPLE, OutputPaths, expand, given_input, marks, placing, save_figure
+from inference.videos.places import PEOPLE, OutputPaths, expand, given_input, save_figure
 from inference.videos.recognizer import EmotionRecognizer, Face
 from inference.videos.tracks import SMOOTH
 from training.device import DEVICES, PRECISIONS, setup_device
 from training.engine import CROPS
 from utils.files import UserError, as_text, exit_code, path_argument
-from utils.images import Unreadable, in_batches, is_image, is_video, prefetch, read_first, subsample, to_grey
+from utils.images import Unreadable, in_batches, is_image, is_video, prefetch, read_first, subsample
 from utils.text import counted
 
 __all__ = ["EmotionRecognizer", "Face"]
 
-CALIBRATION_FACES = 512  # of the training, for a network with 8 bits
 BATCH = 16  # pictures whose faces go through the network together
 READABLE = 0.9  # of what a video states; where less can be read, that is said
 # Flags that mean nothing beside one that does something else instead.
 IDLE = {
-    "export": (
-        "inputs",
-        "recursive",
-        "webcam",
-        "synthesize",
-        "csv",
-        "json",
-        "no_pictures",
-        "show",
-        "explain",
-        "every",
-        "smooth",
-        "crops",
-        "face_model",
-    ),
-    "webcam": ("inputs", "recursive", "synthesize", "out", "csv", "json", "no_pictures", "show", "explain", "every"),
-    "synthesize": ("csv", "json", "no_pictures", "show", "explain", "every", "smooth", "crops"),
+    "webcam": ("inputs", "recursive", "out", "csv", "json", "no_pictures", "show", "explain", "every"),
     "no_pictures": ("show", "explain"),
 }
 MEANING = "valence -2 unpleasant .. 2 pleasant; arousal -2 calm .. 2 excited; dominance -2 submissive .. 2 in control"
@@ -70,18 +51,12 @@ def main(arguments):
     """Read everything that was asked for. Returns the exit code: 1 when something could not be read."""
     check_flags(arguments)
     output_paths = OutputPaths(arguments.out)
-    if arguments.export:
-        return export(output_paths, arguments)
     inputs, results_left_out = expand(arguments.inputs, arguments.recursive)
     stills, videos = [path for path in inputs if not is_video(path)], [path for path in inputs if is_video(path)]
     if results_left_out:
         print_line(arguments, f"Results of earlier runs that were left out: {results_left_out}")
-    if not (stills if arguments.synthesize else inputs) and arguments.webcam is None:
-        raise UserError(f"Nothing to look at: {what_to_give(arguments.synthesize)}.")
-    if arguments.synthesize:
-        for path in videos:
-            print_line(arguments, f"{path}: left out, since only faces of pictures are synthesized")
-        return synthesize(stills, output_paths, arguments)
+    if not inputs and arguments.webcam is None:
+        raise UserError("Nothing to look at: give pictures, folders or videos, or --webcam.")
     setup_device(arguments.device, arguments.precision)  # the settings of this process, which is ours
     recognizer = EmotionRecognizer(
         arguments.checkpoints, arguments.face, arguments.face_model, arguments.crops, arguments.device,
@@ -102,26 +77,6 @@ def main(arguments):
     if failures:
         print(f"{failures} of {len(inputs)} could not be read", file=sys.stderr)
     return 1 if failures else 0
-
-
-def export(output_paths, arguments):
-    """Write the network as ONNX, and with 8 bits where training faces are there to calibrate it. Returns the code."""
-    from data.archives import DATA_FOLDER
-    from data.faces import load_split
-    from inference.export import export_int8, export_onnx
-
-    [path] = output_paths.beside(Path("emotion.onnx"), "", ".onnx")
-    networks = load_networks(arguments.checkpoints)
-    print_line(arguments, f"Checkpoints: {describe_files(networks)}")
-    export_onnx(networks, path)
-    print(f"written: {path}")
-    if (DATA_FOLDER / "data.h5").exists():
-        [small] = output_paths.beside(Path("emotion.onnx"), "_int8", ".onnx")
-        export_int8(path, small, load_split(DATA_FOLDER / "data.h5", "Training", limit=CALIBRATION_FACES).images)
-        print(f"written: {small}, four times smaller, with 8-bit convolutions")
-    else:
-        print("no 8-bit network: its ranges are measured on training faces, and data/ has no data.h5")
-    return 0
 
 
 @dataclass(frozen=True)
@@ -205,37 +160,6 @@ def line(path, face):
     sure = "" if face.confidence is None else f"  face {face.confidence:.0%}"
     unsure = "  unsure" if face.unsure else ""
     return f"{path}  [{left},{top} {right},{bottom}]{sure}  {face.emotion} {face.probability:.0%}  {values}{unsure}"
-
-
-def synthesize(inputs, output_paths, arguments):
-    """Draw every face of every picture with other expressions. Returns the exit code."""
-    from inference.synthesize import FaceSynthesizer
-    from training.fersnet.sheet import contact_sheet
-
-    synthesizer = FaceSynthesizer(arguments.checkpoints or RELEASED_SYNTHESIZER, arguments.device, arguments.precision)
-    expressions = synthesizer.expressions(arguments.synthesize)
-    locate, failures = detector.Finder(arguments.face, arguments.face_model, arguments.confidence), 0
-    for path in inputs:
-        try:
-            picture, follows = read_first(path)
-        except Unreadable as error:
-            print(f"error: {error}", file=sys.stderr)
-            failures += 1
-            continue
-        tell_what_follows(path, follows, arguments)
-        boxes, grey = locate(picture), to_grey(picture)
-        if not boxes:
-            print_line(arguments, f"{path}: no face found")
-        else:
-            faces = np.stack([detector.crop_face(grey, box, synthesizer.size) for box in boxes])
-            synthesized = synthesizer.synthesize(faces, expressions)
-            rows = [(str(number), [face, *others])
-                    for number, (face, others) in enumerate(zip(faces, synthesized, strict=True), 1)]  # fmt: skip
-            [target] = output_paths.beside(path, "_emotion_drawn", ".png")
-            with placing(target) as temporary:
-                temporary.write_bytes(contact_sheet(rows, ("input", *expressions), marks(path)))
-            print_line(arguments, f"{path}: {counted(len(faces), 'face')}, synthesized: {target}")
-    return 1 if failures else 0
 
 
 def read_video(recognizer, path, add, output_paths, arguments):
@@ -395,16 +319,6 @@ def check_flags(arguments):
                             f"faces.{flag[2:]}, and the files to look at before {flag}.")  # fmt: skip
 
 
-def what_to_give(expressions):
-    """The remedy where there is nothing to look at. expressions: those of --synthesize, or None."""
-    if not expressions:
-        return "give pictures, folders or videos, or --webcam"
-    for text in expressions:
-        if os.path.exists(text) or {"/", os.sep} & {*text} or is_image(Path(text)) or is_video(Path(text)):
-            return f"files go before --synthesize, and so should {text}"
-    return "give pictures or folders"
-
-
 def check_kinds(stills, videos, arguments):
     """Raise UserError for a flag that means nothing for what is looked at."""
     for flag, asked, meant, kind in (("--explain", arguments.explain, stills, "pictures"),
@@ -455,8 +369,7 @@ def build_parser():
     faces.add_argument("--confidence", type=float, default=detector.CONFIDENCE, metavar="T",
                        help=f"what is less surely a face is none, 0 to 1 (default: {detector.CONFIDENCE})")  # fmt: skip
     faces.add_argument("--checkpoints", type=path_argument, metavar="DIR",
-                       help=f"folder of .t7 files, or one file (default: {RELEASED.name}; with --synthesize "
-                            f"{RELEASED_SYNTHESIZER.name})")  # fmt: skip
+                       help=f"folder of .t7 files, or one file (default: {RELEASED.name})")  # fmt: skip
     faces.add_argument("--crops", choices=tuple(CROPS),
                        help="1, 2, 4 or the evaluation's 10 views of each face (default: fourcrop; of videos and "
                             "cameras center)")  # fmt: skip
@@ -479,9 +392,6 @@ def build_parser():
                         help="also draw what in each face spoke for its emotion (Grad-CAM)")  # fmt: skip
     output.add_argument("--show", action="store_true", help="open each drawn picture in a window")
     output.add_argument("--quiet", action="store_true", help="print errors only")
-    output.add_argument("--synthesize", nargs="+", metavar="EXPRESSION",
-                        help="synthesize each face with these expressions, or all, by a FERSNet, instead")  # fmt: skip
-    output.add_argument("--export", choices=("onnx",), help="write the network as emotion.onnx instead")
     return parser
 
 

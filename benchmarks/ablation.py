@@ -32,7 +32,7 @@ from benchmarks.common import describe_machine, print_table, record_run, recorde
 from data.archives import DATA_FOLDER
 from data.faces import load_split
 from data.fer2013.prepare import ensure
-from inference.ratings import read_ratings
+from inference.evaluate import read_ratings
 from models.multitask import MultiTask
 from training.config import RECIPES
 from training.device import setup_device

@@ -31,7 +31,7 @@ from benchmarks.common import (
 )
 from data import DATASETS
 from data.votes import majority_votes
-from inference.networks import (
+from inference.checkpoints import (
     load_networks,
     predict_tasks,
     ready_to_predict,

@@ -37,7 +37,7 @@ from benchmarks.fersnet_judge import reader, shares
 from benchmarks.judge import VIEWS, judge_network, judged, synthesize_others
 from data import DATASETS
 from data.subjects.folds import FOLD_RULES, FOLDS
-from inference.networks import teacher
+from inference.checkpoints import teacher
 from mainpro_FER import largest_face
 from models.fersnet import Discriminator, FERSNet
 from training.config import FERSNET_RECIPES

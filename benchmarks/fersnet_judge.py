@@ -28,7 +28,7 @@ from data import (
     FACE_SIZE,
 )
 from data.batches import normalise
-from inference.networks import teacher
+from inference.checkpoints import teacher
 from mainpro_FER import largest_face
 from models import checkpoint
 from training.device import setup_device

@@ -106,7 +106,7 @@ class FaceDetector:
         small = _resize(image, scale)
         boxes = self._detect_anywhere(small) if thorough else self._search(small, _smallest(small))
         boxes = [box.moved(0, 0, 1 / scale) for box in boxes]
-        if scale < 1:
+        if scale < 1 and thorough:
             boxes = non_max_suppression(boxes + self._detect_small(image))
         if thorough:
             boxes = [self._turn_upright(image, box) for box in boxes]

@@ -1,5 +1,6 @@
 """Figures of what was read from faces."""
 
+import math
 import os
 from functools import cache
 
@@ -29,6 +30,7 @@ MOST_ROWS = 25  # of that table
 MOST_EXPLAINED = 5  # faces that are shown with what spoke for their emotion
 HEAT = 0.45  # opacity of that
 MOST_LINES = 6  # people whose time line is drawn
+MAX_POINTS = 4000  # of a line
 # Fonts that systems bring along for letters that matplotlib's own lacks.
 OTHER_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC",
                "Hiragino Sans", "Apple SD Gothic Neo", "WenQuanYi Zen Hei", "Noto Sans", "Segoe UI Symbol",
@@ -245,6 +247,50 @@ def draw_timeline(axes, below, number, points):
     axes.set_ylabel(f"face {number}", fontsize=8)
     axes.tick_params(labelsize=7)
     below.scatter(seconds, emotions, s=6, c=[COLOURS[EMOTIONS[one]] for one in emotions])
+    below.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=6)
+    below.set_ylim(len(EMOTIONS) - 0.5, -0.5)
+    below.tick_params(axis="x", labelsize=7)
+
+
+def plot_timelines(rows, title):
+    """A `Figure` of the smoothed values of each person over time, from the rows of a video.
+
+    rows: a DataFrame. Of more than `MOST_LINES` people those are shown who are seen longest.
+    """
+    frames = rows["face"].value_counts()
+    shown = sorted(frames.index[:MOST_LINES])
+    count = max(1, len(shown))
+    figure = Figure(figsize=(10, 1.2 + 2.9 * count), dpi=100, layout="constrained")
+    panels = figure.subplots(
+        2 * count, 1, sharex=True, squeeze=False, height_ratios=(2, 1) * count
+    )[:, 0]
+    for number, axes, below in zip(shown, panels[::2], panels[1::2], strict=False):
+        mine = rows[rows["face"] == number]
+        mine = mine.iloc[:: math.ceil(len(mine) / MAX_POINTS)]
+        axes.set_ylabel(f"face {number}", fontsize=8)
+        plot_timeline(axes, below, mine)
+    if not shown:
+        title = f"{title}: no face found"
+    elif len(shown) < len(frames):
+        title = f"{title} (the {len(shown)} of {len(frames)} people who are seen longest)"
+    set_title(panels[0], title)
+    if shown:
+        panels[0].legend(loc="upper right", ncols=3, fontsize=8)
+    panels[-1].set_xlabel("seconds", fontsize=8)
+    return figure
+
+
+def plot_timeline(axes, below, rows):
+    """Valence, arousal and dominance of one person in `axes`, the emotions in `below`."""
+    for name, colour in zip(DIMENSIONS, ("#2a7f3f", "#c8442e", "#2f5fa8"), strict=True):
+        values = rows[f"smoothed_{name.lower()}"]
+        axes.plot(rows["time"], values, label=name.lower(), color=colour, linewidth=1.5)
+    axes.set_ylim(-VAD_LIMIT, VAD_LIMIT)
+    axes.axhline(0, color="0.8", linewidth=1)
+    axes.tick_params(labelsize=7)
+    emotions = rows["smoothed_emotion"]
+    places, colours = emotions.map(EMOTIONS.index), emotions.map(COLOURS)
+    below.scatter(rows["time"], places, s=6, c=colours)
     below.set_yticks(range(len(EMOTIONS)), EMOTIONS, fontsize=6)
     below.set_ylim(len(EMOTIONS) - 0.5, -0.5)
     below.tick_params(axis="x", labelsize=7)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from benchmarks.references import ThreeChannelNet
-from inference.release import release
 from models import checkpoint
 from models.multitask import MultiTask
 from utils.files import UserError
@@ -145,15 +144,3 @@ def test_a_full_disk_is_told_and_leaves_the_earlier_file(tmp_path, monkeypatch):
         checkpoint.save(tmp_path / "a.t7", {"net": {}, "epoch": 2})
     monkeypatch.undo()
     assert checkpoint.load(tmp_path / "a.t7")["epoch"] == 1
-
-
-def test_a_release_is_half_as_large_and_predicts_the_same(tmp_path):
-    source, target = tmp_path / "run" / "PublicTest_model_classify.t7", tmp_path / "new.t7"
-    model = save(source)
-    release(source, target)
-    assert target.stat().st_size < 0.65 * source.stat().st_size
-    loaded, content = checkpoint.load_model(target)
-    assert torch.allclose(loaded(FACES)["classify"], model(FACES)["classify"], atol=0.01)
-    assert content["preprocessing"] == {"mean": 0.5, "std": 0.25}
-    with pytest.raises(UserError, match="there already"):
-        release(source, target)

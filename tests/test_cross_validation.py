@@ -36,24 +36,21 @@ SHORT = ("--epochs", 1, "--bs", 8, "--sharing", "none")
 FULL = ("--epochs", 2, "--bs", 8, "--synthetic", 6, "--no-agreed")
 
 
-def draw_tree(root, frames=1):
+def draw_tree(root):
     """Make a folder like CK+: eleven drawn subjects with three expressions each; returns it."""
     for subject in range(11):
         for number in range(3):
             label = (subject + 2 * number) % 7
-            for frame in range(frames):
-                face = draw_face(label, CLASS_VAD[label], subject + 100 * frame)
-                path = root / FOLDERS[label] / f"S{subject:03}_{number:03}_{frame + 1:08}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(face).save(path)
+            path = root / FOLDERS[label] / f"S{subject:03}_{number:03}_00000001.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw_face(label, CLASS_VAD[label], subject)).save(path)
     return root
 
 
 def shrink(set_item=dict.__setitem__, set_attribute=setattr, folds=3):
     """Narrow networks and few folds: what is tested is that nothing is lost or mixed up."""
     set_item(MODELS, "FERSNet", partial(FERSNet, base=4))
-    for module in (fold_run, guides):
-        set_attribute(module, "SmallClassifier", partial(SmallClassifier, base=4))
+    set_attribute(guides, "SmallClassifier", partial(SmallClassifier, base=4))
     set_attribute(guides, "GUIDE_EPOCHS", 1)
     for module in (fold_run, cross_validation):
         set_attribute(module, "FOLDS", folds)
@@ -173,27 +170,6 @@ def test_all_folds_are_trained_tested_and_told(tree, whole):
     kinds = ("fold{}.json", "fold{}.png", "Fold0{}_model_classify.t7", "Fold0{}_model_tuned.t7")
     files = {kind.format(fold) for fold in "123" for kind in kinds}
     assert written == files | {"Test_confusion.png"}
-
-
-def test_frames_vote_for_their_sequence_in_folds_by_name(tmp_path):
-    root, out = draw_tree(tmp_path / "CK+48", frames=3), tmp_path / "out"
-    run(root, out, *SHORT, "--fold", 1, "--folds", "by-name")
-    held_out = {row["Subject"] for row in table(out / "folds.csv") if row["Fold"] == "1"}
-    assert held_out == {"S000", "S001", "S002", "S003"}
-    network, content = checkpoint.load_model(out / FOLDER / "Fold01_model_classify.t7")
-    assert set(content["held_out"]) == held_out
-    right = []
-    for first in sorted(root.glob("*/S00[0-3]_*_00000001.png")):
-        frames = [first.with_name(f"{first.name[:-5]}{number}.png") for number in (1, 2, 3)]
-        pictures = torch.from_numpy(np.stack([np.array(Image.open(path)) for path in frames]))
-        with torch.no_grad():
-            shares = network(pictures[:, None] / 255)["classify"].softmax(1)
-        votes = shares.argmax(1).tolist()
-        best = max(votes, key=lambda label: (votes.count(label), shares[:, label].sum().item()))
-        right.append(FOLDERS[best] == first.parent.name)
-    (result, _) = table(out / "AccProcess_folds.csv")
-    assert (result["Faces"], result["Sequences"], result["L1"]) == ("36", "12", "")
-    assert float(result["LastSeqAcc"]) == pytest.approx(100 * np.mean(right), abs=0.001)
 
 
 def test_the_official_release_of_ck_is_trained_at_96x96(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from torch import nn
 
 import mainpro_FER
 from inference import refit
-from inference.networks import load_networks
+from inference.checkpoints import load_networks
 from models import MODELS, checkpoint
 from models.multitask import MultiTask, RegressionHead
 from tests.conftest import run_program

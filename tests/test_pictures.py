@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.demo.drawing import draw_face
-from inference.networks import RELEASED
+from inference.checkpoints import RELEASED
 from inference.videos import detector
 from tests.conftest import ROOT
 from utils.files import UserError

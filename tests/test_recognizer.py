@@ -13,8 +13,8 @@ from PIL import Image
 
 from data.batches import center_crop, normalise
 from data.demo.drawing import draw_face
+from inference.checkpoints import load_networks, ready_to_predict
 from inference.explain import heat_maps
-from inference.networks import load_networks, ready_to_predict
 from inference.videos import results
 from inference.videos.detector import Box
 from inference.videos.recognizer import EmotionRecognizer, Face, as_picture

@@ -1,4 +1,4 @@
-"""`visualize.py --synthesize`: faces drawn with other expressions, as its user runs it."""
+"""inference.synthesize: a grid of faces with other expressions."""
 
 from functools import partial
 
@@ -7,15 +7,19 @@ import pytest
 import torch
 from PIL import Image
 
-import visualize
 from data.demo.drawing import draw_face
+from inference import synthesize
+from inference.detection import FaceDetector, crop_faces
 from inference.synthesize import FaceSynthesizer
 from models import MODELS, checkpoint
 from models.fersnet import FERSNet
-from tests.test_pictures import pasted
+from tests.conftest import ROOT
+from tests.harness import run_module
 from utils.files import UserError
+from utils.images import read_image, to_grey
 
 CLASSES = ("Angry", "Contempt", "Disgust", "Fear", "Happy", "Sad", "Surprise")
+SAMPLE = ROOT / "data" / "sample.png"
 
 
 @pytest.fixture(autouse=True)
@@ -27,75 +31,58 @@ def save(path, sharing="selective"):
     torch.manual_seed(0)
     network = FERSNet(sharing=sharing, base=4)
     content = {
-        "net": network.state_dict(), "model": "FERSNet", "tasks": ["classify"], "sharing": sharing, "dataset": "CK+",
+        "net": network.state_dict(), "model": "FERSNet", "tasks": ["classify"], "sharing": sharing,
         "options": {"classes": 7, "size": 48, "kernel": 1}, "class_names": list(CLASSES),
-        "preprocessing": {"mean": 0.0, "std": 1.0},
+        "dataset": "CK+", "preprocessing": {"mean": 0.0, "std": 1.0},
     }  # fmt: skip
     checkpoint.save(path, content)
     return network.eval()
 
 
-def run(*arguments):
-    flags = ["--device", "cpu", "--precision", "fp32", *arguments]
-    return visualize.main(visualize.build_parser().parse_args([str(flag) for flag in flags]))
-
-
-def test_what_is_drawn_is_what_the_network_draws(tmp_path):
+def test_a_synthesizer_gives_what_its_network_gives(tmp_path):
     network = save(tmp_path / "Fold01_model_classify.t7")
-    synthesizer = FaceSynthesizer(tmp_path, "cpu", "fp32")
     faces = np.stack([draw_face(number, (0, 0, 0), number) for number in range(3)])
-    drawn = synthesizer.synthesize(faces, ("Happy", "Angry"))
-    assert drawn.shape == (3, 2, 48, 48) and drawn.dtype == np.uint8
-    pictures = torch.from_numpy(faces)[:, None].float() / 255
+    found = FaceSynthesizer(tmp_path, "cpu", "fp32").synthesize(faces, ("Happy", "Angry"))
+    assert found.shape == (3, 2, 48, 48) and found.dtype == np.uint8
+    pixels = torch.from_numpy(faces)[:, None].float() / 255
     for place, number in enumerate((4, 0)):
         with torch.no_grad():
-            expected = 255 * network(pictures, torch.full((3,), number))["synthesized"][:, 0].clamp(0, 1)
-        assert np.abs(drawn[:, place].astype(float) - expected.numpy()).max() <= 0.51  # rounding
+            synthesized = network(pixels, torch.full((3,), number))["synthesized"][:, 0]
+        difference = found[:, place].astype(float) - 255 * synthesized.clamp(0, 1).numpy()
+        assert np.abs(difference).max() <= 0.51  # rounding
 
 
 def test_every_face_of_a_photograph_gets_a_row(tmp_path, capsys):
     save(tmp_path / "model.t7")
-    photo = tmp_path / "two faces é.png"
-    Image.fromarray(pasted([(40, 60), (380, 180)], 160)).save(photo)
-    assert run(photo, "--synthesize", "all", "--checkpoints", tmp_path / "model.t7") == 0
-    told = capsys.readouterr().out
-    sheet = tmp_path / "two faces é_emotion_drawn.png"
-    assert str(sheet) in told
-    with Image.open(sheet) as picture:
-        assert picture.width > 8 * 96 and picture.height > 2 * 96
-    # Its own result is no input of the next run, and is written anew.
-    assert run(tmp_path, "--synthesize", "happy", "SAD", "--checkpoints", tmp_path / "model.t7") == 0
-    assert sorted(path.name for path in tmp_path.glob("*.png")) == [photo.name, sheet.name]
+    flags = ("--checkpoints", tmp_path / "model.t7", "--device", "cpu", "--precision", "fp32")
+    out = tmp_path / "grid é.png"
+    assert run_module(synthesize, SAMPLE, *flags, "--out", out, "--expressions", "sad") == 0
+    assert str(out) in capsys.readouterr().out
+    grey = to_grey(read_image(SAMPLE))
+    faces = crop_faces(grey, FaceDetector().detect(grey), 48)
+    assert len(faces) == 3
+    sad = FaceSynthesizer(tmp_path / "model.t7", "cpu", "fp32").synthesize(faces, ("Sad",))[:, 0]
+    grid = np.asarray(Image.open(out))
+    for row in range(3):
+        for column, face in enumerate((faces[row], sad[row])):
+            top, left = 2 + 50 * row, 2 + 50 * column
+            assert np.array_equal(grid[top : top + 48, left : left + 48], face)
 
 
-def test_one_face_is_drawn_with_the_expressions_that_were_asked_for(tmp_path):
-    save(tmp_path / "Fold01_model_classify.t7")
-    Image.fromarray(draw_face(3, (1, 1, 1), 0)).save(tmp_path / "face.png")
-    assert run(tmp_path / "face.png", "--synthesize", "Fear", "--checkpoints", tmp_path, "--out", tmp_path / "out") == 0
-    (sheet,) = (tmp_path / "out").iterdir()
-    with Image.open(sheet) as picture:  # the face, and the one that was drawn
-        assert 2 * 96 < picture.width < 4 * 96 < 4 * picture.height
-
-
-def test_what_cannot_be_drawn_is_told(tmp_path, capsys):
-    Image.fromarray(draw_face(3, (1, 1, 1), 0)).save(tmp_path / "face.png")
-    flags = (tmp_path / "face.png", "--synthesize")
-    with pytest.raises(UserError, match="no checkpoint of a FERSNet"):
-        run(*flags, "all", "--checkpoints", tmp_path)
+def test_what_cannot_be_synthesized_is_refused(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        run_module(synthesize, SAMPLE, "--checkpoints", tmp_path)
     save(tmp_path / "alone.t7", "none")
-    with pytest.raises(UserError, match="holds no network that synthesizes"):
-        run(*flags, "all", "--checkpoints", tmp_path / "alone.t7")
+    with pytest.raises(UserError, match=r"alone\.t7"):
+        run_module(synthesize, SAMPLE, "--checkpoints", tmp_path / "alone.t7")
     save(tmp_path / "good.t7")
-    with pytest.raises(UserError, match="bored is no expression that can be synthesized: all, or Angry, Contempt"):
-        run(*flags, "bored", "--checkpoints", tmp_path / "good.t7")
+    flags = ("--checkpoints", tmp_path / "good.t7", "--out", tmp_path / "grid.png")
+    with pytest.raises(UserError, match="Bored"):
+        run_module(synthesize, SAMPLE, *flags, "--expressions", "bored")
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    assert run(tmp_path / "bad.png", *flags, "all", "--checkpoints", tmp_path / "good.t7") == 1
-    told = capsys.readouterr()
-    assert "bad.png" in told.err and "face.png: 1 face" in told.out  # the good one was drawn all the same
-
-
-def test_a_network_of_other_expressions_does_not_read_emotions(tmp_path):
-    save(tmp_path / "model.t7")
-    Image.fromarray(draw_face(3, (1, 1, 1), 0)).save(tmp_path / "face.png")
-    with pytest.raises(UserError, match="knows other emotions"):
-        run(tmp_path / "face.png", "--checkpoints", tmp_path / "model.t7")
+    with pytest.raises(UserError, match=r"bad\.png"):
+        run_module(synthesize, tmp_path / "bad.png", *flags)
+    Image.new("L", (200, 200), 90).save(tmp_path / "empty.png")
+    with pytest.raises(UserError, match="No face"):
+        run_module(synthesize, tmp_path / "empty.png", *flags)
+    assert not (tmp_path / "grid.png").exists()

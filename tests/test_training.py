@@ -19,7 +19,7 @@ import torch.nn.functional as F
 import mainpro_FER
 from data import DATASETS
 from data.batches import center_crop, normalise
-from inference import networks
+from inference import checkpoints
 from models import checkpoint
 from tests.conftest import ROOT, run_program
 from tests.runs import (
@@ -219,12 +219,12 @@ def test_a_run_with_a_teacher_resumes_exactly_without_it(tmp_path, interrupted, 
     interrupted(2, tmp_path / "again", *flags)
     taught = checkpoint.load(tmp_path / "again" / "Demo_Small" / "last.t7")["teacher_probs"]
     faces = DATASETS["Demo"](None, False, 40).splits["Training"]
-    model, content = checkpoint.load_model(networks.RELEASED / "released.t7")
+    model, content = checkpoint.load_model(checkpoints.RELEASED / "released.t7")
     with torch.no_grad():
         pictures = normalise(center_crop(faces.images), **content["preprocessing"])
         expected = model(pictures)["classify"].softmax(1)
     assert torch.allclose(taught, expected, atol=0.03)  # in bf16 where the hardware has it
-    monkeypatch.setattr(networks, "RELEASED", tmp_path / "nowhere")
+    monkeypatch.setattr(checkpoints, "RELEASED", tmp_path / "nowhere")
     assert run_program(tmp_path / "again", "--resume") == 0
     assert_same_run(tmp_path / "whole", tmp_path / "again", "Demo_Small")
     with pytest.raises(UserError, match="--teacher 0"):

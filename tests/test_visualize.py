@@ -4,10 +4,8 @@ import csv
 import json
 import os
 import pickle
-import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import cv2
@@ -21,13 +19,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import visualize
-from data import archives
-from data.batches import center_crop, four_crop, normalise, ten_crop
-from data.demo.demo import draw_faces
+from data.batches import four_crop, normalise, ten_crop
 from data.demo.drawing import draw_face
-from data.fer2013 import prepare
 from inference import figures
-from inference.networks import load_networks
+from inference.checkpoints import load_networks
 from inference.videos import places, results
 from inference.videos.detector import Box
 from inference.videos.recognizer import EmotionRecognizer, Face
@@ -115,7 +110,7 @@ def test_one_file_that_holds_all_tasks_is_enough(tmp_path, checkpoints):
         assert [network.tasks for network in load_networks(given)] == [list(TASKS)]
 
 
-@pytest.mark.parametrize("tasks", [tuple(TASKS), ("classify", "regressV")])
+@pytest.mark.parametrize("tasks", [tuple(TASKS)])
 def test_a_file_is_read_once(tmp_path, monkeypatch, tasks):
     (file,) = save(tmp_path, make_model(tasks=tasks), ["classify"]).iterdir()
     read, load_model = [], checkpoint.load_model
@@ -449,16 +444,6 @@ def test_a_folder_of_nothing_but_results_says_what_was_left_out(tmp_path, checkp
     assert "Results of earlier runs that were left out: 2\n" in capsys.readouterr().out
 
 
-def test_videos_are_named_that_are_left_out_with_synthesize(tmp_path, checkpoints, monkeypatch, capsys):
-    write_faces(tmp_path, 1)
-    (tmp_path / "film.mp4").touch()
-    monkeypatch.setattr(visualize, "synthesize", lambda stills, paths, arguments: len(stills))
-    assert run(checkpoints, tmp_path, "--synthesize", "all") == 1
-    assert capsys.readouterr().out.startswith(f"{tmp_path / 'film.mp4'}: left out, since only faces of pictures")
-    assert run(checkpoints, tmp_path, "--quiet", "--synthesize", "all") == 1
-    assert capsys.readouterr().out == ""
-
-
 def test_folders_below_are_only_searched_when_asked(tmp_path, checkpoints):
     write_faces(tmp_path / "top", 1)
     write_faces(tmp_path / "top" / "below", 2)
@@ -630,22 +615,12 @@ def test_a_video_in_another_format_is_no_result_of_a_video(film, tmp_path, check
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--export", "onnx", "{face}"], "a FILE means nothing with --export"),
         (["--webcam", "0", "{face}"], "a FILE means nothing with --webcam"),
-        (["{face}", "--synthesize", "all", "--csv", "a.csv"], "--csv means nothing with --synthesize"),
         (["--webcam", "--no-pictures"], "--no-pictures means nothing with --webcam"),
         (["{face}", "--no-pictures", "--explain"], "--explain means nothing with --no-pictures"),
         (["{face}", "--every", "3"], "--every is for videos"),
         (["{face}", "--smooth", "1"], "--smooth is for videos"),
         (["{folder}/film.mp4", "--explain"], "--explain is for pictures"),
-        (["{folder}/film.mp4", "--synthesize", "all"], "give pictures or folders"),
-        (["--synthesize", "all", "{face}"], "files go before --synthesize, and so should .*000.png"),
-        (["--synthesize", "all", "gone.JPG"], "files go before --synthesize, and so should gone.JPG"),
-        (["--synthesize", "holiday/", "all"], "files go before --synthesize, and so should holiday/"),
-        (["--synthesize", "all", "Happy"], "give pictures or folders"),
-        (["{face}", "--synthesize", "all", "--crops", "center"], "--crops means nothing with --synthesize"),
-        (["--export", "onnx", "--crops", "center"], "--crops means nothing with --export"),
-        (["--export", "onnx", "--face-model", "a.onnx"], "--face-model means nothing with --export"),
         (["{face}", "--csv", "{folder}/a", "--json", "{folder}/b/../a"], "--csv and --json both name .*a: give two"),
     ],
 )
@@ -724,7 +699,7 @@ def test_checkpoints_that_are_none_are_told(tmp_path, checkpoints, monkeypatch):
     ("changes", "message"),
     [
         ({"class_names": ["Joy", "Fear"]}, "other emotions"),
-        ({"model": "Unknown"}, "unknown"),
+        ({"model": "Unknown"}, "Unknown"),
     ],
 )
 def test_checkpoints_of_something_else_are_told(tmp_path, changes, message):
@@ -838,72 +813,3 @@ def test_of_many_people_those_who_are_seen_longest_have_a_time_line():
     assert [axes.get_ylabel() for axes in figure.axes[::2]] == [f"face {number}" for number in range(6, 12)]
     assert "6 of 11 people" in figure.axes[0].get_title()
     assert "no face found" in figures.draw_timelines({}, "film").axes[0].get_title()
-
-
-def test_onnx_gives_what_the_network_gives(tmp_path, checkpoints):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    other = save(tmp_path / "mixed", make_model())
-    save(other, make_model(seed=1), ["regressA"])
-    try:
-        assert run(other, "--export", "onnx", "--out", tmp_path) == 0
-    except UserError as error:
-        if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13):
-            raise
-        pytest.skip(str(error))
-    session = onnxruntime.InferenceSession(str(tmp_path / "emotion.onnx"), providers=["CPUExecutionProvider"])
-    crops = torch.randint(0, 256, (5, 1, 44, 44)).float()
-    probabilities, vad = session.run(None, {"crops": crops.numpy()})
-    with torch.no_grad():
-        first, second = (make_model(seed)(normalise(crops.clone(), **PREPROCESSING)) for seed in (0, 1))
-    assert np.allclose(probabilities, first["classify"].softmax(1), atol=1e-4)
-    expected = torch.cat([first["regressV"], second["regressA"], first["regressD"]], 1)
-    assert np.allclose(vad, expected, atol=1e-3)
-    meta = session.get_modelmeta().custom_metadata_map
-    assert json.loads(meta["emotions"]) == list(EMOTIONS) and "0..255" in meta["input"]
-    assert json.loads(meta["dimensions"]) == ["Valence", "Arousal", "Dominance"]
-
-
-def test_the_8_bit_network_is_smaller_and_says_nearly_the_same(tmp_path, checkpoints, monkeypatch):
-    """Convolutions in whole numbers, with scales measured on training faces."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
-    images, labels, _ = draw_faces(64, seed=0)
-    rows = "".join(
-        f"{label},{' '.join(map(str, face.ravel()))},Training\n" for face, label in zip(images, labels, strict=True)
-    )
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "fer2013.csv").write_text("emotion,pixels,Usage\n" + rows)
-    prepare.ensure(tmp_path / "home")
-    monkeypatch.setattr(archives, "DATA_FOLDER", tmp_path / "home")
-    other = save(tmp_path / "trained", make_model())
-    assert run(other, "--export", "onnx", "--out", tmp_path) == 0
-    kinds = [node.op_type for node in onnx.load(str(tmp_path / "emotion_int8.onnx")).graph.node]
-    assert kinds.count("DequantizeLinear") > kinds.count("Conv") > 10
-    sizes = [(tmp_path / name).stat().st_size for name in ("emotion_int8.onnx", "emotion.onnx")]
-    assert sizes[0] < 0.5 * sizes[1]
-    crops = center_crop(torch.from_numpy(images)).float().numpy()
-    outputs = []
-    for name in ("emotion.onnx", "emotion_int8.onnx"):
-        session = onnxruntime.InferenceSession(str(tmp_path / name), providers=["CPUExecutionProvider"])
-        outputs.append(session.run(None, {"crops": crops}))
-    for exact, rounded in zip(*outputs, strict=True):
-        assert np.abs(exact - rounded).mean() < 0.1 * np.abs(exact).mean() + 0.01
-
-
-def test_exporting_without_the_packages_is_told(tmp_path, checkpoints, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match="pip install onnx"):
-        run(checkpoints, "--export", "onnx", "--out", tmp_path)
-
-
-def test_an_export_that_cannot_be_written_is_told(tmp_path, checkpoints, monkeypatch):
-    onnx = SimpleNamespace(save=lambda model, path: Path(path).write_bytes(b"network"))
-    exported = SimpleNamespace(model_proto=SimpleNamespace(metadata_props=MagicMock()))
-    monkeypatch.setitem(sys.modules, "onnx", onnx)
-    monkeypatch.setitem(sys.modules, "onnxscript", onnx)
-    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **named: exported)
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"emotion\.onnx could not be written .*--out"):
-        run(checkpoints, "--export", "onnx", "--out", tmp_path / "file" / "below")

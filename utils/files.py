@@ -124,6 +124,14 @@ def path_argument(text):
     return Path(text)
 
 
+def new_file_argument(text):
+    """`path_argument` of a file to write, which must not exist yet."""
+    path = path_argument(text)
+    if os.path.lexists(path):
+        raise argparse.ArgumentTypeError(f"{text} exists already: move it away, or name another")
+    return path
+
+
 def as_text(name):
     """A file name as valid UTF-8 text; bytes that are not are replaced."""
     return os.fsencode(name).decode("utf-8", errors="replace")

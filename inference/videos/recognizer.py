@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from data import FACE_SIZE
+from inference.checkpoints import load_networks, predict_tasks, ready_to_predict, temperature_of
 from inference.explain import heat_maps
-from inference.networks import load_networks, predict_tasks, ready_to_predict, temperature_of
 from inference.videos import detector, results
 from inference.videos.tracks import SMOOTH
 from training.device import select_device

@@ -76,24 +76,28 @@ def logits_of(outputs):
     return (outputs["classify"] if isinstance(outputs, dict) else outputs).float()
 
 
-def identity_network(faces, seed, runtime):
-    """A `SmallClassifier` trained on the subjects of `faces` (training folds only)."""
+def identity_network(faces, seed, runtime, learn=True):
+    """A `SmallClassifier` trained on the subjects of `faces` (training folds only).
+
+    learn: whether to train it.
+    """
     known, subjects = faces.subjects.unique(return_inverse=True)
-    return _train_guide(faces.images, subjects, len(known), seed, runtime)
+    how = Supervision(GUIDE_EPOCHS if learn else 0)
+    return _guide(faces.images, subjects, len(known), how, seed, runtime)
 
 
-def expression_network(faces, seed, runtime):
-    """A `SmallClassifier` trained on the expressions of `faces` (training folds only).
+def expression_network(faces, seed, runtime, learn=True):
+    """A `SmallClassifier` trained on the expressions of `faces`, as `identity_network` is.
 
     It learns from random views: blurred, shifted, noisy, as it will see synthesized faces.
     """
-    classes = len(faces.class_names)
-    return _train_guide(faces.images, faces.labels, classes, seed, runtime, random_blurred_view)
+    how = Supervision(GUIDE_EPOCHS if learn else 0, view=random_blurred_view)
+    return _guide(faces.images, faces.labels, len(faces.class_names), how, seed, runtime)
 
 
-def _train_guide(images, labels, classes, seed, runtime, view=None):
+def _guide(images, labels, classes, how, seed, runtime):
     torch.manual_seed(seed)
     network = runtime.place(SmallClassifier(classes))
-    how = Supervision(GUIDE_EPOCHS, view=view)
-    *_, network = supervise(network, images, labels, how, seed, runtime)
+    if how.epochs:
+        *_, network = supervise(network, images, labels, how, seed, runtime)
     return network

@@ -14,7 +14,7 @@ import torch
 
 from data.subjects.folds import FOLD_RULES, FOLDS, folds_table
 from models import MODELS, checkpoint
-from models.fersnet import Discriminator, SmallClassifier
+from models.fersnet import Discriminator
 from training.config import PATHS, Settings
 from training.fersnet.engine import (
     recognition_metrics,
@@ -63,8 +63,8 @@ class FoldRun(RunFolder):
         self.fold_of = FOLD_RULES[self.recipe.folds](faces.labels, faces.subjects, FOLDS)
         held_out = self.fold_of == fold - 1
         self.training, self.held_out = faces.select(~held_out), faces.select(held_out)
-        names = [faces.subject_names[number] for number in self.held_out.subjects.unique().tolist()]
-        self.held_out_names = names
+        people = self.held_out.subjects.unique().tolist()
+        self.held_out_names = [faces.subject_names[number] for number in people]
         self.result, self._saved = None, time.monotonic()
         if settings.pretrain is not None:
             self._check_pretrained()
@@ -109,7 +109,7 @@ class FoldRun(RunFolder):
         network, others = self._network(), (None, None, None)
         if network.synthesizes:
             discriminator = Discriminator(network.classes, network.base)
-            others = (discriminator, *(self._train_guides() if content is None else self._guides()))
+            others = (discriminator, *self._guides(learn=content is None))
         if content is None and self.settings.pretrain is not None:
             checkpoint.load_pretrained(network, self.settings.pretrain)
         learner = FERSNetLearner(
@@ -127,18 +127,16 @@ class FoldRun(RunFolder):
         classes, size = len(self.faces.class_names), self.faces.size
         return {"classes": classes, "size": size, "kernel": self.recipe.kernel}
 
-    def _guides(self):
-        """The networks of identities and expressions, untrained."""
-        subjects = len(self.training.subjects.unique())
-        return SmallClassifier(subjects), SmallClassifier(len(self.faces.class_names))
+    def _guides(self, learn):
+        """The networks of identities and of expressions, None where that has no weight.
 
-    def _train_guides(self):
-        """The networks of identities and expressions; without weight, None for the latter."""
-        began, expression = time.perf_counter(), None
-        print(f"fold {self.fold}: training the networks of identity and expression", flush=True)
-        identity = identity_network(self.training, self.seed, self.runtime)
-        if self.recipe.expression:
-            expression = expression_network(self.training, self.seed, self.runtime)
+        learn: whether to train them; else their weights are loaded later.
+        """
+        began, arguments = time.perf_counter(), (self.training, self.seed, self.runtime, learn)
+        if learn:
+            print(f"fold {self.fold}: training the networks of identity and expression", flush=True)
+        identity = identity_network(*arguments)
+        expression = expression_network(*arguments) if self.recipe.expression else None
         self.log(f"fold {self.fold} guides: {time.perf_counter() - began:.1f} s")
         return identity, expression
 
