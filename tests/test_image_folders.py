@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -188,6 +189,7 @@ def test_pictures_outside_of_folders_of_classes_are_refused(refused):
     refused({"photo.png": png(image(0).reshape(48, 48))}, "train/<class>")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows makes links for administrators only")
 def test_links_are_followed_but_not_in_circles(made, tmp_path, capsys):
     """Two to a folder around them would be as many ways as 2**40."""
     faces = made(place="elsewhere", count=1)

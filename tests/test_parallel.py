@@ -43,7 +43,7 @@ def start(processes, *arguments):
     return done.stdout
 
 
-@pytest.mark.parametrize("sharing", ["trunk", "none"])
+@pytest.mark.parametrize("sharing", ["trunk", pytest.param("none", marks=pytest.mark.slow)])
 def test_two_processes_have_the_gradients_of_one(tmp_path, sharing):
     found = {}
     for processes in (1, 2):

@@ -5,9 +5,7 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,15 +15,16 @@ import torch
 import torch.nn.functional as F
 
 import mainpro_FER
+import training.run
 from data import DATASETS
 from data.batches import center_crop, normalise
 from inference import checkpoints
 from models import checkpoint
-from tests.conftest import ROOT, run_program
+from tests.conftest import run_program
+from tests.programs import enter
 from tests.runs import (
     FLAGS,
     MODELS_SAVED,
-    PROGRAM,
     RUN_NAME,
     TABLES,
     assert_same_run,
@@ -290,40 +289,20 @@ def test_the_command_to_go_on_names_the_machine_as_it_was_asked_for(tmp_path, ca
         assert capsys.readouterr().out.endswith(f"mainpro_FER.py {flags}\n")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child process")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_by_a_signal_and_resumed(finished, tmp_path, number):
-    program = [sys.executable, "-c", PROGRAM, *FLAGS, "--device", "cpu", "--out", str(tmp_path)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "cwd": ROOT}
-    with subprocess.Popen(program, **pipes) as process:
-        last = tmp_path / RUN_NAME / "last.t7"
-        deadline = time.monotonic() + 120
-        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(number)
-        output = process.communicate(timeout=120)[0].decode()
-    assert process.returncode in (130, -signal.SIGKILL), output
-    assert "Traceback" not in output
-    assert run(tmp_path, "--resume") == 0
-    assert_same_run(finished, tmp_path)
-
-
-INTERRUPTED_FINISH = """
-import os, signal, training.run
-def interrupted(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGINT)
-    raise AssertionError("the signal came too late")
-training.run.evaluate_chosen = interrupted
-"""
-
-
-def test_ctrl_c_during_the_last_evaluation_ends_at_once_and_can_go_on(finished, tmp_path):
+def test_ctrl_c_during_the_last_evaluation_ends_at_once_and_can_go_on(
+    finished, tmp_path, monkeypatch, capsys
+):
     """The chosen models are evaluated with ten crops after the last epoch, which takes long."""
-    program = PROGRAM.replace("sys.exit(", INTERRUPTED_FINISH + "sys.exit(")
-    command = [sys.executable, "-c", program, *FLAGS, "--device", "cpu", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 130 and "--resume" in done.stdout, done.stderr
-    assert "Traceback" not in done.stderr
+
+    def interrupted(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the signal came too late")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.run, "evaluate_chosen", interrupted)
+        assert enter("mainpro_FER", *FLAGS, "--device", "cpu", "--out", tmp_path) == 130
+    captured = capsys.readouterr()
+    assert "--resume" in captured.out + captured.err
     assert run(tmp_path, "--resume") == 0
     assert_same_run(finished, tmp_path)
 

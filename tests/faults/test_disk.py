@@ -102,7 +102,7 @@ def test_a_disk_that_fills_up_and_is_cleared(disk, whole, capsys):
     ballast.write_bytes(bytes(62 << 20))  # the files of the run need about 8 MB
     assert enter(*command) == 2
     error = error_line(capsys)
-    assert str(out) in error and "space" in error
+    assert str(out) in error and "room" in error
     assert not list(out.rglob("*.unfinished"))
     for path in out.rglob("*.t7"):
         checkpoint.load(path)

@@ -15,8 +15,8 @@ from utils.lock import exclusive_run
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork safely")
 
 # Forks the program again and again, so that PyTorch is imported once. Arguments: out, number of
-# stops, names of signals, flags. Prints the exit codes. A signal comes within the time of two
-# epochs of an undisturbed run.
+# stops, names of signals, flags. Prints the exit codes. A signal comes within the time of about
+# one epoch of an undisturbed run.
 DRIVER = """
 import glob, json, os, random, signal, sys, time
 from functools import partial
@@ -50,7 +50,7 @@ def run(folder, number=None, seconds=0):
 
 began = time.monotonic()
 codes = [run(out + "/whole")]
-most = 2 * (time.monotonic() - began) / epochs
+most = 1.2 * (time.monotonic() - began) / epochs
 codes += [run(out + "/stopped", chance.choice(numbers), chance.uniform(0, most))
           for _ in range(int(stops))]
 codes.append(run(out + "/stopped"))
@@ -69,7 +69,8 @@ def stop_and_resume(out, stops, signals, *flags):
     first, *stopped, last = json.loads(done.stdout.splitlines()[-1])
     assert first == last == 0 and not list(out.rglob("*.unfinished"))
     # Asked politely, a run saves and says how to go on; before it has begun it ends at once.
-    assert set(stopped) <= {-9} if signals == ["SIGKILL"] else set(stopped) <= {130, -15}
+    assert set(stopped) <= ({0, -9} if signals == ["SIGKILL"] else {0, 130, -15})
+    assert stopped.count(0) <= stops // 2  # it may have ended before the last signals
     assert "--resume" in done.stdout or signals == ["SIGKILL"]
     with exclusive_run(out / "stopped"):  # the lock is free
         pass
@@ -81,7 +82,7 @@ KINDS = [["SIGKILL"], ["SIGTERM", "SIGINT"]]
 @pytest.mark.parametrize(
     ("stops", "epochs"),
     [
-        pytest.param(6, 12, marks=pytest.mark.slow),
+        pytest.param(5, 8, marks=pytest.mark.slow),
         pytest.param(100, 140, marks=pytest.mark.endurance),
     ],
 )
