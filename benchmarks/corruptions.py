@@ -37,7 +37,7 @@ from inference.checkpoints import (
     ready_to_predict,
     temperature_of,
 )
-from inference.videos.recognizer import CLOSE, EmotionRecognizer
+from inference.recognizer import UNCERTAIN_MARGIN, EmotionRecognizer
 from training.calibration import calibration_metrics, calibration_terms
 from training.device import DEVICES, setup_device
 from utils.files import UserError, atomic_write, exit_code, path_argument
@@ -132,7 +132,7 @@ def measure(logits, targets):
     targets: {name: (N,) int64}, -1 where a face has none.
     """
     best = logits.softmax(dim=2).topk(2, dim=2).values
-    is_uncertain = (best[:, :, 0] - best[:, :, 1] < CLOSE).double()
+    is_uncertain = (best[:, :, 0] - best[:, :, 1] < UNCERTAIN_MARGIN).double()
     said = F.one_hot(logits.argmax(dim=2), len(EMOTIONS)).double().mean(dim=1)
     shares = [dict(zip(EMOTIONS, row, strict=True)) for row in (100 * said).tolist()]
     figures = {

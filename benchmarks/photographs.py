@@ -27,10 +27,11 @@ from benchmarks.common import (
     spell,
     write_json,
 )
-from inference.videos.recognizer import EmotionRecognizer
+from inference.detection import crop_faces
+from inference.recognizer import EmotionRecognizer
 from training.device import DEVICES, setup_device
 from utils.files import UserError, exit_code, path_argument
-from utils.images import in_batches, prefetch, read_image
+from utils.images import in_batches, prefetch, read_image, to_grey
 from utils.progress import Progress
 from utils.tasks import EMOTIONS
 
@@ -76,13 +77,17 @@ def read_emotions(recognizers, paths, side):
     def read(path):
         return read_image(path) if side is None else shrink(read_image(path), side)
 
-    detector, emotions = next(iter(recognizers.values())), {name: [] for name in recognizers}
+    detector = next(iter(recognizers.values())).detector
+    emotions = {name: [] for name in recognizers}
     with Progress("photographs", len(paths)) as progress:
         for pictures in in_batches(prefetch(read, paths), BATCH):
-            found = [detector.find(picture) for picture in pictures]
+            found = [detector.detect(picture)[:1] for picture in pictures]
+            boxes = [box for each in found for box in each]
+            pairs = zip(pictures, found, strict=True)
+            crops = np.concatenate([crop_faces(to_grey(picture), each) for picture, each in pairs])
             for name, recognizer in recognizers.items():
-                for faces in recognizer.read_faces(found):
-                    emotions[name].append(faces[0].emotion.capitalize() if faces else MISSED)
+                faces = iter(recognizer.predict(crops, boxes))
+                emotions[name] += [next(faces).emotion if each else MISSED for each in found]
             progress.add(len(pictures))
     return {name: np.array(values) for name, values in emotions.items()}
 

@@ -55,7 +55,6 @@ from utils.text import counted
 
 SAMPLES = 10_000
 AT_A_TIME = 50  # samples
-RATING_COLUMNS = ["index", *DIMENSIONS]
 CHOSEN = {
     "PublicTest": "best on the public split, so that the private split remains a test",
     "PrivateTest": "best on the private split, whose metrics are therefore optimistic",
@@ -88,38 +87,35 @@ def read_ratings(path, counts):
     index: the row of the split, from 0. Optional columns: split (default: PublicTest) and block.
     counts: {split: its number of faces}. Raises UserError.
     """
+    columns, names = ["index", *DIMENSIONS], {"block": str, "split": str}
     try:
-        table = pandas.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False)
-        table[RATING_COLUMNS] = table[RATING_COLUMNS].astype("float64")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except (KeyError, ValueError) as error:
-        columns = ", ".join(RATING_COLUMNS)
+        table = pandas.read_csv(path, encoding="utf-8-sig", dtype=names, keep_default_na=False)
+        values = table[columns].to_numpy("float64")
+    except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} must have the columns {columns}, all numbers ({one_line(error)})."
+            f"{path} is no table of ratings ({one_line(error)}): it needs the columns "
+            f"{', '.join(columns)}, all numbers."
         ) from error
-    if table.empty:
-        raise UserError(f"{path} has no rows below its column names.")
-    for column, default in (("block", ""), ("split", "PublicTest")):
-        if column not in table:
-            table[column] = default
-    groups = table.groupby(["block", "split"], sort=False)
-    return [_make_block(path, name, split, rows, counts) for (name, split), rows in groups]
-
-
-def _make_block(path, name, split, table, counts):
-    if split not in counts:
-        raise UserError(f"{path}: split must be one of {', '.join(counts)}, not {split[:100]}.")
-    index, ratings = table["index"], table[list(DIMENSIONS)]
-    known = index.isin(range(counts[split])) & ~index.duplicated()
-    if not (known.all() and (ratings.abs() <= VAD_LIMIT).all(axis=None)):  # false for NaN
-        last = counts[split] - 1
+    for name, default in (("block", ""), ("split", "PublicTest")):
+        if name not in table:
+            table[name] = default
+    index, ratings, size = (
+        values[:, 0],
+        values[:, 1:],
+        table["split"].map(counts).to_numpy("float64"),
+    )
+    known = (index % 1 == 0) & (index >= 0) & (index < size)  # false for NaN
+    in_range = (np.abs(ratings) <= VAD_LIMIT).all(axis=1)
+    if not (len(table) and (known & in_range).all()) or table.duplicated([*names, "index"]).any():
         raise UserError(
-            f"{path}: index must name different rows of {split} (0 to {last}), and ratings lie in "
-            "-2..2."
+            f"{path}: split must be one of {', '.join(counts)}, index must name different rows of "
+            "it, from 0, and ratings must lie in -2..2."
         )
-    rows = torch.from_numpy(index.to_numpy("int64", copy=True))
-    return Block(name, split, rows, torch.from_numpy(ratings.to_numpy("float32", copy=True)))
+    groups = table.groupby(list(names), sort=False).indices.items()
+    return [
+        Block(*names, torch.from_numpy(index[rows]).long(), torch.from_numpy(ratings[rows]).float())
+        for names, rows in groups
+    ]
 
 
 def main(arguments):

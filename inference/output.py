@@ -75,18 +75,19 @@ def to_frame(results):
 
 
 class TableWriter:
-    """Writes rows to a CSV or, by the suffix .json, a JSON file; a context manager.
+    """Writes rows to a CSV or a JSON file; a context manager.
 
     The file appears when the block ends, also by an error, once it has a row. An earlier result is
     replaced; raises UserError for any other file in its place, or when it cannot be written.
     """
 
-    def __init__(self, path, columns=COLUMNS):
-        self.path, self.columns = Path(path), columns
-        self.rows, self._end, self._is_json = 0, 0, self.path.suffix.lower() == ".json"
+    def __init__(self, path, columns=COLUMNS, *, is_json=False):
+        self.path, self.columns, self._is_json = Path(path), columns, is_json
+        self.rows, self._end = 0, 0
         if os.path.lexists(self.path) and not is_own_table(self.path, columns):
             raise UserError(
-                f"{self.path} exists, and is not a table of this program: choose another name."
+                f"{self.path} exists, and is another file or folder than a table of this program: "
+                "choose another name."
             )
 
     def __enter__(self):
@@ -164,9 +165,11 @@ def find_inputs(paths, recursive=False):
         names = sorted(glob.glob(str(given))) if is_pattern else []
         for path in map(Path, names or [given]):
             found += _list_folder(path, recursive) if os.path.isdir(path) else [path]
-    found = list({os.path.realpath(path): path for path in reversed(found)}.values())[::-1]
-    results = [path for path in found if is_own_result(path)]
-    return [path for path in found if path not in results], results
+    files = {}
+    for path in found:
+        files.setdefault(os.path.realpath(path), path)
+    results = [path for path in files.values() if is_own_result(path)]
+    return [path for path in files.values() if path not in results], results
 
 
 def _list_folder(folder, recursive):

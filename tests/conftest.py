@@ -13,8 +13,10 @@ import torch
 import mainpro_FER
 from data.fer2013 import prepare
 from data.fer2013.prepare import ensure
+from inference import EmotionRecognizer
 from models import MODELS
 from models.multitask import MultiTask
+from tests.harness import make_model, save_checkpoints
 from tests.samples import contents, read_h5, write_files
 from training.config import build_parser
 
@@ -114,17 +116,13 @@ def run_program(out, *flags):
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """A folder with the checkpoints of a narrow network."""
-    from tests.test_visualize import make_model, save
-
-    return save(tmp_path_factory.mktemp("checkpoints"), make_model())
+    return save_checkpoints(tmp_path_factory.mktemp("checkpoints"), make_model())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def recognizer(checkpoints):
     """An `EmotionRecognizer` of that network."""
-    from inference.videos.recognizer import EmotionRecognizer
-
     return EmotionRecognizer(checkpoints, device="cpu", precision="fp32")

@@ -6,7 +6,10 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import visualize
+from data.demo.drawing import draw_face
 from models import checkpoint
 from models.multitask import MultiTask
 from utils.tasks import TASKS
@@ -31,6 +34,30 @@ def save_checkpoints(folder, model, tasks=tuple(TASKS), split="PrivateTest", epo
         content = checkpoint.task_checkpoint(model, name, epoch, {}, description | changes)
         checkpoint.save(folder / TASKS[name].checkpoint(split), content)
     return folder
+
+
+def write_faces(folder, count, side=48):
+    """Write drawn faces as 000.png, 001.png, ...; returns the folder."""
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        face = draw_face(number % 7, (0, 0, 0), number, side)
+        Image.fromarray(face).save(folder / f"{number:03}.png")
+    return folder
+
+
+def paste_faces(places, side, size=(400, 600), seed=3):
+    """A plain grey picture with drawn faces whose top left corners are `places`."""
+    picture = np.full(size, 150, np.uint8)
+    for number, (left, top) in enumerate(places):
+        face = draw_face(6, (0, 0, 0), seed + number, side)
+        picture[top : top + side, left : left + side] = face
+    return picture
+
+
+def run_visualize(checkpoints, *arguments):
+    """visualize.py on the processor with these checkpoints; returns its exit code."""
+    flags = ["--checkpoints", checkpoints, "--device", "cpu"]
+    return run_module(visualize, *flags, *arguments)
 
 
 def run_module(module, *arguments):

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from benchmarks import corruptions, photographs
 from benchmarks.corruptions import CORRUPTIONS
 from data.demo.demo import draw_faces
-from inference.videos.recognizer import EmotionRecognizer
+from inference import EmotionRecognizer
 from tests.conftest import ROOT
 from tests.samples import PLAIN, SPLIT_FILES, VOTES, pixel_text, table, votes_table
 from utils.files import UserError
@@ -104,7 +104,7 @@ def test_accuracy_under_corruption_equals_what_the_recognizer_says(
     figures = json.loads(out.read_text())[str(checkpoints)]
     recognizer = EmotionRecognizer(checkpoints, face="none", crops="center", device="cpu")
     readings = {
-        name: recognizer.recognize(list(change(faces)))
+        name: [result.faces for result in recognizer.iter_images(change(faces))]
         for name, change in {"clean": lambda faces: faces, **CORRUPTIONS}.items()
     }
     readings = {name: [face for (face,) in each] for name, each in readings.items()}

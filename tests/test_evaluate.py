@@ -230,23 +230,24 @@ def test_faces_without_annotations_are_classified_and_compared_with_ratings(fold
 
 
 @pytest.mark.parametrize(
-    ("text", "keyword"),
+    "text",
     [
-        (None, "cannot be read"),
-        ("row,V,A,D\n1,1,1,1\n", "columns index"),
-        ("index,Valence,Arousal,Dominance\n", "no rows"),
-        ("index,Valence,Arousal,Dominance\n1,x,0,0\n", "all numbers"),
-        ("index,Valence,Arousal,Dominance\n14,0,0,0\n", "different rows"),
-        ("index,Valence,Arousal,Dominance\n1,0,0,0\n1,0,0,0\n", "different rows"),
-        ("index,Valence,Arousal,Dominance\n1,nan,0,0\n", "-2..2"),
-        ("index,Valence,Arousal,Dominance\n1,3,0,0\n", "-2..2"),
-        ("index,split,Valence,Arousal,Dominance\n1,Test,1,0,0\n", "split"),
+        None,
+        "row,V,A,D\n1,1,1,1\n",
+        "index,Valence,Arousal,Dominance\n",
+        "index,Valence,Arousal,Dominance\n1,x,0,0\n",
+        "index,Valence,Arousal,Dominance\n14,0,0,0\n",
+        "index,Valence,Arousal,Dominance\n-1,0,0,0\n",
+        "index,Valence,Arousal,Dominance\n0.5,0,0,0\n",
+        "index,Valence,Arousal,Dominance\n1,0,0,0\n1,0,0,0\n",
+        "index,Valence,Arousal,Dominance\n1,nan,0,0\n",
+        "index,Valence,Arousal,Dominance\n1,3,0,0\n",
+        "index,split,Valence,Arousal,Dominance\n1,Test,1,0,0\n",
     ],
 )
-def test_ratings_that_cannot_be_used_are_refused(tmp_path, text, keyword):
+def test_ratings_that_cannot_be_used_are_refused(tmp_path, text):
     path = tmp_path / "ratings.csv"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match=r"ratings\.csv") as caught:
+    with pytest.raises(UserError, match=r"ratings\.csv"):
         evaluate.read_ratings(path, {"Training": 14, "PublicTest": 14})
-    assert keyword in str(caught.value)

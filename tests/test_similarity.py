@@ -40,13 +40,13 @@ def test_similarity_equals_scikit_image():
 
 
 @pytest.mark.parametrize("size", [48, 96])
-def test_a_sheet_shows_every_face_at_its_place_and_keeps_marks(size):
+def test_a_sheet_shows_every_face_at_its_place(size):
     tones = np.array([[40, 70], [100, 130], [160, 190]], np.uint8)
     faces = np.broadcast_to(tones[..., None, None], (3, 2, size, size))
     rows = list(zip(("S010", "a title", ""), faces, strict=True))
-    content = contact_sheet(rows, ["input", "Surprise"], {"program": "é"})
+    content = contact_sheet(rows, ["input", "Surprise"])
     with Image.open(io.BytesIO(content)) as picture:
-        assert picture.format == "PNG" and picture.info["program"] == "é"
+        assert picture.format == "PNG"
         sheet = np.array(picture.convert("L"))
     counts = [(sheet == tone).sum() for tone in tones.flat]
     assert min(counts) > 48**2 and max(counts) < 1.3 * min(counts)

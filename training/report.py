@@ -320,9 +320,9 @@ def confusion(matrix, title, names=EMOTIONS):
     return to_png(figure)
 
 
-def to_png(figure, **texts):
-    """The bytes of a PNG of a matplotlib figure, 100 pixels an inch; texts: kept inside it."""
+def to_png(figure):
+    """The bytes of a PNG of a matplotlib figure, 100 pixels an inch."""
     buffer = io.BytesIO()
     # matplotlib would write its version into the file.
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None, **texts})
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()

@@ -8,11 +8,11 @@ from training.report import to_png
 GAP = 2  # pixels between faces
 
 
-def contact_sheet(rows, columns, marks=None):
+def contact_sheet(rows, columns):
     """The bytes of a PNG of faces in rows and columns, on white, with titles.
 
     rows: at least one (row title, faces), a face per column: uint8 (S, S), all of one size;
-    columns: their titles; marks: {name: text} to be kept inside the PNG.
+    columns: their titles.
     """
     from matplotlib.figure import Figure
     from torchvision.utils import make_grid
@@ -27,4 +27,4 @@ def contact_sheet(rows, columns, marks=None):
     axes.set_xticks(middles[: len(columns)], columns)
     axes.set_yticks(middles[: len(rows)], [title for title, _ in rows])
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    return to_png(figure, **(marks or {}))
+    return to_png(figure)

@@ -1,1 +1,0 @@
-"""Videos: their frames, the people in them, and what is said of each."""
