@@ -23,7 +23,9 @@ def run(*flags):
 
 
 def test_the_network_is_that_of_its_records():
-    """The epoch is the one that its tables say the public split chose, and the figures are those of that row."""
+    """The epoch is the one that its tables say the public split chose, and the figures are those
+    of that row.
+    """
     content = checkpoint.load(RELEASED / "released.t7")
     for name, task in TASKS.items():
         with open(RELEASED / "run" / f"AccProcess_{name}.csv", newline="") as table:
@@ -36,7 +38,9 @@ def test_the_network_is_that_of_its_records():
             written = float(rows[content["epoch"]][f"{prefix}{task.rules.decisive}{task.letter}"])
             assert written == pytest.approx(figure, abs=1e-3)
         if name == "classify":
-            assert content["epoch"] == max(range(len(rows)), key=lambda epoch: float(rows[epoch]["PubtestAcc"]))
+            assert content["epoch"] == max(
+                range(len(rows)), key=lambda epoch: float(rows[epoch]["PubtestAcc"])
+            )
 
 
 def test_the_network_for_photographs_is_that_of_its_records():
@@ -60,7 +64,10 @@ def test_a_picture_is_shown_without_any_training(tmp_path, capsys):
     with open(tmp_path / "faces.csv", newline="", encoding="utf-8-sig") as table:
         rows = list(csv.DictReader(table))
     assert len(rows) == 3 and all(row["emotion"] in EMOTIONS for row in rows)
-    assert all(sum(float(row[name.lower()]) for name in EMOTIONS) == pytest.approx(1, abs=1e-3) for row in rows)
+    assert all(
+        sum(float(row[name.lower()]) for name in EMOTIONS) == pytest.approx(1, abs=1e-3)
+        for row in rows
+    )
     assert Image.open(tmp_path / "sample_emotion.png").width > 500
     assert len(re.findall(r"V [+-]\d", capsys.readouterr().out)) == 3
 
