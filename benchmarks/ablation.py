@@ -112,7 +112,8 @@ def train(tasks, of_class, recipe, seed, h5_path, faces, ratings, threads):
     training = load_split(h5_path, "Training", limit=faces).to(runtime.device)
     public = load_split(h5_path, "PublicTest").to(runtime.device)
     if of_class:
-        training = replace(training, vad=training.class_means().float()[training.labels])
+        means = [training.vad[training.labels == label].mean(dim=0) for label in range(7)]
+        training = replace(training, vad=torch.stack(means)[training.labels])
     torch.manual_seed(seed)
     model = MultiTask(tasks, recipe.sharing, **recipe.network_options)
     learner = MultiTaskLearner(model, recipe, training, seed, runtime)

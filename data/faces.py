@@ -86,12 +86,6 @@ class Faces:
         parts = vars(self).items()
         return Faces(**{name: None if part is None else change(part) for name, part in parts})
 
-    def class_means(self):
-        """(7, 3) float64: the mean V/A/D of each class; not a number for one without faces."""
-        return torch.stack(
-            [self.vad[self.labels == label].double().mean(dim=0) for label in range(len(EMOTIONS))]
-        )
-
     def pixel_statistics(self):
         """{"mean", "std"} of all pixels, in units of 0..1, exact whatever the number of faces."""
         counts = sum(

@@ -63,15 +63,14 @@ class MultiTask(nn.Module):
     def forward(self, images):
         features = {owner: trunk(images) for owner, trunk in self.trunks.items()}
         # Heads are small and run in float32: losses subtract nearly equal numbers.
+        outputs = {}
         with torch.autocast(images.device.type, enabled=False):
-            return {name: head(self._seen(name, features)) for name, head in self.heads.items()}
-
-    def _seen(self, task, features):
-        """What the head of `task` gets of {owner: features (B, F)}."""
-        seen = features["shared" if self.sharing == "trunk" else task]
-        if self.dropout and TASKS[task].kind == "classification":
-            seen = F.dropout(seen, self.dropout, self.training)
-        return seen
+            for name, head in self.heads.items():
+                seen = features["shared" if self.sharing == "trunk" else name]
+                if TASKS[name].kind == "classification":
+                    seen = F.dropout(seen, self.dropout, self.training)
+                outputs[name] = head(seen)
+        return outputs
 
     def part(self, task):
         """What serves `task` (a name), as (tasks, state dict) that rebuild it.

@@ -36,21 +36,15 @@ def calibration_terms(logits, labels):
     confidence, predicted = probabilities.max(dim=1)
     entropy = F.cross_entropy(logits, labels, reduction="none")
     brier = (probabilities - F.one_hot(labels, logits.shape[1])).square().sum(dim=1)
-    gaps = ((predicted == labels).double() - confidence)[:, None] * confidence_bins(confidence)
+    bins = F.one_hot((confidence * BINS).long().clamp(max=BINS - 1), BINS)  # of equal width
+    gaps = ((predicted == labels).double() - confidence)[:, None] * bins
     return torch.cat((entropy[:, None], brier[:, None], gaps), dim=1)
 
 
-def confidence_bins(confidence):
-    """Bins of equal width of the largest probabilities (N,): one-hot, (N, BINS) float64."""
-    return F.one_hot((confidence * BINS).long().clamp(max=BINS - 1), BINS).double()
-
-
 def calibration_metrics(means):
-    """{"cross-entropy", "Brier", "ECE"}: (...), of mean `calibration_terms` (..., 2 + BINS)."""
-    entropy, brier = means[..., 0], means[..., 1]
-    return {"cross-entropy": entropy, "Brier": brier, "ECE": calibration_error(means[..., 2:])}
+    """{"cross-entropy", "Brier", "ECE"}: (...), of mean `calibration_terms` (..., 2 + BINS).
 
-
-def calibration_error(gaps):
-    """ECE: the sum over bins of |accuracy - confidence| of mean gaps (..., BINS) -> (...)."""
-    return gaps.abs().sum(dim=-1)
+    ECE is the sum over bins of |accuracy - confidence|.
+    """
+    error = means[..., 2:].abs().sum(dim=-1)
+    return {"cross-entropy": means[..., 0], "Brier": means[..., 1], "ECE": error}

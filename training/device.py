@@ -82,12 +82,12 @@ class Runtime:
 
     def describe(self):
         """One line for data.txt: what numbers depend on, without anything that varies by time."""
-        description = f"{self.device.type} ({platform.machine()}), {self.precision}"
-        if self.device.type == "cpu":
-            threads = counted(self.threads, "thread")
-            description = f"cpu ({platform.machine()}, {threads}), {self.precision}"
-        if self.device.type == "cuda":
-            description = f"cuda ({torch.cuda.get_device_name()}), {self.precision}, TF32 off"
+        kind, place = self.device.type, platform.machine()
+        if kind == "cpu":
+            place = f"{place}, {counted(self.threads, 'thread')}"
+        if kind == "cuda":
+            place = torch.cuda.get_device_name()
+        description = f"{kind} ({place}), {self.precision}" + ", TF32 off" * (kind == "cuda")
         processes = distributed.ranks()[1]
         return f"{description}, {processes} processes" if processes > 1 else description
 

@@ -1,6 +1,7 @@
 """Train an epoch, predict, evaluate. All return plain values; none knows files or arguments."""
 
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 
 import torch
@@ -87,7 +88,7 @@ def predict(network, images, preprocessing, runtime, crops="center", label=None)
     uint8 -> {task: (N, width)} float32 on runtime.device. crops: a key of `CROPS`; logits and
     values are averaged. label: of the progress bar, None for no bar.
     """
-    make_crops, batches = CROPS[crops], []
+    make_crops, outputs = CROPS[crops], defaultdict(list)
     per_image = make_crops(images[:1]).shape[1]
     at_a_time = max(1, EVALUATION_CROPS[runtime.device.type] // per_image)
     with (
@@ -97,12 +98,11 @@ def predict(network, images, preprocessing, runtime, crops="center", label=None)
         for part in images.split(at_a_time):
             pixels = make_crops(part.to(runtime.device)).flatten(0, 1)[:, None]
             with runtime.autocast():
-                outputs = network(normalise(pixels, **preprocessing))
-            for name, output in outputs.items():
-                outputs[name] = output.view(len(part), per_image, -1).mean(1)
-            batches.append(outputs)
+                predicted = network(normalise(pixels, **preprocessing))
+            for name, output in predicted.items():
+                outputs[name].append(output.view(len(part), per_image, -1).mean(1))
             progress.add(len(part))
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    return {name: torch.cat(parts) for name, parts in outputs.items()}
 
 
 def check_predictions(outputs, label):

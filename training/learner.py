@@ -32,13 +32,9 @@ class Learner:
         self.recipe, self.faces, self.seed, self.runtime = recipe, faces, seed, runtime
         self.model = runtime.place(model)
         self.average = WeightAverage(self.model, recipe.averaging)
+        self.averaged = self.average.model
         self.rate = torch.zeros((), device=runtime.device)
         self._captured = None
-
-    @property
-    def averaged(self):
-        """The network with the averaged weights."""
-        return self.average.model
 
     def step(self, batch, global_step, steps_per_epoch):
         """Learn from one batch; returns what `device_step` returns. Does not wait for the device.

@@ -53,13 +53,15 @@ def build_optimizer(model, recipe, rate, dtype=torch.float32):
     rate: the learning rate, a float32 tensor () that is changed in place. dtype: of the matrix
     products inside Muon.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    # The stem of a grey picture has one input channel: nothing to orthogonalise.
-    is_muon = recipe.optimizer == "muon"
-    kernels = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1 and is_muon]
-    taken = {id(p) for p in kernels}
-    weights = [p for p in parameters if p.ndim > 1 and id(p) not in taken]
-    biases = [p for p in parameters if p.ndim <= 1]
+    weights, biases, kernels = [], [], []
+    for parameter in model.parameters():
+        if parameter.ndim <= 1:
+            biases.append(parameter)
+        # The stem of a grey picture has one input channel: nothing to orthogonalise.
+        elif recipe.optimizer == "muon" and parameter.ndim == 4 and parameter.shape[1] > 1:
+            kernels.append(parameter)
+        else:
+            weights.append(parameter)
     groups = [
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": biases, "weight_decay": recipe.weight_decay * recipe.decay_all},

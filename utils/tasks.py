@@ -3,9 +3,9 @@ checkpoints derive.
 
 A new task is one row of `TASKS`; its target is the emotion or a dimension of V/A/D, another one
 needs a case of its own in `task_target` (training/metrics.py). A new kind of task is one of
-`KINDS`, with an entry in each table that is indexed by kind: `HEADS` (models/multitask.py),
-`LOSSES` (training/losses.py), `METRICS` and `TRAINING_SUMS` (training/metrics.py), `BEST_LINES`
-and `WORDS` (training/report.py).
+`KINDS`, with a loss in `Objective` (training/losses.py) and an entry in each table that is indexed
+by kind: `HEADS` (models/multitask.py), `METRICS` and `TRAINING_SUMS` (training/metrics.py),
+`BEST_LINES` and `WORDS` (training/report.py).
 """
 
 from dataclasses import dataclass

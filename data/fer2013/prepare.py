@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -207,8 +208,9 @@ def _remove_unfinished(h5_path):
     """Remove what killed preparations left; a younger file may be of one that still works."""
     for name in (h5_path.name, REPORT_NAME):
         for path in unfinished_files(h5_path.parent, name):
-            if time.time() - path.stat().st_mtime > UNFINISHED_SECONDS:
-                path.unlink()
+            with suppress(OSError):  # another run has removed it, or a virus scanner holds it
+                if time.time() - path.stat().st_mtime > UNFINISHED_SECONDS:
+                    path.unlink()
 
 
 def _write_report(path, dropped):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from data.archives import ARCHIVE_SUFFIXES
 from data.fer2013.ancestor import check_h5, read_h5
@@ -29,20 +30,30 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".dat", "", *ARCHIVE_SUFFIXES)
 H5_SUFFIXES = (".h5", ".hdf5")
 
 
+class Rank(NamedTuple):
+    """How good a source is: sources are compared by these, the first that differs decides."""
+
+    has_vad: bool
+    has_votes: bool
+    is_whole: bool
+    is_table: bool
+    is_on_disk: bool
+
+
 @dataclass(frozen=True)
 class Part:
     """Faces of one split, or of all.
 
     name: of the table, the h5 file or the folder of images. place: the folder around it. split:
-    None where each row says its own. vad_origin: where V/A/D come from. rank: the larger the
-    better. read: yields each `Row`, given the split.
+    None where each row says its own. vad_origin: where V/A/D come from. read: yields each `Row`,
+    given the split.
     """
 
     name: str
     place: str
     split: str | None
     vad_origin: str
-    rank: tuple
+    rank: Rank
     read: Callable = field(repr=False)
 
 
@@ -173,7 +184,7 @@ def _table_part(table, votes, origin):
 
     names = [one.file.name for one in (table, beside) if one]
     vad_origin = origin if has_vad else DERIVED if has_votes else NO_VAD
-    rank = (has_vad, has_votes, split is None, True, _is_on_disk(table.file))
+    rank = Rank(has_vad, has_votes, split is None, True, _is_on_disk(table.file))
     return Part(", ".join(names), table.file.folder, split, vad_origin, rank, read)
 
 
@@ -194,16 +205,14 @@ def _image_part(item):
     place, _, folder = name.rpartition("/")
     without = f" (without {', '.join(unknown)})" if unknown else ""
     description = f"{counted(len(images), 'image')} in {name}{without}"
-    rank = (False, False, False, False, _is_on_disk(images[0][0]))
+    rank = Rank(False, False, False, False, _is_on_disk(images[0][0]))
     return Part(description, place, split_named(folder), NO_VAD, rank, partial(read_images, images))
 
 
 def _h5_part(file):
     has_vad = check_h5(file)
-    origin, rank = (
-        ANNOTATIONS if has_vad else NO_VAD,
-        (has_vad, False, True, True, _is_on_disk(file)),
-    )
+    rank = Rank(has_vad, False, True, True, _is_on_disk(file))
+    origin = ANNOTATIONS if has_vad else NO_VAD
     return Part(file.name, file.folder, None, origin, rank, lambda split: read_h5(file))
 
 
@@ -212,8 +221,7 @@ def _group(parts):
     groups, errors, kinds = [[part] for part in parts if not part.split], [], defaultdict(list)
     for part in parts:
         if part.split:
-            has_vad, _, _, is_table, _ = part.rank
-            kinds[has_vad, is_table].append(part)
+            kinds[part.rank.has_vad, part.rank.is_table].append(part)
     for alike in kinds.values():
         places = defaultdict(list)
         for part in alike:

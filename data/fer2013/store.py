@@ -49,11 +49,16 @@ def write(path, splits, vad_origin, notes, fingerprint):
 
 
 def read_attributes(path):
-    """The attributes of a data.h5 as a dict; {} when the file is missing or was not prepared here.
+    """The attributes of a data.h5 as a dict, `counts` and `notes` decoded.
 
-    `counts` and `notes` are decoded; `fingerprint` is None in files of earlier versions.
+    `fingerprint` is None in files of earlier versions. {} for an HDF5 file that was not prepared
+    here; None when there is no HDF5 file.
     """
-    attributes = _open_attributes(path) or {}
+    try:
+        with h5py.File(path, "r") as h5:
+            attributes = dict(h5.attrs)
+    except OSError:
+        return None
     if "format_version" not in attributes:
         return {}
     counts, notes = (json.loads(attributes.get(name, "[]")) for name in ("counts", "notes"))
@@ -62,13 +67,4 @@ def read_attributes(path):
 
 def is_foreign(path):
     """Whether a file is a readable HDF5 file that was not prepared here."""
-    attributes = _open_attributes(path)
-    return attributes is not None and "format_version" not in attributes
-
-
-def _open_attributes(path):
-    try:
-        with h5py.File(path, "r") as h5:
-            return dict(h5.attrs)
-    except OSError:
-        return None
+    return read_attributes(path) == {}
