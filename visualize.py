@@ -189,8 +189,8 @@ def check_flags(arguments):
     for flag, path in tables.items():
         if path is not None and (is_image(path) or is_video(path)):  # as of --csv *.jpg
             raise UserError(
-                f"{flag} {path}: a table cannot be a picture or a video. Give another name, and the "
-                f"files to read before {flag}."
+                f"{flag} {path}: a table cannot be a picture or a video. Give another name, and "
+                f"name the files to read before {flag}."
             )
     if {"csv", "json"} <= given and len({os.path.realpath(path) for path in tables.values()}) < 2:
         raise UserError(f"--csv and --json both name {arguments.csv}: give two names.")
@@ -241,7 +241,13 @@ def build_parser():
         metavar="N",
         help="watch camera N (default: 0), or the one at rtsp://... or http://...",
     )
-    add = parser.add_argument_group("faces and network").add_argument
+    add_recognizer_flags(parser.add_argument_group("faces and network").add_argument)
+    add_output_flags(parser)
+    return parser
+
+
+def add_recognizer_flags(add):
+    """How faces are found and read."""
     add(
         "--face",
         choices=FACE_CHOICES,
@@ -263,6 +269,10 @@ def build_parser():
         help=f"folder of .t7 files, or a file; several: repeat it (default: {RELEASED.name})",
     )
     add("--device", choices=DEVICES, default="auto", help="default: auto")
+
+
+def add_output_flags(parser):
+    """What is read of videos, and what is written."""
     add = parser.add_argument_group("videos and cameras").add_argument
     add("--every", type=count_argument, metavar="N", help="read every Nth frame (default: 1)")
     add(
@@ -280,7 +290,6 @@ def build_parser():
     add("--no-pictures", action="store_true", help="draw no pictures, annotate no videos")
     add("--explain", action="store_true", help="draw what spoke for each emotion (Grad-CAM)")
     add("--quiet", action="store_true", help="print errors only")
-    return parser
 
 
 if __name__ == "__main__":

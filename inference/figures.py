@@ -113,10 +113,8 @@ def _find_fonts():
 def set_title(axes, title):
     """Write any file name above the axes; letters that no font has become a square."""
     names, fonts = _find_fonts()
-    letters = [
-        letter if any(font.get_char_index(ord(letter)) for font in fonts) else UNKNOWN_LETTER
-        for letter in title
-    ]
+    known = {letter for font in fonts for letter in title if font.get_char_index(ord(letter))}
+    letters = [letter if letter in known else UNKNOWN_LETTER for letter in title]
     axes.set_title("".join(letters), fontsize=10, parse_math=False, fontfamily=names)
 
 

@@ -220,11 +220,10 @@ class EmotionRecognizer:
             image, more = read_image(source)
             boxes = self.detector.detect(image)
             crops = crop_faces(to_grey(image), boxes)
-        except UserError as error:
-            return Result(file, error=error), [], crop_faces(None, [])
         except Exception as error:  # of any type, so that one picture does not stop the others
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            error = UserError(f"{file} could not be analysed ({reason}): leave it out.")
+            if not isinstance(error, UserError):
+                reason = f"{type(error).__name__}: {one_line(error)}"
+                error = UserError(f"{file} could not be analysed ({reason}): leave it out.")
             return Result(file, error=error), [], crop_faces(None, [])
         result = Result(file, image=reduce_image(image), size=image.shape[:2], more=more)
         return result, boxes, crops
@@ -250,17 +249,13 @@ def read_image(image, bgr=False):
     if not isinstance(image, np.ndarray):
         raise UserError(f"{type(image).__name__} is no picture: {ACCEPTED}; several: iter_images.")
     channels = image.shape[2] if image.ndim == 3 else 1
-    if (
-        image.dtype != np.uint8
-        or image.ndim not in (2, 3)
-        or channels not in (1, 3, 4)
-        or not image.size
-    ):
+    is_picture = image.ndim in (2, 3) and channels in (1, 3, 4) and image.size
+    if image.dtype != np.uint8 or not is_picture:
         raise UserError(f"An array of {image.dtype} {image.shape} is no picture: {ACCEPTED}.")
     if channels == 1:
         return np.ascontiguousarray(image.reshape(image.shape[:2])), None
     if bgr:
         image = image[:, :, [2, 1, 0, *range(3, channels)]]
-    return (
-        np.ascontiguousarray(image) if channels == 3 else from_pil(Image.fromarray(image))
-    ), None
+    if channels == 4:
+        return from_pil(Image.fromarray(image)), None
+    return np.ascontiguousarray(image), None

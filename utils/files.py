@@ -10,7 +10,6 @@ import hashlib
 import os
 import secrets
 import sys
-import tempfile
 import time
 import warnings
 from contextlib import contextmanager, suppress
@@ -140,15 +139,6 @@ def as_text(name):
 def sha256_of(path):
     """Hexadecimal SHA-256 of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def temporary_file(folder):
-    """A binary file in `folder` without a name, deleted when it is closed. Raises OSError."""
-    # Where the folder refuses, `tempfile` tries 2**31 names on Windows (CPython 66305): ask first.
-    probe = Path(folder, f".{secrets.token_hex(4)}{UNFINISHED}")
-    probe.touch(exist_ok=False)
-    probe.unlink()
-    return tempfile.TemporaryFile(dir=folder)
 
 
 @contextmanager

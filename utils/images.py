@@ -22,7 +22,6 @@ VIDEO_SUFFIXES = frozenset((
     ".asf .divx .mxf .mjpeg .mjpg"
 ).split())  # fmt: skip
 MAX_PIXELS = 64_000_000  # a larger image would take over 1 GB
-MAX_DRAWN = 1600  # `subsample` keeps at least this many pixels of the longer side
 SHOWN_SIZE = (670, 768)  # height and width at which figures show an image
 AHEAD = 3  # images read ahead
 AGAIN = "get it again, or leave it out"
@@ -153,12 +152,6 @@ def _to_uint8(values):
         low, high = 0, 255
     values = (values - low) * np.float32(255 / max(high - low, 1e-9))
     return np.repeat(values.round().astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-def subsample(image):
-    """A copy of every n-th pixel of (H, W, 3) for drawing: the longer side has at most 3199."""
-    step = max(1, max(image.shape[:2]) // MAX_DRAWN)
-    return image[::step, ::step].copy()
 
 
 def reduce_image(image, height=SHOWN_SIZE[0], width=SHOWN_SIZE[1]):
