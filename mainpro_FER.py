@@ -12,18 +12,23 @@ what is reached.
 
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from data import DATASETS, default_dataset
+from data.faces import Dataset, Faces
 from data.votes import with_targets
 from inference import checkpoints
 from models import MODELS
-from training.config import build_parser, check_effects, resolve, resumed
-from training.device import setup_device
+from training.config import Settings, build_parser, check_effects, resolve, resumed
+from training.device import Runtime, setup_device
 from training.engine import evaluate, train_one_epoch
 from training.fersnet.cross_validation import cross_validate
 from training.learner import MultiTaskLearner
@@ -43,7 +48,7 @@ from utils.tasks import TASKS, TEST_SPLITS
 from utils.text import counted, spell_duration
 
 
-def main(arguments):
+def main(arguments: Namespace) -> int:
     """Load, build, train. Returns the exit code. Raises UserError for a user's mistake."""
     last = {}
     if arguments.resume:
@@ -75,7 +80,7 @@ def main(arguments):
         return code
 
 
-def train(run, learner):
+def train(run: Run, learner: MultiTaskLearner) -> int:
     """Every epoch: train, evaluate, record. Returns 0, or 130 when stopped by the user."""
     runtime, splits, epochs = run.runtime, run.dataset.splits, run.settings.recipe.epochs
     with StopRequest() as request:
@@ -110,7 +115,7 @@ def train(run, learner):
     return 0
 
 
-def load_dataset(settings, out):
+def load_dataset(settings: Settings, out: Path) -> Dataset:
     """The `Dataset` with the targets of the recipe."""
     load = DATASETS[settings.dataset]
     with rank0_first():  # of several processes one prepares data.h5
@@ -120,7 +125,7 @@ def load_dataset(settings, out):
     return dataset
 
 
-def with_known_tasks(settings, dataset, arguments):
+def with_known_tasks(settings: Settings, dataset: Dataset, arguments: Namespace) -> Settings:
     """The settings with the tasks that the data has annotations for."""
     if dataset.has_vad or settings.tasks == ("classify",):
         return settings
@@ -135,7 +140,7 @@ def with_known_tasks(settings, dataset, arguments):
     return settings
 
 
-def build_learner(run):
+def build_learner(run: Run) -> MultiTaskLearner:
     """The `MultiTaskLearner` of a run, with new weights."""
     settings, recipe = run.settings, run.settings.recipe
     torch.manual_seed(settings.seed)
@@ -144,7 +149,9 @@ def build_learner(run):
     return MultiTaskLearner(model, recipe, faces, settings.seed, run.runtime, run.teacher_probs)
 
 
-def ask_teacher(settings, faces, runtime, last):
+def ask_teacher(
+    settings: Settings, faces: Faces, runtime: Runtime, last: dict
+) -> torch.Tensor | None:
     """(N, 7): the released network's probabilities of the training `faces`, or None without it.
 
     last: content of the last.t7 to resume, which holds them, or {}.
@@ -165,13 +172,13 @@ def face_detector():
     return FaceDetector()
 
 
-def largest_face(grey):
+def largest_face(grey: np.ndarray) -> tuple[float, float, float] | None:
     """(left, top, side) of the largest face in a frame, uint8 (H, W), or None."""
     boxes = face_detector().detect(grey)
     return (boxes[0].left, boxes[0].top, boxes[0].side) if boxes else None
 
 
-def print_plan(settings, dataset, reasons):
+def print_plan(settings: Settings, dataset: Dataset, reasons: tuple[str, ...]) -> None:
     """Print what is trained, on what, and why it runs as it does (`reasons`)."""
     recipe = settings.recipe
     counts = ", ".join(f"{split} {len(faces):,}" for split, faces in dataset.splits.items())
@@ -190,7 +197,7 @@ def print_plan(settings, dataset, reasons):
     )
 
 
-def rate_report(run):
+def rate_report(run: Run) -> Callable[[float, float], str] | None:
     """What to print once the rate of the first epoch is known; None later on."""
     if run.epoch > 0:
         return None
@@ -201,7 +208,7 @@ def rate_report(run):
     )
 
 
-def summary(results, seconds):
+def summary(results: dict, seconds: float) -> str:
     """One line about an epoch: the decisive metric of every task on every split."""
     tasks = [TASKS[name] for name in results["Training"]]
     parts = []
@@ -212,7 +219,7 @@ def summary(results, seconds):
     return f"epoch {results['epoch']} ({spell_duration(seconds)}) {names}: {' | '.join(parts)}"
 
 
-def command_line():
+def command_line() -> int:
     """Run `main` with the arguments of the command line; returns the exit code."""
     stopped = "Stopped. What was saved is complete; --resume continues from there."
     try:

@@ -1,5 +1,6 @@
 """EmotionRecognizer: pictures in, faces with emotion, valence, arousal and dominance out."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from os import PathLike
 
@@ -84,7 +85,7 @@ class Face:
         """{"valence": value or None, "arousal": ..., "dominance": ...}."""
         return {name.lower(): getattr(self, name.lower()) for name in DIMENSIONS}
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """{column: value}, the row of the tables."""
         return to_row(self)
 
@@ -143,7 +144,9 @@ class EmotionRecognizer:
             self.networks = ready_to_predict(load_networks(checkpoints), self.runtime)
         self.temperature = temperature_of(self.networks)
 
-    def recognize(self, image, *, bgr=False):
+    def recognize(
+        self, image: Image.Image | np.ndarray | str | PathLike, *, bgr: bool = False
+    ) -> list[Face]:
         """[`Face`] of one picture, the largest first.
 
         image: a path, a PIL image, or uint8 (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA.
@@ -156,7 +159,7 @@ class EmotionRecognizer:
         faces = self.predict(crop_faces(to_grey(image), boxes), boxes, explain=self.explain)
         return _numbered(faces, file)
 
-    def iter_images(self, images):
+    def iter_images(self, images: Iterable) -> Iterator[Result]:
         """Yield the `Result` of each of any number of pictures, in order.
 
         images: an iterable of what `recognize` takes. Pictures are read and searched in another
@@ -171,7 +174,9 @@ class EmotionRecognizer:
                 mine = [next(faces) for _ in found]
                 yield replace(result, faces=_numbered(mine, result.file))
 
-    def iter_video(self, path, *, every=1, smoothing=SMOOTHING):
+    def iter_video(
+        self, path: str | PathLike, *, every: int = 1, smoothing: float = SMOOTHING
+    ) -> Iterator[Result]:
         """Yield the `Result` of every so many frames of a video file.
 
         Faces keep the number of their person from frame to frame. smoothing: time constant of the
