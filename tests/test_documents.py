@@ -229,7 +229,7 @@ def test_flags_that_documents_name_exist():
     names = ("README.md", "docs/training.md", "docs/inference.md", "docs/fersnet.md")
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in names)
     flags, known = (set(re.findall(r"--[a-z][a-z-]*", each)) for each in (text, helps))
-    assert len(flags) > 40 and flags - known <= {"--index-url", "--nproc"}
+    assert len(flags) > 40 and flags - known <= {"--dist", "--index-url", "--nproc"}
 
 
 def test_commands_can_be_entered_in_every_shell():
