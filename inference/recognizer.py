@@ -248,14 +248,16 @@ def read_image(image, bgr=False):
         )
     if not isinstance(image, np.ndarray):
         raise UserError(f"{type(image).__name__} is no picture: {ACCEPTED}; several: iter_images.")
+    return _from_array(image, bgr), None
+
+
+def _from_array(image, bgr):
     channels = image.shape[2] if image.ndim == 3 else 1
     is_picture = image.ndim in (2, 3) and channels in (1, 3, 4) and image.size
     if image.dtype != np.uint8 or not is_picture:
         raise UserError(f"An array of {image.dtype} {image.shape} is no picture: {ACCEPTED}.")
     if channels == 1:
-        return np.ascontiguousarray(image.reshape(image.shape[:2])), None
+        return np.ascontiguousarray(image.reshape(image.shape[:2]))
     if bgr:
         image = image[:, :, [2, 1, 0, *range(3, channels)]]
-    if channels == 4:
-        return from_pil(Image.fromarray(image)), None
-    return np.ascontiguousarray(image), None
+    return from_pil(Image.fromarray(image)) if channels == 4 else np.ascontiguousarray(image)
