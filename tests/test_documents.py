@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import subprocess
 from itertools import groupby
 
 import pandas
@@ -18,10 +17,7 @@ from utils.tasks import EMOTIONS, TASKS
 
 FER2013, CK = ROOT / "FER2013_ResNet18RegressionTwoOutputs", ROOT / "CK+_FERSNetHalf"
 RECORDS = {"released.t7": FER2013 / "run", "photographs.t7": FER2013 / "photographs"}
-NAMES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split(
-    "\n"
-)
-DOCUMENTS = [ROOT / name for name in NAMES if name.endswith(".md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), FER2013 / "README.md", CK / "README.md"]
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
 STARTS = ("python", "pip", "torchrun", "ruff")
 VAD = [name for name, task in TASKS.items() if task.dimension is not None]
