@@ -111,6 +111,9 @@ def file_errors(name):
     except (rarfile.PasswordRequired, rarfile.NoCrypto) as error:
         remedy = "unpack it with its password and give the folder"
         raise UserError(f"{name} is encrypted: {remedy}") from error
+    except rarfile.NeedFirstVolume as error:
+        remedy = "put all parts into one folder and give the first"
+        raise UserError(f"{name} is a later part of a split archive: {remedy}") from error
     except UNREADABLE as error:
         raise UserError(
             f"{name} is damaged or cannot be read ({one_line(error)}): download it again, or "
@@ -217,12 +220,17 @@ def _list_tar(path, name, stack):
 
 def _list_rar(path, name, stack):
     blocks = []
-    archive = rarfile.RarFile(path, info_callback=lambda info: blocks.append(info.type))
+    archive = rarfile.RarFile(
+        path,
+        info_callback=lambda info: blocks.append(info.type),
+        errors="strict",  # a missing part of a split archive is an error
+    )
     stack.enter_context(archive)
     if archive.needs_password():
         raise rarfile.PasswordRequired(name)
     # RAR 5 ends with a block of its own: without it, members may be missing.
-    if rarfile.get_rar_version(path) == rarfile.RAR_V5 and rarfile.RAR_BLOCK_ENDARC not in blocks:
+    has_end = rarfile.RAR_BLOCK_ENDARC in blocks[-1:]
+    if rarfile.get_rar_version(path) == rarfile.RAR_V5 and not has_end:
         raise rarfile.BadRarFile("its end is missing")
     members = [info for info in archive.infolist() if info.is_file()]
     if all(info.compress_type == rarfile.RAR_M0 for info in members):

@@ -234,11 +234,28 @@ def write_stored_rar(path, members):
     return path
 
 
-def rar_file(name, data):
-    """A stored file."""
-    checksum = zlib.crc32(data).to_bytes(4, "little")
+def write_split_rar(folder, members, size):
+    """A RAR 5 archive of two parts; in the first are `size` bytes of the second of three members.
+
+    Returns the paths of the parts.
+    """
+    (first, one), (second, two), (third, three) = members.items()
+    is_cut = size < len(two)
+    parts = [rar_block([1, 0, 1]) + rar_file(first, one), rar_block([1, 0, 3, 1])]
+    parts[0] += rar_file(second, two[:size], 16 if is_cut else 0, len(two))
+    parts[1] += rar_file(second, two[size:], 8, checked=two) if is_cut else b""
+    parts[1] += rar_file(third, three)
+    files = {f"{n}.rar": RAR_START + part + rar_block([5, 0, 2 - n])
+             for n, part in enumerate(parts, 1)}  # fmt: skip
+    files = {f"faces.part{name}": content for name, content in files.items()}
+    return [write_files(folder, files) / name for name in files]
+
+
+def rar_file(name, data, flags=0, size=None, checked=None):
+    """A stored file, or its data in one of several parts. flags: 8, it goes on; 16, it will."""
+    checksum = zlib.crc32(checked or data).to_bytes(4, "little")
     # With a data area; file flags: CRC present; method 0 = stored; host 1 = Unix.
-    start = [2, 2, len(data), 4, len(data), 0o644]
+    start = [2, 2 | flags, len(data), 4, size or len(checked or data), 0o644]
     return rar_block(start, checksum, [0, 1, len(name.encode())], name.encode()) + data
 
 

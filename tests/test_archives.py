@@ -25,6 +25,7 @@ from tests.samples import (
     table,
     three_splits,
     write_files,
+    write_split_rar,
     write_stored_rar,
     write_tar,
     write_zip,
@@ -124,6 +125,18 @@ def test_names_that_lead_outside_only_name_things(tmp_path, write, prefix):
     write(place / "data", {f"{prefix}{name[5:]}": data for name, data in MEMBERS.items()})
     assert read_h5(ensure(place)) == FACES
     assert contents(tmp_path).keys() == {f"a/b/{name}" for name in PREPARED | {"data"}}
+
+
+@pytest.mark.parametrize("size", [500, 10**6])
+def test_a_split_rar_is_read_from_its_first_part_if_all_are_there(tmp_path, refused, size):
+    """Whether a member is cut in two, or the parts end with one."""
+    first, second = write_split_rar(tmp_path, MEMBERS, size)
+    for place in (first, tmp_path):
+        assert read_h5(ensure(place, tmp_path / "data.h5")) == FACES
+        (tmp_path / "data.h5").unlink()
+    refused(second, second.name, "first")
+    second.unlink()
+    refused(first, first.name)
 
 
 # Damage
