@@ -34,7 +34,8 @@ NAMES = ("train.csv", "val.csv", "test.csv")
 BY_SPLIT = {name: table(rows, PLAIN[:2]) for name, rows in zip(NAMES, ROWS.values(), strict=True)}
 PICTURES = class_folders(count=10)[0]
 USAGES = [split for split in ROWS for _ in range(3)]
-VOTES = {"fer2013new.csv": votes_table([{"happiness": 10}] * 9, usages=USAGES)}
+VOTES = {"fer2013new.csv": votes_table([{"neutral": 10}] * 9, usages=USAGES)}
+NEUTRAL = {split: [(label, [0, 0, 0], face) for label, _, face in FACES[split]] for split in FACES}
 
 
 def zipped(files):
@@ -56,6 +57,13 @@ CHOICES = [  # (files, what is read, names of what is not used)
     (WHOLE | {"faces.7z": b"7z\xbc\xaf\x27\x1c"}, FACES, ["faces.7z"]),
     ({"a.zip": zipped(WHOLE | {"b.zip": b"PK"})}, FACES, ["a.zip/b.zip"]),
     (WHOLE | {"fer2013new.csv": b"Usage,name\n"}, FACES, ["fer2013new.csv"]),
+    (
+        {f"a/{name}": data for name, data in (WHOLE | VOTES).items()} | VOTES,
+        NEUTRAL,
+        [" fer2013new.csv: "],
+    ),
+    (WHOLE | VOTES | {"more votes.csv": VOTES["fer2013new.csv"]}, NEUTRAL, ["more votes.csv: "]),
+    (WHOLE | {"theirs.h5": b"\x1f\x8b"}, FACES, ["theirs.h5"]),
     (WHOLE | {"a.parquet": b"PAR1", "theirs.h5": b"junk"}, FACES, [".parquet", "theirs.h5"]),
 ]
 
@@ -193,7 +201,8 @@ def test_the_ancestors_h5_is_read_and_stays_where_it_is(tmp_path, given):
 PIXELS = np.zeros((3, 48, 48))
 OUT_OF_RANGE = [("label", [0, 1, 7]), ("label", [0, -1, 2]), ("label", [0, 1])]
 OUT_OF_RANGE += [("pixel", PIXELS + value) for value in (-1, 256, 0.5)]
-OUT_OF_RANGE += [("pixel", PIXELS[:, 2:-2, 2:-2])]
+OUT_OF_RANGE += [("pixel", PIXELS[:, 2:-2, 2:-2]), ("pixel", PIXELS.astype("S3"))]
+OUT_OF_RANGE += [("label", np.eye(7)[:3]), ("label", [[0], [1], [2]]), ("label", 3)]
 
 
 @pytest.mark.parametrize(("name", "values"), OUT_OF_RANGE)

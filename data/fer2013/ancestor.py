@@ -7,7 +7,7 @@ as numbers of any type.
 import h5py
 import numpy as np
 
-from data.archives import file_errors
+from data.archives import UNREADABLE, file_errors
 from data.fer2013.tables import PIXELS, NotUsed, Row
 from utils.files import UserError
 from utils.tasks import EMOTIONS, SPLITS, VAD_LIMIT
@@ -20,7 +20,7 @@ def check_h5(file):
     try:
         with file.open() as stream, h5py.File(stream, "r") as h5:
             names, is_prepared = set(h5), "format_version" in h5.attrs
-    except OSError as error:
+    except UNREADABLE as error:
         raise NotUsed(f"{file.name} is not an HDF5 file") from error
     if is_prepared:
         raise NotUsed(f"{file.name} was prepared earlier: give its path")
@@ -34,20 +34,30 @@ def read_h5(file):
     with file_errors(file.name), file.open() as stream, h5py.File(stream, "r") as h5:
         for split in SPLITS:
             names = [name for name in ("pixel", "label", "VAD") if f"{split}_{name}" in h5]
-            for start in range(0, len(h5[f"{split}_label"]), BLOCK_ROWS):
+            arrays = {name: h5[f"{split}_{name}"] for name in names}
+            if not _are_numbers(**arrays):
+                raise UserError(f"{file.name} has no faces as numbers in {split}: get it again")
+            for start in range(0, len(arrays["label"]), BLOCK_ROWS):
                 part = slice(start, start + BLOCK_ROWS)
-                block = {name: h5[f"{split}_{name}"][part] for name in names}
-                if not _is_valid(**block):
+                block = {name: array[part] for name, array in arrays.items()}
+                if not _are_in_range(**block):
                     raise UserError(f"{file.name} has {split} values out of range: get it again")
                 block["pixel"] = block["pixel"].reshape(-1, PIXELS).astype(np.uint8)
                 for number, values in enumerate(zip(*block.values(), strict=True), start + 1):
                     yield Row(file.name, number, split, dict(zip(block, values, strict=True)))
 
 
-def _is_valid(pixel, label, VAD=None):
-    """Whether arrays have the shapes and ranges of faces."""
-    if pixel.size != len(label) * PIXELS or VAD is not None and VAD.shape != (len(label), 3):
+def _are_numbers(pixel, label, VAD=None):
+    """Whether datasets are numbers and have the shapes of faces."""
+    arrays = [array for array in (pixel, label, VAD) if array is not None]
+    if not all(isinstance(array, h5py.Dataset) and array.dtype.kind in "iuf" for array in arrays):
         return False
+    has_shape = VAD is None or VAD.shape == (*label.shape, 3)
+    return label.ndim == 1 and pixel.size == label.size * PIXELS and has_shape
+
+
+def _are_in_range(pixel, label, VAD=None):
+    """Whether arrays have the ranges of faces."""
     is_pixel = (pixel >= 0) & (pixel <= 255) & (pixel % 1 == 0)
     has_range = VAD is None or (np.abs(VAD) <= VAD_LIMIT).all()
     return is_pixel.all() and np.isin(label, range(len(EMOTIONS))).all() and has_range

@@ -152,13 +152,15 @@ def _find_tables(files, origins):
     lines = [first_line(file)[0].strip() for file in origins]
     tables, errors = _attempt(open_table, files)
     faces = [table for table in tables if table.has("pixels")]
-    votes = {table.file.folder: table for table in tables if table not in faces}
+    all_votes = [table for table in tables if table not in faces]
+    votes = {table.file.folder: table for table in reversed(all_votes)}  # the first of a folder
     make = partial(_table_part, votes=votes, origin=next(filter(None, lines), ANNOTATIONS))
     parts, unusable = _attempt(make, faces)
-    used = ", ".join(part.name for part in parts)
-    unused = [NotUsed(f"{vote.file.name}: these FER+ votes lie beside no table with Usage")
-              for vote in votes.values() if vote.file.name not in used]  # fmt: skip
-    return parts, errors + unusable + unused
+    for name in (table.file.name for table in all_votes):
+        if not any(part.name.endswith(f", {name}") for part in parts):
+            reason = "these FER+ votes lie beside no table with Usage, or beside other votes"
+            unusable.append(NotUsed(f"{name}: {reason}"))
+    return parts, errors + unusable
 
 
 def _table_part(table, votes, origin):
