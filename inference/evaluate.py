@@ -29,6 +29,7 @@ from data import DATASETS
 from data.copies import find_copies
 from data.votes import majority_votes
 from inference.checkpoints import (
+    REASONS,
     RELEASED,
     load_networks,
     predict_tasks,
@@ -55,10 +56,6 @@ from utils.text import counted
 
 SAMPLES = 10_000
 AT_A_TIME = 50  # samples
-CHOSEN = {
-    "PublicTest": "best on the public split, so that the private split remains a test",
-    "PrivateTest": "best on the private split, whose metrics are therefore optimistic",
-}
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ def describe(networks, dataset, runtime, crops):
     """{what: text}: which networks were evaluated, on which faces, how."""
     texts = {}
     for network in networks:
-        chosen = [text for split, text in CHOSEN.items() if network.file.name.startswith(split)]
+        chosen = [text for split, text in REASONS.items() if network.file.name.startswith(split)]
         parts = [as_text(network.file), f"SHA-256 {sha256_of(network.file)}", *chosen]
         parts += [f"trained on {network.dataset}", f"epoch {network.epoch}"]
         texts |= dict.fromkeys(network.tasks, ", ".join(parts))

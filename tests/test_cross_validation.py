@@ -28,6 +28,7 @@ from tests.conftest import ROOT, run_program
 from tests.samples import oulu_tree, released_tree, write_files
 from training.fersnet import cross_validation, guides
 from training.fersnet import run as fold_run
+from training.fersnet.report import result_files
 from utils.files import UserError
 
 FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
@@ -400,3 +401,9 @@ def test_fersnet_learns_to_recognize_from_faces_without_subjects(tmp_path):
     assert "epochs 1" in recipe
     assert not any(name in recipe for name in ("dropout", "width", "consistency"))
     checkpoint.load_pretrained(FERSNet(sharing="selective", base=4), path)
+
+
+def test_other_files_beside_the_results_are_no_folds(tmp_path):
+    for name in ("fold_notes.json", "fold10.json", "fold2.json", "fold3.json.bak"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    assert result_files(tmp_path) == [tmp_path / "fold2.json", tmp_path / "fold10.json"]

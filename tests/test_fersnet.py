@@ -280,6 +280,13 @@ def reference_step(learner, batch, rate):
     return network.state_dict() | statistics, judge.state_dict(), losses
 
 
+def assert_equal_but_for_rounding(value, expected, rate):
+    """Adam divides a gradient by its own size: of one that is nearly zero, rounding decides."""
+    difference = (value - expected).abs()
+    is_off = difference > 2e-5 + 1e-3 * expected.abs()
+    assert is_off.double().mean() < 1e-3 and difference[is_off].le(2 * rate).all()
+
+
 @pytest.mark.parametrize("recipe", ["default", "paper"])
 @pytest.mark.parametrize("all_known", [True, False])
 def test_a_step_is_that_of_the_paper(runtime, recipe, all_known):
@@ -301,7 +308,7 @@ def test_a_step_is_that_of_the_paper(runtime, recipe, all_known):
     for module, expected in ((learner.model, network), (learner.discriminator, judge)):
         for name, value in module.state_dict().items():
             if value.is_floating_point():
-                torch.testing.assert_close(value, expected[name], atol=2e-5, rtol=1e-3)
+                assert_equal_but_for_rounding(value, expected[name], rate)
     after = learner.identity.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in guide.items())
 

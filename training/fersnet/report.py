@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.subjects.folds import FOLDS
 from training.metrics import macro_f1
 from training.report import confusion, write_file
 from utils.text import counted, to_csv
@@ -53,13 +54,19 @@ LEGEND = (
 )
 
 
+def result_files(folder):
+    """[`Path`] of the result files of folds that exist in `folder`, in the order of the folds."""
+    paths = [Path(folder) / f"fold{fold}.json" for fold in range(1, FOLDS + 1)]
+    return [path for path in paths if path.exists()]
+
+
 def write_report(out, folder):
     """Write AccProcess_classify.csv, AccProcess_folds.csv, data.txt and a confusion matrix.
 
     out, folder: of the report and of the checkpoints. They are made from the files fold<K>.json in
     `folder`, whoever wrote them. Raises UserError when a file cannot be written.
     """
-    paths = sorted(Path(folder).glob("fold*.json"), key=lambda path: int(path.stem[4:]))
+    paths = result_files(folder)
     folds = {path.stem[4:]: json.loads(path.read_text(encoding="utf-8")) for path in paths}
     results = {name: fold["result"] for name, fold in folds.items() if fold["result"] is not None}
     first = next(iter(folds.values()))

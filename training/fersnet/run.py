@@ -30,7 +30,7 @@ from training.fersnet.guides import (
     supervise,
 )
 from training.fersnet.learner import FERSNetLearner
-from training.fersnet.report import write_report
+from training.fersnet.report import result_files, write_report
 from training.fersnet.sheet import contact_sheet
 from training.report import write_file
 from training.run import REMEDY, RunFolder, load_state, versions
@@ -76,7 +76,7 @@ class FoldRun(RunFolder):
         another command uses them, or where they are those of the run to resume.
         """
         with report_lock(self.out):
-            results = sorted(self.folder.glob("fold*.json"))
+            results = result_files(self.folder)
             others = [path for path in results if not self._is_same_run(path)]
             if resume and others:
                 raise UserError(
