@@ -91,9 +91,9 @@ def three_splits(count=3):
     return {f"data/{name}": table(rows[split]) for split, name in SPLIT_FILES.items()}, faces
 
 
-def without_vad(faces):
-    """The same faces without annotations."""
-    return {name: [(label, None, face) for label, _, face in faces[name]] for name in faces}
+def without_vad(faces, vad=None):
+    """The same faces without annotations, or all with the same."""
+    return {name: [(label, vad, face) for label, _, face in faces[name]] for name in faces}
 
 
 def votes_table(votes, names=None, usages=tuple(SPLIT_FILES)):

@@ -185,10 +185,6 @@ def test_two_folders_of_one_split_do_not_block_another_source(made, tmp_path, ca
     assert "a/test2" in capsys.readouterr().out
 
 
-def test_pictures_outside_of_folders_of_classes_are_refused(refused):
-    refused({"photo.png": png(image(0).reshape(48, 48))}, "train/<class>")
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows makes links for administrators only")
 def test_links_are_followed_but_not_in_circles(made, tmp_path, capsys):
     """Two to a folder around them would be as many ways as 2**40."""

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 
 from data.fer2013.load import load
 from data.fer2013.prepare import ensure, main
-from tests.conftest import ROOT, run_program
+from tests.conftest import run_program
 from tests.samples import (
     PLAIN,
     SPLIT_FILES,
@@ -354,17 +353,6 @@ def test_h5_must_be_the_name_of_a_file(folder, capsys):
 
 
 # The command
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name of a file is text")
-def test_the_command_and_names_that_are_no_text_or_that_the_locale_lacks(tmp_path):
-    (place := tmp_path / os.fsdecode("mein Ordner α中 ".encode() + b"\xff")).mkdir()
-    write_zip(place / "für alle.zip", {f"café/{name}": data for name, data in MEMBERS.items()})
-    command = [sys.executable, "-m", "data.fer2013.prepare", place, "--h5", tmp_path / "a" / "a.h5"]
-    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "HOME": "/nowhere"}
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **locale}, capture_output=True)
-    assert done.returncode == 0 and b"3 Training" in done.stdout and done.stderr == b"", done.stderr
-    assert read_h5(tmp_path / "a" / "a.h5") == ANNOTATED
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name of a file is text")

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from data.fer2013.load import available, load
-from data.fer2013.prepare import ensure, main
+from data.fer2013.prepare import ensure
 from tests.samples import (
     COLUMNS,
     PLAIN,
     class_folders,
+    image,
     plain_table,
+    png,
     read_h5,
     sample_row,
     split_rows,
@@ -35,7 +37,7 @@ BY_SPLIT = {name: table(rows, PLAIN[:2]) for name, rows in zip(NAMES, ROWS.value
 PICTURES = class_folders(count=10)[0]
 USAGES = [split for split in ROWS for _ in range(3)]
 VOTES = {"fer2013new.csv": votes_table([{"neutral": 10}] * 9, usages=USAGES)}
-NEUTRAL = {split: [(label, [0, 0, 0], face) for label, _, face in FACES[split]] for split in FACES}
+NEUTRAL = without_vad(ANNOTATED, [0, 0, 0])
 
 
 def zipped(files):
@@ -43,6 +45,10 @@ def zipped(files):
 
 
 FOREIGN = {"raf/training.csv": b"path,face_x,expression,valence,arousal\n1/a.jpg,5,1,0.4,0.2\n"}
+LEFT = ("previous/2024/train.csv", ".hidden/train.csv", "train.csv.0123abcd.unfinished")
+LEFT_FILES = dict.fromkeys(LEFT, table([sample_row(8)])) | {"data_report.csv": b"split,file\n"}
+THREE_ZIPS = {f"{name[5:]}.zip": zipped({name: content}) for name, content in MEMBERS.items()}
+PUBLIC = "data/publictest-20240609-2-yh.csv"
 CHOICES = [  # (files, what is read, names of what is not used)
     (MEMBERS | WHOLE, ANNOTATED, ["fer2013.csv"]),
     (MEMBERS | WHOLE | VOTES, ANNOTATED, ["fer2013.csv"]),
@@ -65,6 +71,10 @@ CHOICES = [  # (files, what is read, names of what is not used)
     (WHOLE | VOTES | {"more votes.csv": VOTES["fer2013new.csv"]}, NEUTRAL, ["more votes.csv: "]),
     (WHOLE | {"theirs.h5": b"\x1f\x8b"}, FACES, ["theirs.h5"]),
     (WHOLE | {"a.parquet": b"PAR1", "theirs.h5": b"junk"}, FACES, [".parquet", "theirs.h5"]),
+    (WHOLE | {"fer2013 (1).csv": plain_table()}, FACES, ["fer2013", "a better source"]),
+    (WHOLE | LEFT_FILES, FACES, []),
+    (THREE_ZIPS, ANNOTATED, []),
+    ({PUBLIC: MEMBERS[PUBLIC]}, {"PublicTest": ANNOTATED["PublicTest"]}, []),
 ]
 
 
@@ -76,14 +86,6 @@ def test_one_rule_chooses_and_the_rest_is_named(prepared, capsys, files, faces, 
     assert all(name in said for name in unused), said
 
 
-LEFT = ("previous/2024/train.csv", ".hidden/train.csv", "train.csv.0123abcd.unfinished")
-
-
-def test_what_the_project_itself_left_and_hidden_files_are_passed_over(prepared):
-    left = dict.fromkeys(LEFT, table([sample_row(8)])) | {"data_report.csv": b"split,file\n"}
-    assert prepared(WHOLE | left) == FACES
-
-
 @pytest.mark.parametrize("columns", [PLAIN, (*COLUMNS, "Usage")], ids=["plain", "annotated"])
 @pytest.mark.parametrize("names", [NAMES, ("a_train.csv", "my public.csv", "private.csv")])
 def test_tables_of_one_split_each_may_keep_the_column_usage(prepared, names, columns):
@@ -92,38 +94,17 @@ def test_tables_of_one_split_each_may_keep_the_column_usage(prepared, names, col
     assert found == (FACES if columns == PLAIN else ANNOTATED)
 
 
-def test_annotated_tables_of_three_places_complete_each_other(tmp_path):
-    for number, (name, content) in enumerate(MEMBERS.items()):
-        write_zip(tmp_path / f"{number}.zip", {name: content})
-    assert read_h5(ensure(tmp_path)) == ANNOTATED
-
-
 TABLE = table([sample_row(1)])
+TWICE = [("train-1.csv", "more/train2.csv"), ("a/train.csv", "b/train.csv")]
+TWICE.append(("train-1.csv", "train.zip"))
 
 
-@pytest.mark.parametrize(
-    "names", [("train-1.csv", "more/train2.csv"), ("a/train.csv", "b/train.csv")]
-)
+@pytest.mark.parametrize("names", TWICE)
 def test_two_tables_of_one_split_are_refused_by_their_full_names(refused, names):
-    refused(dict.fromkeys(names, TABLE), "Training", *names)
-
-
-def test_a_table_beside_an_archive_of_the_same_split_is_refused(tmp_path, refused):
-    write_files(tmp_path, {"train-1.csv": TABLE})
-    write_zip(tmp_path / "train.zip", {"train.csv": TABLE})
-    refused(tmp_path, "train-1.csv", "train.zip", "Training")
-
-
-def test_two_whole_tables_are_never_merged(tmp_path, capsys):
-    write_files(tmp_path, {"fer2013.csv": plain_table(), "copy/fer2013 (1).csv": plain_table()})
-    code, said = main([str(tmp_path)]), "".join(capsys.readouterr())
-    assert code == 2 or read_h5(tmp_path / "data.h5") == FACES
-    assert "fer2013.csv" in said and "fer2013 (1).csv" in said
-
-
-def test_a_missing_split_is_no_error_yet(prepared):
-    name = "data/publictest-20240609-2-yh.csv"
-    assert prepared({name: MEMBERS[name]}) == {"PublicTest": ANNOTATED["PublicTest"]}
+    files = dict.fromkeys(names, TABLE)
+    if "train.zip" in files:
+        files["train.zip"] = zipped({"train.csv": TABLE})
+    refused(files, "Training", *names)
 
 
 # Nothing that can be used
@@ -138,6 +119,7 @@ NOTHING = [  # (files, keywords of the refusal)
     ({"notes.txt": b"hello\n"}, ["notes.txt"]),
     ({"a.7z": b"7z\xbc\xaf\x27\x1c"}, ["a.7z", "unpack"]),
     (VOTES, ["votes"]),
+    ({"photo.png": png(image(0).reshape(48, 48))}, ["train/<class>"]),
     ({"data.h5": b"my notes"}, ["data.h5"]),
 ]
 
