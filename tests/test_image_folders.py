@@ -13,7 +13,6 @@ from tests.samples import (
     CLASS_FOLDERS,
     SPLIT_FILES,
     class_folders,
-    contents,
     dropped_rows,
     image,
     plain_table,
@@ -104,24 +103,12 @@ def test_spellings_of_the_folders_of_classes(made, tmp_path, classes):
     assert read_pictures(ensure(tmp_path))["PrivateTest"] == faces["test"]
 
 
-def test_numbers_that_are_not_those_of_fer2013_are_refused(made, tmp_path, refused):
-    made(classes={label: str(label + 1) for label in CLASS_FOLDERS}, count=1)
-    refused(tmp_path, "7")
-
-
 def test_other_classes_beside_all_seven_are_left_out_which_is_said(made, tmp_path, capsys):
     faces = made(classes=CLASS_FOLDERS | {7: "contempt", 8: "Unclear"})
     found = read_pictures(ensure(tmp_path))
     assert found["PrivateTest"] == {face for face in faces["test"] if face[0] < 7}
     said = capsys.readouterr().out
     assert "contempt" in said and "Unclear" in said
-
-
-def test_an_unknown_class_where_a_known_one_is_missing_is_refused(made, tmp_path, refused):
-    made(classes=CLASS_FOLDERS | {5: "Astonished"}, place="more")
-    refused(tmp_path, "more/test", "Astonished")
-    write_files(tmp_path, {"fer2013.csv": plain_table()})  # another source is not blocked by that
-    assert len(read_pictures(ensure(tmp_path))["Training"]) == 3
 
 
 def test_a_class_without_a_face_in_one_split_is_named(made, tmp_path, capsys):
@@ -165,24 +152,31 @@ def test_other_sizes_and_colours_are_brought_to_48_grey(made, tmp_path):
     assert np.abs(np.frombuffer(found[0], np.uint8) - face.ravel().astype(int)).mean() < 25
 
 
-# What lies where
+# Where they lie
+
+TWO = ("train", "test")
+REFUSED = [  # splits, classes, keywords
+    (TWO, {label: str(label + 1) for label in CLASS_FOLDERS}, ["test/7"]),
+    (TWO, CLASS_FOLDERS | {5: "Astonished"}, ["a/test", "Astonished"]),
+    ((*TWO, "test - Kopie"), CLASS_FOLDERS, ["a/test - Kopie", "a/test"]),
+    ((*TWO, "train 2"), CLASS_FOLDERS, ["a/train 2", "a/train"]),
+]
 
 
-@pytest.mark.parametrize("second", ["test - Kopie", "train 2"])
+@pytest.mark.parametrize(("splits", "classes", "keywords"), REFUSED)
 @pytest.mark.parametrize("container", ["folder", "ZIP"])
-def test_two_folders_of_one_split_are_refused(made, tmp_path, refused, container, second):
-    made(("train", "test", second), count=1, place="a")
-    source = tmp_path
+def test_misleading_folders_are_refused_but_block_no_other_source(
+    tmp_path, refused, capsys, container, splits, classes, keywords
+):
+    members = {f"a/{name}": data for name, data in class_folders(splits, classes, 1)[0].items()}
     if container == "ZIP":
-        source = write_zip(tmp_path / "a.zip", contents(tmp_path / "a"))
-    refused(source, f"/{second}", f"/{second.split()[0]}")
-
-
-def test_two_folders_of_one_split_do_not_block_another_source(made, tmp_path, capsys):
-    made(("train", "test", "test2"), count=1, place="a")
-    faces = made(THREE, place="b")
-    assert read_pictures(ensure(tmp_path))["PrivateTest"] == faces["test"]
-    assert "a/test2" in capsys.readouterr().out
+        write_zip(tmp_path / "a.zip", members)
+    else:
+        write_files(tmp_path, members)
+    refused(tmp_path, *keywords)
+    write_files(tmp_path, {"fer2013.csv": plain_table()})
+    assert len(read_pictures(ensure(tmp_path))["Training"]) == 3
+    assert keywords[0] in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows makes links for administrators only")

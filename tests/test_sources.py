@@ -72,6 +72,7 @@ CHOICES = [  # (files, what is read, names of what is not used)
     (WHOLE | {"theirs.h5": b"\x1f\x8b"}, FACES, ["theirs.h5"]),
     (WHOLE | {"a.parquet": b"PAR1", "theirs.h5": b"junk"}, FACES, [".parquet", "theirs.h5"]),
     (WHOLE | {"fer2013 (1).csv": plain_table()}, FACES, ["fer2013", "a better source"]),
+    (WHOLE | {"a.zip": zipped({"fer2013.csv": plain_table(2)})}, FACES, ["a.zip/fer2013.csv"]),
     (WHOLE | LEFT_FILES, FACES, []),
     (THREE_ZIPS, ANNOTATED, []),
     ({PUBLIC: MEMBERS[PUBLIC]}, {"PublicTest": ANNOTATED["PublicTest"]}, []),

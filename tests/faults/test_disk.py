@@ -11,7 +11,7 @@ from models import checkpoint
 from tests.conftest import run_program
 from tests.programs import enter, error_line
 from tests.runs import FLAGS, RUN_NAME, assert_same_run
-from tests.samples import SPLIT_FILES, contents, png, write_csv, write_files
+from tests.samples import contents, png, write_files
 from utils.interrupt import StopRequest
 
 TRAINING = [*FLAGS, "--device", "cpu", "--eval", "center"]
@@ -117,13 +117,10 @@ def test_a_disk_that_fills_up_and_is_cleared(disk, whole, capsys):
 @pytest.mark.slow
 def test_a_read_only_folder(disk, capsys):
     folder, make_read_only = disk
-    for name in SPLIT_FILES.values():
-        write_csv(folder / name, np.ones((2, 48, 48), np.uint8), [1, 2], [(0, 0, 0)] * 2)
     make_read_only()
     for command in (
         ["mainpro_FER", *TRAINING, "--out", folder / "out"],
         ["mainpro_FER", *TRAINING, "--out", folder],
-        ["data.fer2013.prepare", folder],
     ):
         assert enter(*command) == 2
         error = error_line(capsys)

@@ -5,14 +5,12 @@ import errno
 import os
 import sys
 
-import numpy as np
 import pytest
 import torch
 
-from data.fer2013.prepare import ensure
 from tests.programs import enter, error_line
 from tests.runs import FLAGS, RUN_NAME, TABLES
-from tests.samples import SPLIT_FILES, contents, drawn_face, png, write_csv, write_files
+from tests.samples import contents, drawn_face, png, write_files
 from training.device import setup_device
 from utils import files, lock
 from utils.files import UserError
@@ -84,15 +82,6 @@ def test_a_run_goes_on_while_its_tables_are_open(held, tmp_path, capsys):
     assert enter(*command, "--resume") == 0
     log = {"run.log": b""}
     assert contents(tmp_path) | log == complete | log
-
-
-def test_prepared_faces_that_are_open(held, tmp_path, capsys):
-    faces, vad = np.random.default_rng(0).integers(0, 256, (7, 48, 48)), [(0.5, -0.5, 1)] * 7
-    for name in SPLIT_FILES.values():
-        write_csv(tmp_path / name, faces, range(7), vad)
-    held.add(ensure(tmp_path))
-    write_csv(tmp_path / SPLIT_FILES["Training"], faces[::-1], range(7), vad)
-    assert_refused(capsys, tmp_path / "data.h5", "data.fer2013.prepare", tmp_path)
 
 
 @pytest.mark.parametrize("result", ["out/0_emotion.png", "faces.csv"])
