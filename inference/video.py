@@ -136,6 +136,8 @@ def save_video_results(recognizer, path, outputs, tables, *, pictures=True, log=
         try:
             _save_frames(analyzer.analyze(reader), reader, [rows, *tables], writer)
         except KeyboardInterrupt as error:
+            if writer is not None and writer.is_empty:
+                raise  # a video without frames is none
             stopped = error
     frame = pandas.read_csv(table)
     summary = summarize(frame)
@@ -149,9 +151,13 @@ def save_video_results(recognizer, path, outputs, tables, *, pictures=True, log=
         log("  face {face}: {start:.1f} to {end:.1f} s, mostly {emotion}".format(**person))
     if stopped is not None:
         raise stopped
+    _report_damage(reader)
+
+
+def _report_damage(reader):
     if reader.end < READABLE * reader.duration:
         read = f"only {reader.end:.1f} of {reader.duration:.1f} s could be read"
-        print(f"{path}: {read}, it is damaged or was trimmed", file=sys.stderr)
+        print(f"{reader.path}: {read}, it is damaged or was trimmed", file=sys.stderr)
 
 
 def _save_frames(results, reader, tables, writer):

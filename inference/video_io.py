@@ -75,10 +75,13 @@ def _decode(container, stream):
 
 
 class VideoWriter:
-    """An H.264 video in MP4 with the sound of another video, for `write_video`."""
+    """An H.264 video in MP4 with the sound of another video, for `write_video`.
+
+    is_empty: whether it has no frame yet.
+    """
 
     def __init__(self, container, source):
-        self._container, self._stream = container, None
+        self._container, self._stream, self.is_empty = container, None, True
         self._sound = _sound_packets(source, container)
 
     def add(self, image, seconds):
@@ -90,6 +93,7 @@ class VideoWriter:
         frame.pts, frame.time_base = round(seconds / TIME_BASE), TIME_BASE
         self._mux_sound(seconds)
         self._container.mux(self._stream.encode(frame))
+        self.is_empty = False
 
     def _start(self, height, width):
         self._stream = self._container.add_stream("libx264", options={"preset": "veryfast"})

@@ -154,6 +154,17 @@ def test_after_ctrl_c_what_was_seen_is_written(film, tmp_path, save, monkeypatch
     assert len(list(VideoReader(tmp_path / "out/film_emotion.mp4"))) == 5
 
 
+def test_after_ctrl_c_in_the_first_frame_no_empty_video_is_left(film, tmp_path, save, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video, "annotate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(film)
+    assert not list((tmp_path / "out").glob("*.mp4*"))
+    assert set(pandas.read_csv(tmp_path / "out/film_emotion.csv")["frame"]) == {0}
+
+
 def test_a_video_that_was_cut_off_is_read_and_reported(tmp_path, save, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
     path = write_film(tmp_path / "film.avi", list(noise), rate=10, codec="mjpeg")
