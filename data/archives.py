@@ -104,8 +104,11 @@ def disk_files(place):
 
 
 @contextmanager
-def file_errors(name):
-    """Turn what reading the file or archive `name` may raise into a UserError with a remedy."""
+def file_errors(name, *more):
+    """Turn what reading the file or archive `name` may raise into a UserError with a remedy.
+
+    more: other exceptions that tell of a damaged file.
+    """
     try:
         yield
     except (rarfile.PasswordRequired, rarfile.NoCrypto) as error:
@@ -114,7 +117,7 @@ def file_errors(name):
     except rarfile.NeedFirstVolume as error:
         remedy = "put all parts into one folder and give the first"
         raise UserError(f"{name} is a later part of a split archive: {remedy}") from error
-    except UNREADABLE as error:
+    except (*UNREADABLE, *more) as error:
         raise UserError(
             f"{name} is damaged or cannot be read ({one_line(error)}): download it again, or "
             "unpack it and give the folder; check its permissions and the free disk space"

@@ -127,7 +127,7 @@ def load_split(h5_path, split, limit=None):
             ]
         _check_ranges(*arrays[1:3])
         return Faces.from_arrays(*arrays).spaced(limit)
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"{h5_path} is damaged ({split}: {one_line(error)}): delete it, so that it is prepared "
             "again, or get it again"

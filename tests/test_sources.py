@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import shutil
 
 import h5py
@@ -14,6 +15,7 @@ from tests.samples import (
     COLUMNS,
     PLAIN,
     class_folders,
+    contents,
     image,
     plain_table,
     png,
@@ -27,6 +29,7 @@ from tests.samples import (
     write_files,
     write_zip,
 )
+from utils.files import UserError
 
 MEMBERS, ANNOTATED = three_splits()
 FACES = without_vad(ANNOTATED)
@@ -191,6 +194,35 @@ OUT_OF_RANGE += [("label", np.eye(7)[:3]), ("label", [[0], [1], [2]]), ("label",
 @pytest.mark.parametrize(("name", "values"), OUT_OF_RANGE)
 def test_an_ancestors_h5_out_of_range_is_refused(tmp_path, refused, name, values):
     refused(ancestor(tmp_path / "theirs.h5", **{f"Training_{name}": values}), "theirs.h5")
+
+
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_a_wrong_byte_of_an_h5_is_told_or_harmless(tmp_path, whose):
+    path = ancestor(tmp_path / "theirs.h5")
+    if whose == "ours":
+        path = ensure(write_files(tmp_path / "made", MEMBERS))
+    draw, content, told = random.Random(1), path.read_bytes(), 0
+    (tmp_path / "new").mkdir()
+    for _ in range(150):
+        damaged = bytearray(content)
+        damaged[draw.randrange(4000)] = draw.randrange(256)
+        (tmp_path / "new" / "x.h5").write_bytes(damaged)
+        (tmp_path / "new" / "data.h5").unlink(missing_ok=True)
+        try:
+            load(tmp_path / "new" / "x.h5")
+        except UserError:
+            told += 1
+    assert 5 < told < 150
+
+
+def test_two_files_of_someone_else_are_both_kept(tmp_path):
+    write_files(tmp_path, MEMBERS)
+    for name in ("data.h5", "data_prepared.h5"):
+        with h5py.File(tmp_path / name, "w") as h5:
+            h5["mine"] = len(name)
+    theirs = [(tmp_path / name).read_bytes() for name in ("data.h5", "data_prepared.h5")]
+    assert read_h5(ensure(tmp_path)) == ANNOTATED
+    assert all(content in contents(tmp_path).values() for content in theirs)
 
 
 # The layouts of public downloads

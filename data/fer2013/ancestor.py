@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from data.archives import UNREADABLE, file_errors
+from data.fer2013.store import DAMAGED
 from data.fer2013.tables import PIXELS, NotUsed, Row
 from utils.files import UserError
 from utils.tasks import EMOTIONS, SPLITS, VAD_LIMIT
@@ -20,10 +21,10 @@ def check_h5(file):
     try:
         with file.open() as stream, h5py.File(stream, "r") as h5:
             names, is_prepared = set(h5), "format_version" in h5.attrs
-    except UNREADABLE as error:
+    except (*UNREADABLE, *DAMAGED) as error:
         raise NotUsed(f"{file.name} is not an HDF5 file") from error
     if is_prepared:
-        raise NotUsed(f"{file.name} was prepared earlier: give its path")
+        raise NotUsed(f"{file.name} was prepared earlier: give its path, or get it again")
     if not names.issuperset(f"{split}_{name}" for split in SPLITS for name in ("pixel", "label")):
         raise NotUsed(f"{file.name} has no pixels and labels of all three splits")
     return names.issuperset(f"{split}_VAD" for split in SPLITS)
@@ -31,9 +32,10 @@ def check_h5(file):
 
 def read_h5(file):
     """Yield a `Row` for each face of an h5 file. Raises UserError when a value is out of range."""
-    with file_errors(file.name), file.open() as stream, h5py.File(stream, "r") as h5:
+    errors = file_errors(file.name, *DAMAGED)
+    with errors, file.open() as stream, h5py.File(stream, "r") as h5:
         for split in SPLITS:
-            names = [name for name in ("pixel", "label", "VAD") if f"{split}_{name}" in h5]
+            names = ["pixel", "label", *(["VAD"] if f"{split}_VAD" in h5 else [])]
             arrays = {name: h5[f"{split}_{name}"] for name in names}
             if not _are_numbers(**arrays):
                 raise UserError(f"{file.name} has no faces as numbers in {split}: get it again")

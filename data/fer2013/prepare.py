@@ -78,7 +78,8 @@ def ensure(place, h5_path=None, fallback=None):
 
 def _default_paths(folder, fallback):
     """Where data.h5 of a folder may be; the last is where it is written."""
-    path = next(folder / name for name in H5_NAMES if not store.is_foreign(folder / name))
+    names = [name for name in H5_NAMES if not store.is_foreign(folder / name)]
+    path = folder / (names[0] if names else H5_NAMES[-1])  # which is moved aside
     is_effective = os.access in os.supports_effective_ids
     if fallback is None or os.access(folder, os.W_OK, effective_ids=is_effective):
         return [path]

@@ -22,6 +22,7 @@ import numpy as np
 from utils.tasks import EMOTIONS, VAD_LIMIT
 
 FORMAT_VERSION = 2
+DAMAGED = (RuntimeError, KeyError)  # raised by h5py, beside OSError, for a damaged file
 DTYPES = {"pixel": np.uint8, "label": np.int64, "VAD": np.float32, "votes": np.uint8}
 
 
@@ -52,16 +53,16 @@ def read_attributes(path):
     """The attributes of a data.h5 as a dict, `counts` and `notes` decoded.
 
     `fingerprint` is None in files of earlier versions. {} for an HDF5 file that was not prepared
-    here; None when there is no HDF5 file.
+    here; None when there is no HDF5 file, or a damaged one.
     """
     try:
         with h5py.File(path, "r") as h5:
             attributes = dict(h5.attrs)
-    except OSError:
+        if "format_version" not in attributes:
+            return {}
+        counts, notes = (json.loads(attributes.get(name, "[]")) for name in ("counts", "notes"))
+    except (OSError, ValueError, *DAMAGED):
         return None
-    if "format_version" not in attributes:
-        return {}
-    counts, notes = (json.loads(attributes.get(name, "[]")) for name in ("counts", "notes"))
     return {"fingerprint": None, **attributes, "counts": dict(counts), "notes": notes}
 
 
