@@ -149,7 +149,7 @@ def draw_result(result, path, outputs, log):
     target = outputs.path(path, "_emotion.png")
     figure = plot_faces(result.image, result.faces, as_text(path.name), size=result.size)
     save_figure(figure, target, path)
-    log(f"  drawn: {target}")
+    log(f"  written: {as_text(target)}")
 
 
 def show_video(recognizer, path, tables, outputs, arguments, log):

@@ -61,7 +61,8 @@ def to_frame(results):
     """A pandas DataFrame with a row per face.
 
     results: what `recognize`, `iter_images` or `iter_video` gives: [`Face`] or `Result`s. Columns
-    are `COLUMNS`, of a video `VIDEO_COLUMNS`. Pictures that could not be read are warned of.
+    are `COLUMNS`, or `VIDEO_COLUMNS` where one of them is of a video. Pictures that could not be
+    read are warned of.
     """
     import pandas
 
@@ -70,7 +71,8 @@ def to_frame(results):
         if getattr(result, "error", None) is not None:
             warnings.warn(str(result.error), stacklevel=2)
         rows += [to_row(face) for face in getattr(result, "faces", [result]) or ()]
-        columns = COLUMNS if result.time is None else VIDEO_COLUMNS
+        if result.time is not None:
+            columns = VIDEO_COLUMNS
     return pandas.DataFrame(rows, columns=columns)
 
 
@@ -95,8 +97,8 @@ class TableWriter:
             temporary = stack.enter_context(atomic_write(self.path))
             # Without a buffer: what a full disk refused would be written once more at the end.
             self._stream = stack.enter_context(open(temporary, "wb", buffering=0))
+            self.write("[" if self._is_json else _header(self.columns))
             self._stack = stack.pop_all()
-        self.write("[" if self._is_json else _header(self.columns))
         return self
 
     def add(self, row):
@@ -168,8 +170,10 @@ def find_inputs(paths, recursive=False):
     files = {}
     for path in found:
         files.setdefault(os.path.realpath(path), path)
-    results = [path for path in files.values() if is_own_result(path)]
-    return [path for path in files.values() if path not in results], results
+    inputs, results = [], []
+    for path in files.values():
+        (results if is_own_result(path) else inputs).append(path)
+    return inputs, results
 
 
 def _list_folder(folder, recursive):

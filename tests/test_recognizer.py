@@ -18,6 +18,7 @@ from inference import EmotionRecognizer, Face, to_frame
 from inference.checkpoints import RELEASED, load_networks
 from inference.detection import Box
 from inference.output import COLUMNS, VIDEO_COLUMNS
+from inference.recognizer import Result
 from models import checkpoint
 from tests.conftest import ROOT
 from tests.harness import PREPROCESSING, make_model, paste_faces, save_checkpoints, write_faces
@@ -163,6 +164,8 @@ def test_results_become_rows(recognizer, tmp_path):
     assert to_frame(faces).equals(frame)
     for empty in ([], results[2:]):
         assert tuple(to_frame(empty).columns) == COLUMNS and to_frame(empty).empty
+    mixed = [Result("film.mp4", faces[:1], frame=0, time=0.0), results[1]]
+    assert tuple(to_frame(mixed).columns) == VIDEO_COLUMNS and len(to_frame(mixed)) == 3
     with pytest.warns(UserWarning, match="gone.png"):
         assert to_frame(recognizer.iter_images(["gone.png"])).empty
 

@@ -100,7 +100,8 @@ def test_a_fold_of_fersnet(tmp_path, signals):
     stop_and_resume(tmp_path, 4, signals, *flags, "--data", data)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     files = [*whole.glob("*.csv"), *whole.glob("data.txt"), *whole.glob("*/*.t7")]
-    assert len(files) > 5
+    tables = {"AccProcess_classify.csv", "AccProcess_folds.csv", "folds.csv", "data.txt"}
+    assert {path.name for path in files} == tables | {"Fold01_model_classify.t7"}
     for path in files:
         other = stopped / path.relative_to(whole)
         if path.suffix == ".t7":
