@@ -144,9 +144,10 @@ def prepare(source, unused, h5_path, current):
 
 def to_arrays(values):
     """{dataset of data.h5: array} of the `values` of rows; V/A/D derive from votes without them."""
-    arrays = {
-        name: np.array([value[name] for value in values], store.DTYPES[name]) for name in values[0]
-    }
+    arrays = {}
+    for name in values[0]:
+        column = [value[name] for value in values]
+        arrays[name] = np.array(column, store.DTYPES[name])
     if "votes" in arrays and "VAD" not in arrays:
         arrays["VAD"] = votes_to_vad(arrays["votes"])
     return arrays
