@@ -115,7 +115,7 @@ def train(tasks, of_class, recipe, seed, h5_path, faces, ratings, threads):
         means = [training.vad[training.labels == label].mean(dim=0) for label in range(7)]
         training = replace(training, vad=torch.stack(means)[training.labels])
     torch.manual_seed(seed)
-    model = MultiTask(tasks, recipe.sharing, **recipe.network_options)
+    model = MultiTask(tasks, recipe.sharing, base=recipe.width, pooled=recipe.pooled)
     learner = MultiTaskLearner(model, recipe, training, seed, runtime)
     preprocessing = learner.preprocessing
     seconds, figures = 0.0, []

@@ -42,7 +42,9 @@ def our_training(faces, runtime, images_wanted, **changes):
     changes: to the default recipe.
     """
     recipe = replace(RECIPES["default"], **changes)
-    model = MODELS[DEFAULT_MODEL](tuple(TASKS), recipe.sharing, **recipe.network_options)
+    model = MODELS[DEFAULT_MODEL](
+        tuple(TASKS), recipe.sharing, base=recipe.width, pooled=recipe.pooled
+    )
     faces = faces.to(runtime.device).select(slice(images_wanted))
     learner = MultiTaskLearner(model, recipe, faces, 0, runtime)
 

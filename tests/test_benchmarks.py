@@ -12,8 +12,11 @@ from benchmarks import (
     fersnet_additions,
     fersnet_judge,
     fersnet_table,
+    train_speed,
 )
 from benchmarks.judge import VIEWS, synthesize_others
+from data.demo.demo import draw_faces
+from data.faces import Faces
 from data.subjects.faces import SubjectFaces
 from training.config import RECIPES
 from training.device import setup_device
@@ -62,6 +65,12 @@ def test_every_line_of_a_study_is_a_recipe_of_its_own(study):
         ablation.line_recipe(changes, 20, 64, False) for changes in ablation.STUDIES[study].values()
     ]
     assert made[0] == (tuple(TASKS), False, RECIPES["default"]) and len(set(made)) == len(made)
+
+
+def test_training_is_timed_over_whole_batches():
+    faces, runtime = Faces.from_arrays(*draw_faces(21, seed=0)), setup_device("cpu", "fp32")
+    narrow = {"width": 8, "pooled": True, "batch_size": 8}
+    assert train_speed.our_training(faces, runtime, 20, **narrow)() == 16
 
 
 def write_run(folder, seed, folds):

@@ -50,7 +50,9 @@ def load_last(out, dataset=None, model=None):
     """
     folders = f"{dataset or '*'}_{model or '*'}"
     found = [
-        path for name in ("last.t7", "fold*.json") for path in Path(out).glob(f"{folders}/{name}")
+        path
+        for name in ("last.t7", "fold[0-9]*.json")
+        for path in Path(out).glob(f"{folders}/{name}")
     ]
     names = sorted({path.parent.name for path in found})
     if not names:
@@ -71,8 +73,8 @@ def load_state(path):
         is_text = path.suffix == ".json"
         content = json.loads(path.read_bytes()) if is_text else checkpoint.load(path)
     except ValueError:
-        content = {}
-    if content.get("format") != FORMAT:
+        content = None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
             f"{path} is damaged, or of another version of this program: start a new run without "
             "--resume, which moves it to previous/."
