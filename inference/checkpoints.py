@@ -83,12 +83,17 @@ def find_checkpoints(folder, splits):
     return files or released[:1]
 
 
+def reason_of(file):
+    """Why a file of a run is taken, from `REASONS`; "" for any other file."""
+    return next((why for split, why in REASONS.items() if file.name.startswith(split)), "")
+
+
 def describe_files(networks):
     """The files of [`Network`], and why they were chosen, in words."""
     files = list(dict.fromkeys(network.file for network in networks))
     names = ", ".join(file.name for file in files)
-    reasons = [why for split, why in REASONS.items() if files[0].name.startswith(split)]
-    return f"{names} in {files[0].parent.name}" + "".join(f" ({why})" for why in reasons)
+    reason = reason_of(files[0])
+    return f"{names} in {files[0].parent.name}" + (f" ({reason})" if reason else "")
 
 
 def _add_task(networks, task, files):

@@ -29,11 +29,11 @@ from data import DATASETS
 from data.copies import find_copies
 from data.votes import majority_votes
 from inference.checkpoints import (
-    REASONS,
     RELEASED,
     load_networks,
     predict_tasks,
     ready_to_predict,
+    reason_of,
     temperature_of,
 )
 from training import metrics
@@ -96,11 +96,8 @@ def read_ratings(path, counts):
     for name, default in (("block", ""), ("split", "PublicTest")):
         if name not in table:
             table[name] = default
-    index, ratings, size = (
-        values[:, 0],
-        values[:, 1:],
-        table["split"].map(counts).to_numpy("float64"),
-    )
+    index, ratings = values[:, 0], values[:, 1:]
+    size = table["split"].map(counts).to_numpy("float64")
     known = (index % 1 == 0) & (index >= 0) & (index < size)  # false for NaN
     in_range = (np.abs(ratings) <= VAD_LIMIT).all(axis=1)
     if not (len(table) and (known & in_range).all()) or table.duplicated([*names, "index"]).any():
@@ -150,10 +147,10 @@ def describe(networks, dataset, runtime, crops):
     """{what: text}: which networks were evaluated, on which faces, how."""
     texts = {}
     for network in networks:
-        chosen = [text for split, text in REASONS.items() if network.file.name.startswith(split)]
-        parts = [as_text(network.file), f"SHA-256 {sha256_of(network.file)}", *chosen]
-        parts += [f"trained on {network.dataset}", f"epoch {network.epoch}"]
-        texts |= dict.fromkeys(network.tasks, ", ".join(parts))
+        parts = [as_text(network.file), f"SHA-256 {sha256_of(network.file)}"]
+        parts += [reason_of(network.file), f"trained on {network.dataset}"]
+        parts += [f"epoch {network.epoch}"]
+        texts |= dict.fromkeys(network.tasks, ", ".join(filter(None, parts)))
     counts = [f"{name} {len(faces):,}" for name, faces in dataset.splits.items()]
     faces = f"{dataset.description} ({', '.join(counts)})"
     return texts | {"faces": faces, "device": runtime.describe(), "crops": crops}
