@@ -18,7 +18,8 @@ from utils.images import is_image, is_video
 from utils.tasks import DIMENSIONS, EMOTIONS
 from utils.text import decimal
 
-READINGS = ("emotion", "probability", *(name.lower() for name in (*EMOTIONS, *DIMENSIONS)))
+VALUES = tuple(name.lower() for name in (*EMOTIONS, *DIMENSIONS))
+READINGS = ("emotion", "probability", *VALUES)
 COLUMNS = (
     *("file", "frame", "time", "face", "left", "top", "right", "bottom", "angle", "confidence"),
     *("uncertain", *READINGS),

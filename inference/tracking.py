@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pandas
 
-from utils.tasks import DIMENSIONS, EMOTIONS
+from inference.output import VALUES
+from utils.tasks import EMOTIONS
 
 MAX_GAP = 1.0  # seconds for which a face may not be seen
 MAX_DISTANCE = 0.75  # of a face from where it is expected, in its sides
@@ -21,12 +22,11 @@ UPDATE_WEIGHT = 0.4  # of the newest speed and appearance in those that are reme
 THUMBNAIL = 12  # pixels
 CUT_DIFFERENCE = 35.0  # mean difference in grey levels of two small frames of different scenes
 SMALL_FRAME = (32, 18)
-READINGS = tuple(name.lower() for name in (*EMOTIONS, *DIMENSIONS))
 PEOPLE_COLUMNS = (
     *("file", "face", "frames", "start", "end", "emotion"),
     *("longest_emotion", "longest_start", "longest_end"),
     *(f"share_{name.lower()}" for name in EMOTIONS),
-    *(f"mean_{name}" for name in READINGS),
+    *(f"mean_{name}" for name in VALUES),
 )
 
 
@@ -151,6 +151,6 @@ def summarize(rows):
     shares = shares.fillna(0.0)
     summary["emotion"] = shares.idxmax(axis=1) if len(shares) else None
     shares = shares.rename(columns=str.lower).add_prefix("share_")
-    means = people[list(READINGS)].mean().add_prefix("mean_")
+    means = people[list(VALUES)].mean().add_prefix("mean_")
     summary = summary.join([stretches[is_longest].droplevel("stretch"), shares, means])
     return summary.reset_index()[list(PEOPLE_COLUMNS)]
