@@ -140,14 +140,14 @@ def save_video_results(recognizer, path, outputs, tables, *, pictures=True, log=
                 raise  # a video without frames is none
             stopped = error
     frame = pandas.read_csv(table)
-    summary = summarize(frame)
+    summary = summarize(frame).to_dict("records")
     with TableWriter(people, PEOPLE_COLUMNS) as rows:
-        for person in summary.to_dict("records"):
+        for person in summary:
             rows.add(person)
     if pictures:
         save_figure(plot_timelines(frame, as_text(path.name)), written[3], path)
     log(f"{path}: people: {len(summary)}. Written: {', '.join(map(str, written))}")
-    for person in summary.to_dict("records"):
+    for person in summary:
         log("  face {face}: {start:.1f} to {end:.1f} s, mostly {emotion}".format(**person))
     if stopped is not None:
         raise stopped
